@@ -1,0 +1,56 @@
+"""The command line. Importing it imports neither torch nor NumPy: help, version and completion answer at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from qatie_cli import __version__
+from qatie_cli.cli import demo, enhance, evaluate, train, weights
+from qatie_cli.cli.console import show_error
+from qatie_cli.errors import Exit, QatieError
+
+app = typer.Typer(
+    name="qatie",
+    help="Turn phone photos into photos that look as if a good camera took them.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("enhance")(enhance.enhance)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(weights.app, name="weights")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"qatie {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the process ends with one of `errors.Exit`."""
+    try:
+        app()
+    except QatieError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:  # `qatie ... | head`: the reader has what it wanted
+        sys.stderr.close()
+        sys.exit(Exit.OK)

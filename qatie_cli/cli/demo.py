@@ -1,0 +1,36 @@
+"""`qatie demo`: before/after pictures without photos of one's own."""
+
+from __future__ import annotations
+
+import typer
+
+from qatie_cli.cli.console import console
+from qatie_cli.cli.options import EngineName, EngineOption, Out, Threads, WeightsOption, load_engine
+from qatie_cli.errors import QatieError
+from qatie_cli.weights import DEFAULT
+
+
+def demo(
+    out: Out, engine: EngineOption = EngineName.auto, weights: WeightsOption = DEFAULT, threads: Threads = 0
+) -> None:
+    """Make real photos phone-like, enhance them, and write before/after pictures.
+
+    The photos are those that scikit-image ships (extra `demo`). Look at OUT/before-after.
+    """
+    from rich.table import Table
+
+    from qatie_cli import demo as library
+    from qatie_cli.enhance import enhance
+
+    library.originals()  # says what is missing before torch is imported
+    ready = load_engine(weights, engine, threads)
+    try:
+        shown = library.make(out, lambda photo: photo.with_pixels(enhance(photo.rgb(), ready)))
+    except OSError as error:
+        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o.") from error
+    table = Table("photo", "phone, dB", "qatie, dB", title=f"PSNR to the original ({weights} on {ready.name})")
+    for row in shown:
+        table.add_row(row.name, f"{row.before_db:.1f}", f"{row.after_db:.1f}")
+    screen = console()
+    screen.print(table)
+    screen.print(f"Before/after pictures: {out / 'before-after'}")

@@ -1,0 +1,71 @@
+"""Options that several commands share; they mean the same in each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from qatie_cli.engines import Engine
+
+
+class EngineName(StrEnum):
+    """Choices of --engine."""
+
+    auto = "auto"
+    float = "float"
+    fbgemm = "fbgemm"
+    qnnpack = "qnnpack"
+    onednn = "onednn"
+    x86 = "x86"
+
+
+class Device(StrEnum):
+    """Choices of --device."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Format(StrEnum):
+    """Choices of --format."""
+
+    keep = "keep"
+    jpeg = "jpeg"
+    png = "png"
+    webp = "webp"
+    tiff = "tiff"
+    heic = "heic"
+    avif = "avif"
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option("--engine", "--backend", help="What computes: int8 on one of PyTorch's engines, or float."),
+]
+WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 lets PyTorch choose.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+
+
+def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
+    """The engine that the options ask for, ready to run. Imports torch."""
+    from qatie_cli import checkpoint, engines
+    from qatie_cli.weights import locate
+
+    use_threads(threads)
+    return engines.load(checkpoint.read(locate(weights)), engine.value, device.value)
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute on `threads` cores; 0 leaves its own choice."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)

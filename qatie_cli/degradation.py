@@ -1,0 +1,206 @@
+"""The degradation model: a clean photo becomes one that a phone might have taken.
+
+Order as in a camera: exposure, white balance, lens blur and sensor noise in linear light, then the phone's processing
+(tone, contrast, haze, saturation, noise smearing, over-sharpening) on sRGB-encoded values, JPEG at the end. Arrays are
+(H, W, 3) float32, sRGB-encoded, 0..1. What is drawn (`Draw`) is separate from applying it, so that a crop and the
+thumbnail of its whole photo are degraded alike.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One degradation: it happens with `probability` and is drawn evenly from `low`..`high`."""
+
+    probability: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1 or self.low > self.high:
+            raise ValueError(f"a degradation needs a probability in 0..1 and low <= high, not {self}")
+
+    def draw(self, rng: np.random.Generator, neutral: float) -> float:
+        """A value, or `neutral` when the degradation does not happen. Consumes the same randomness either way."""
+        happens, value = rng.random() < self.probability, rng.uniform(self.low, self.high)
+        return float(value) if happens else neutral
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every degradation with its probability and range. Units stand behind each."""
+
+    untouched: float = 0.15  # share of pairs left as they are: a good photo stays a good photo
+    exposure: Knob = Knob(0.8, -2.6, 0.9)  # EV, linear light
+    white_balance: Knob = Knob(0.6, 0.85, 1.15)  # gain of red and of blue, linear light
+    blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels
+    shot_noise: Knob = Knob(0.7, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
+    read_noise: Knob = Knob(0.7, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
+    gamma: Knob = Knob(0.5, 0.8, 1.25)  # exponent
+    contrast: Knob = Knob(0.5, 0.55, 1.1)  # slope about mid-gray
+    haze: Knob = Knob(0.5, 0.0, 0.12)  # share of veiling gray
+    saturation: Knob = Knob(0.5, 0.5, 1.1)  # factor about luma
+    smear: Knob = Knob(0.3, 0.3, 0.9)  # noise reduction that also smears detail: Gaussian, pixels
+    sharpen: Knob = Knob(0.3, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
+    jpeg: Knob = Knob(0.75, 55, 95)  # quality, 4:2:0 below 90
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.untouched <= 1:
+            raise ValueError(f"the untouched share must lie in 0..1, not {self.untouched}")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to one photo; the defaults leave it as it is."""
+
+    exposure: float = 0.0
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur: float = 0.0
+    shot_noise: float = 0.0
+    read_noise: float = 0.0
+    gamma: float = 1.0
+    contrast: float = 1.0
+    haze: float = 0.0
+    saturation: float = 1.0
+    smear: float = 0.0
+    sharpen: float = 0.0
+    jpeg: int | None = None
+    noise_seed: int = field(default=0, compare=False)
+
+
+UNTOUCHED = Draw()
+
+
+def draw(recipe: Recipe, rng: np.random.Generator) -> Draw:
+    """One photo's degradation. The same number of random values is consumed whatever is drawn."""
+    untouched = rng.random() < recipe.untouched
+    red, blue = recipe.white_balance.draw(rng, 1.0), recipe.white_balance.draw(rng, 1.0)
+    jpeg = recipe.jpeg.draw(rng, 0.0)
+    drawn = Draw(
+        exposure=recipe.exposure.draw(rng, 0.0),
+        gain=(red, 1.0, blue),
+        blur=recipe.blur.draw(rng, 0.0),
+        shot_noise=recipe.shot_noise.draw(rng, 0.0),
+        read_noise=recipe.read_noise.draw(rng, 0.0),
+        gamma=recipe.gamma.draw(rng, 1.0),
+        contrast=recipe.contrast.draw(rng, 1.0),
+        haze=recipe.haze.draw(rng, 0.0),
+        saturation=recipe.saturation.draw(rng, 1.0),
+        smear=recipe.smear.draw(rng, 0.0),
+        sharpen=recipe.sharpen.draw(rng, 0.0),
+        jpeg=round(jpeg) or None,
+        noise_seed=int(rng.integers(2**32)),
+    )
+    return UNTOUCHED if untouched else drawn
+
+
+def to_linear(encoded: np.ndarray) -> np.ndarray:
+    """sRGB-encoded 0..1 to linear light (IEC 61966-2-1)."""
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def to_encoded(linear: np.ndarray) -> np.ndarray:
+    """Linear light 0..1 to sRGB-encoded (IEC 61966-2-1)."""
+    linear = np.maximum(linear, 0)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def luma(photo: np.ndarray) -> np.ndarray:
+    """Luma (H, W, 1) of an encoded photo (BT.709 weights)."""
+    return photo @ np.array([[0.2126], [0.7152], [0.0722]], np.float32)
+
+
+def gaussian_blur(photo: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian of standard deviation `sigma` pixels, edges mirrored."""
+    radius = max(1, round(3 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)
+    taps /= taps.sum()
+    for axis in (0, 1):
+        margin = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        padded = np.pad(photo, margin, mode="symmetric")
+        size = photo.shape[axis]
+        photo = sum(t * np.take(padded, range(i, i + size), axis=axis) for i, t in enumerate(taps))
+    return photo
+
+
+def jpeg_round_trip(photo: np.ndarray, quality: int) -> np.ndarray:
+    """What is left of a photo after JPEG at `quality`, with 4:2:0 chroma below 90 as phones do."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_u8(photo)).save(buffer, "JPEG", quality=quality, subsampling=2 if quality < 90 else 0)
+    return from_u8(np.asarray(Image.open(buffer)))
+
+
+def to_u8(photo: np.ndarray) -> np.ndarray:
+    """0..1 to rounded 0..255."""
+    return (np.clip(photo, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def from_u8(photo: np.ndarray) -> np.ndarray:
+    """0..255 to 0..1 float32."""
+    return photo.astype(np.float32) / 255
+
+
+def apply(drawn: Draw, clean: np.ndarray, *, tone_only: bool = False) -> np.ndarray:
+    """The degraded photo, (H, W, 3) float32 in 0..1, values as an 8-bit file would hold them.
+
+    `tone_only` leaves out what a thumbnail of the whole photo does not show: blur, noise, sharpening, JPEG.
+    """
+    if drawn == UNTOUCHED:
+        return clean
+    x = to_linear(clean) * (np.float32(2.0**drawn.exposure) * np.array(drawn.gain, np.float32))
+    if not tone_only:
+        if drawn.blur:
+            x = gaussian_blur(x, drawn.blur)
+        if drawn.shot_noise or drawn.read_noise:
+            variance = drawn.shot_noise * np.maximum(x, 0) + drawn.read_noise**2
+            noise = np.random.default_rng(drawn.noise_seed).standard_normal(x.shape, np.float32)
+            x = x + np.sqrt(variance, dtype=np.float32) * noise
+    x = to_encoded(np.clip(x, 0, 1))
+    if drawn.gamma != 1:
+        x = x ** np.float32(drawn.gamma)
+    x = (x - 0.5) * np.float32(drawn.contrast) + 0.5
+    x = x * np.float32(1 - drawn.haze) + np.float32(0.75 * drawn.haze)
+    gray = luma(x)
+    x = np.clip(gray + (x - gray) * np.float32(drawn.saturation), 0, 1)
+    if tone_only:
+        return x
+    if drawn.smear:
+        x = gaussian_blur(x, drawn.smear)
+    if drawn.sharpen:
+        x = x + np.float32(drawn.sharpen) * (x - gaussian_blur(x, 1.0))
+    return jpeg_round_trip(x, drawn.jpeg) if drawn.jpeg else from_u8(to_u8(x))
+
+
+def recipe_from_table(table: dict) -> Recipe:
+    """A recipe from its TOML table: `name = [probability, low, high]`, and `untouched = share`.
+
+    Raises:
+        ValueError: a name that is no degradation, or a value that is none of a range.
+    """
+    known = {f.name for f in fields(Recipe)}
+    if unknown := sorted(set(table) - known):
+        raise ValueError(f"unknown degradation {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    values = {}
+    for name, value in table.items():
+        if name == "untouched":
+            values[name] = float(value)
+        elif isinstance(value, (list, tuple)) and len(value) == 3:
+            values[name] = Knob(*map(float, value))
+        else:
+            raise ValueError(f"degradation {name} needs [probability, low, high], not {value!r}")
+    return Recipe(**values)
+
+
+def recipe_to_table(recipe: Recipe) -> dict:
+    """The inverse of `recipe_from_table`."""
+    return {
+        f.name: value if isinstance(value := getattr(recipe, f.name), float) else [value.probability, value.low, value.high]
+        for f in fields(recipe)
+    }

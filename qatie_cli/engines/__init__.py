@@ -1,0 +1,101 @@
+"""Engines: what turns a weights file into something that computes residuals.
+
+`float` runs on CPU, CUDA or MPS; the int8 engines are PyTorch's quantized back ends and run on the CPU only.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qatie_cli.checkpoint import Weights
+from qatie_cli.errors import EngineError, WeightsError
+from qatie_cli.tone import ToneStage
+
+FLOAT = "float"
+INT8 = ("fbgemm", "qnnpack", "onednn", "x86")
+# `auto` takes the first of these that the machine supports. On x86, onednn was measured faster than fbgemm, x86 and
+# qnnpack at every width and size tried; on ARM only qnnpack is made for the processor.
+_PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
+
+
+class Network(Protocol):
+    """The refinement network on one engine."""
+
+    def features(self, photo_u8_hwc: np.ndarray) -> Tensor:
+        """What the tail turns into the residual: (1, c, H/2, W/2) for a photo (H, W, 3) of 8 bit, sides of 8."""
+
+    def residual(self, features: Tensor, top: int, bottom: int) -> np.ndarray:
+        """Rows top..bottom (both even) of the residual, (bottom - top, W, 3) float32, nominal range -1..1."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model ready to run: its name and device for people, its two stages for `qatie_cli.enhance`."""
+
+    name: str
+    device: str
+    tone: ToneStage | None
+    network: Network
+
+
+def available() -> tuple[str, ...]:
+    """Engines of this machine, `float` first."""
+    supported = torch.backends.quantized.supported_engines
+    return (FLOAT, *(name for name in INT8 if name in supported))
+
+
+def resolve(name: str) -> str:
+    """The engine that `name` (an engine, or `auto`) stands for on this machine.
+
+    Raises:
+        EngineError: no such engine here; the message lists those that are.
+    """
+    here = available()
+    if name == "auto":
+        family = "arm" if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else "x86"
+        return next(engine for engine in _PREFERENCE[family] if engine in here)
+    if name not in here:
+        raise EngineError(f"There is no engine {name} on this machine.", f"Choose from auto, {', '.join(here)}.")
+    return name
+
+
+def load(weights: Weights, engine: str = "auto", device: str = "cpu") -> Engine:
+    """Make `weights` ready to run.
+
+    Raises:
+        EngineError: the engine or device does not exist here, or int8 was asked for on a GPU.
+        WeightsError: int8 was asked for and the weights were never calibrated.
+    """
+    if device != "cpu":
+        if engine not in ("auto", FLOAT):
+            raise EngineError(f"int8 ({engine}) runs on the CPU only.", f"Leave out --engine, or --device {device}.")
+        check_device(device)
+        engine = FLOAT
+    name = resolve(engine)
+    if name != FLOAT and weights.activations is None:
+        if engine != "auto":
+            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
+        name = FLOAT
+    # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
+    model = weights.build()
+    if name == FLOAT:
+        from qatie_cli.engines.floating import FloatNetwork
+
+        return Engine(name, device, model.tone, FloatNetwork(model.network, device))
+    from qatie_cli.engines.int8 import Int8Network
+
+    return Engine(name, device, model.tone, Int8Network(model.network, weights.activations, name))
+
+
+def check_device(device: str) -> None:
+    """Raise EngineError unless torch can use `device` (cpu, cuda or mps)."""
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(device, False):
+        there = ", ".join(name for name, works in usable.items() if works)
+        raise EngineError(f"There is no device {device} on this machine.", f"There is: {there}.")

@@ -1,0 +1,108 @@
+"""The global tone stage: a thumbnail of the whole photo decides one curve per channel and one colour matrix.
+
+It runs in front of the refinement network and always in float: its cost does not depend on the photo's size, and the
+decision is applied to every pixel by table look-up and a 3x3 product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+THUMBNAIL_PX = 64  # the whole photo, squeezed to a square of this side by area averaging
+
+
+@dataclass(frozen=True)
+class ToneConfig:
+    """Sizes of the tone stage."""
+
+    knots: int = 17  # of each curve, evenly spaced over the sRGB-encoded range 0..1
+    channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many
+
+    def __post_init__(self) -> None:
+        if self.knots < 2 or self.channels < 1:
+            raise ValueError(f"a tone stage needs 2 knots and 1 channel or more, not {self.knots} and {self.channels}")
+
+
+class ToneStage(nn.Module):
+    """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity."""
+
+    def __init__(self, config: ToneConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.hidden = nn.Linear(2 * widths[-1], 4 * config.channels)
+        self.decide = nn.Linear(4 * config.channels, 3 * config.knots + 9)
+        nn.init.zeros_(self.decide.weight)
+        nn.init.zeros_(self.decide.bias)
+
+    def forward(self, thumbnail: Tensor) -> tuple[Tensor, Tensor]:
+        """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots."""
+        x = thumbnail - 0.5
+        for layer in self.convs:
+            x = F.leaky_relu(layer(x), 0.2)
+        x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        raw = self.decide(F.leaky_relu(self.hidden(x), 0.2))
+        curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
+        start = 0.1 * curve[..., :1]
+        # softplus(x + ln(e - 1)) is 1 at x = 0: untrained, every step is that of the identity.
+        steps = F.softplus(curve[..., 1:] + 0.541325) / (self.config.knots - 1)
+        curves = torch.cat([start, start + steps.cumsum(-1)], dim=-1)
+        identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
+        return curves, identity + 0.3 * matrix.unflatten(1, (3, 3))
+
+
+def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
+    """Differentiable tone: photo (N, 3, H, W) in 0..1 through curves (N, 3, knots) and matrices (N, 3, 3), unclamped."""
+    n, _, height, width = photo.shape
+    position = photo.clamp(0, 1).flatten(2) * (curves.shape[-1] - 1)
+    left = position.floor().clamp(max=curves.shape[-1] - 2)
+    index = left.long()
+    low, high = curves.gather(2, index), curves.gather(2, index + 1)
+    curved = low + (high - low) * (position - left)
+    return torch.bmm(matrices, curved).view(n, 3, height, width)
+
+
+def thumbnail(photo_u8_hwc: np.ndarray) -> Tensor:
+    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3) of 8 bit."""
+    small = Image.fromarray(photo_u8_hwc).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+
+
+@dataclass(frozen=True)
+class ToneMap:
+    """One photo's decision: `curves` (3, knots) over input 0..1 and `matrix` (3, 3), both float32."""
+
+    curves: np.ndarray
+    matrix: np.ndarray
+
+    def table(self, levels: int) -> np.ndarray:
+        """Curve values (3, levels) float32 for the integer inputs 0..levels-1 (256 for 8 bit, 65,536 for 16 bit)."""
+        inputs = np.linspace(0, 1, levels)
+        knots = np.linspace(0, 1, self.curves.shape[1])
+        return np.stack([np.interp(inputs, knots, curve) for curve in self.curves]).astype(np.float32)
+
+    def apply(self, rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Rows (h, W, 3) of uint8 or uint16 to toned float32 (h, W, 3) clamped to 0..1; `table` from `table(levels)`."""
+        curved = np.empty(rows_hwc.shape, np.float32)
+        for channel in range(3):
+            curved[..., channel] = table[channel][rows_hwc[..., channel]]
+        toned = curved.reshape(-1, 3) @ self.matrix.T
+        return np.clip(toned, 0, 1, out=toned).reshape(rows_hwc.shape)
+
+
+@torch.no_grad()
+def decide(stage: ToneStage | None, photo_u8_hwc: np.ndarray) -> ToneMap | None:
+    """The tone map of a whole photo, or None where the weights have no tone stage."""
+    if stage is None:
+        return None
+    curves, matrices = stage(thumbnail(photo_u8_hwc))
+    return ToneMap(curves[0].numpy(), matrices[0].numpy())

@@ -1,0 +1,126 @@
+"""Names of shipped weights, and where their files are: in the package, and cached in the user's data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from qatie_cli import files
+from qatie_cli.errors import WeightsError
+
+DEFAULT = "qatie-c16"
+REINSTALL = "Reinstall qatie: pip install --force-reinstall --no-deps qatie"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One entry of the manifest: the file in the package and what its content must be."""
+
+    name: str
+    file: str
+    sha256: str
+    description: str
+
+    @property
+    def packaged(self) -> Path:
+        """The file inside the package."""
+        return packaged_folder() / self.file
+
+    @property
+    def cached(self) -> Path:
+        """The copy in the user's data folder; its name changes with its content, so versions never mix."""
+        return cache_folder() / f"{self.name}-{self.sha256[:12]}.safetensors"
+
+
+def packaged_folder() -> Path:
+    """Where the package keeps its weights: inside it when installed, beside it in a source checkout."""
+    here = Path(__file__).parent
+    installed = here / "_weights"
+    return installed if installed.is_dir() else here.parent / "weights"
+
+
+def cache_folder() -> Path:
+    """`$QATIE_HOME/weights`, or `weights` in the platform's user data folder."""
+    home = os.environ.get("QATIE_HOME") or platformdirs.user_data_dir("qatie", appauthor=False)
+    return Path(home) / "weights"
+
+
+def manifest() -> dict[str, Shipped]:
+    """Shipped weights by name.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    path = packaged_folder() / "manifest.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Shipped(name, e["file"], e["sha256"], e["description"]) for name, e in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"The list of shipped weights, {path}, cannot be read: {error}.", REINSTALL) from error
+
+
+def locate(name_or_path: str) -> Path:
+    """The file to read for a shipped name or a path.
+
+    A shipped name yields the cached copy, which is made or repaired from the package when need be; where the data
+    folder cannot be written, it yields the packaged file itself.
+
+    Raises:
+        WeightsError: no such name or file, or the packaged file is damaged.
+    """
+    shipped = manifest().get(name_or_path)
+    if shipped is not None:
+        return _current(shipped)
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix or os.sep in name_or_path:
+        raise WeightsError(f"There is no weights file {name_or_path}.", f"Shipped are: {', '.join(manifest())}.")
+    raise WeightsError(f"There are no weights called {name_or_path}.", f"Shipped are: {', '.join(manifest())}.")
+
+
+def _current(shipped: Shipped) -> Path:
+    if is_intact(shipped.cached, shipped):
+        return shipped.cached
+    check_packaged(shipped)
+    try:
+        shipped.cached.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_path(shipped.cached) as temporary:
+            shutil.copyfile(shipped.packaged, temporary)
+    except OSError:  # a read-only or full home: the package's own file serves as well
+        return shipped.packaged
+    return shipped.cached
+
+
+def is_intact(path: Path, shipped: Shipped) -> bool:
+    """Whether `path` can be read and holds exactly what was shipped."""
+    try:
+        return files.sha256(path) == shipped.sha256
+    except OSError:
+        return False
+
+
+def check_packaged(shipped: Shipped) -> None:
+    """Raise WeightsError unless the packaged file is what the manifest says."""
+    try:
+        found = files.sha256(shipped.packaged)
+    except OSError as error:
+        raise WeightsError(f"{shipped.packaged} cannot be read: {error.strerror}.", REINSTALL) from error
+    if found != shipped.sha256:
+        raise WeightsError(
+            f"{shipped.packaged} is damaged: its sha256 is {found}, expected {shipped.sha256}.", REINSTALL
+        )
+
+
+def clear() -> list[Path]:
+    """Remove every cached copy; returns what was removed. The package's files stay."""
+    removed = []
+    for path in sorted(cache_folder().glob("*.safetensors")):
+        path.unlink()
+        removed.append(path)
+    return removed
