@@ -136,7 +136,7 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
     sources = {_identity(t.source): t.source for t in tasks}
     taken: dict[str, Path] = {}
     for task in tasks:
-        key = os.path.normcase(os.path.abspath(task.output)).casefold()
+        key = os.path.normcase(task.output.absolute()).casefold()
         if key in taken:
             raise UsageError(
                 f"{taken[key]} and {task.source} would both become {task.output}.",

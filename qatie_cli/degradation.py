@@ -201,6 +201,8 @@ def recipe_from_table(table: dict) -> Recipe:
 def recipe_to_table(recipe: Recipe) -> dict:
     """The inverse of `recipe_from_table`."""
     return {
-        f.name: value if isinstance(value := getattr(recipe, f.name), float) else [value.probability, value.low, value.high]
+        f.name: value
+        if isinstance(value := getattr(recipe, f.name), float)
+        else [value.probability, value.low, value.high]
         for f in fields(recipe)
     }

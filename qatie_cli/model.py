@@ -44,17 +44,19 @@ class Model(nn.Module):
     def config(self) -> ModelConfig:
         return ModelConfig(self.network.config, self.tone.config if self.tone is not None else None)
 
-    def forward(self, photo: Tensor, thumbnail: Tensor, rounding: Rounding = EXACT) -> tuple[Tensor, Tensor]:
-        """Enhanced and merely toned photo, both (N, 3, H, W) and unclamped.
+    def toned(self, photo: Tensor, thumbnail: Tensor) -> Tensor:
+        """What the network sees: `photo` (N, 3, H, W) in 0..1 through the tone stage, if there is one, and clamped.
 
-        `photo` is (N, 3, H, W) in 0..1 with sides that are multiples of 8, a crop or a whole photo; `thumbnail`
-        (N, 3, 64, 64) shows the whole photo.
+        `thumbnail` (N, 3, 64, 64) shows the whole photo, of which `photo` may be a crop.
         """
-        toned = photo
-        if self.tone is not None:
-            toned = tone.apply_tone(photo, *self.tone(thumbnail))
-        base = toned.clamp(0, 1)
-        return base + self.network(base, rounding), toned
+        if self.tone is None:
+            return photo.clamp(0, 1)
+        return tone.apply_tone(photo, *self.tone(thumbnail)).clamp(0, 1)
+
+    def forward(self, photo: Tensor, thumbnail: Tensor, rounding: Rounding = EXACT) -> Tensor:
+        """The enhanced photo (N, 3, H, W), unclamped; the sides must be multiples of 8."""
+        base = self.toned(photo, thumbnail)
+        return base + self.network(base, rounding)
 
 
 def create(config: ModelConfig, seed: int) -> Model:

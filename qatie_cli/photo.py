@@ -46,6 +46,10 @@ _FORMAT_OF_SUFFIX = {
 }
 _HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 _EXIF_PREFIX = b"Exif\x00\x00"
+# TIFF 6.0 and its supplements: sizes, strips, tiles, colour storage; then XMP, IPTC, Photoshop and ICC blocks, which
+# travel by themselves or not at all.
+_TIFF_STORAGE_TAGS = {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339,
+                      347, *range(512, 533), 700, 33723, 34377, 34675}  # fmt: skip
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 
 # Phone photos with strange marker or chunk data raise nearly anything in the decoders.
@@ -181,7 +185,7 @@ def _decode(image: Image.Image) -> Photo:
     icc = image.info.get("icc_profile") or None
     exif = image.info.get("exif") or None
     if exif is None and source_format == "TIFF":
-        exif = image.getexif().tobytes() or None
+        exif = _tiff_exif(image)
     xmp = image.info.get("xmp") or None
     dpi = image.info.get("dpi")
     image.load()
@@ -198,6 +202,14 @@ def _decode(image: Image.Image) -> Photo:
         jpeg_subsampling=subsampling if subsampling in (0, 1, 2) else None,
         notes=tuple(notes),
     )
+
+
+def _tiff_exif(image: Image.Image) -> bytes | None:
+    """The metadata tags of a TIFF file as an EXIF block, without those that describe how its pixels are stored."""
+    exif = image.getexif()
+    for tag in _TIFF_STORAGE_TAGS & set(exif):
+        del exif[tag]
+    return exif.tobytes() if exif else None
 
 
 def _sixteen_bit_colour(image: Image.Image) -> bool:
@@ -277,7 +289,7 @@ def _drop_thumbnail(block: bytearray, order: str, link: int) -> None:
         tag, _, _, value = struct.unpack_from(f"{order}HHII", block, second + 2 + 12 * index)
         values[tag] = value
     start, length = values.get(0x0201, 0), values.get(0x0202, 0)  # JPEGInterchangeFormat and its length
-    if 0 < start and start + length == len(block):
+    if start > 0 and start + length == len(block):
         del block[start:]
     elif 0 < start < start + length <= len(block):
         block[start : start + length] = bytes(length)
@@ -340,6 +352,4 @@ def _save_options(photo: Photo, fmt: str, quality: int) -> dict:
         options |= {"quality": quality, "subsampling": subsampling}
     elif fmt in ("webp", "heic", "avif"):
         options["quality"] = quality
-    elif fmt == "tiff":
-        options["compression"] = "tiff_adobe_deflate"
     return options

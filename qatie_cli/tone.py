@@ -6,6 +6,7 @@ decision is applied to every pixel by table look-up and a 3x3 product.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +37,7 @@ class ToneStage(nn.Module):
         super().__init__()
         self.config = config
         widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
         self.hidden = nn.Linear(2 * widths[-1], 4 * config.channels)
         self.decide = nn.Linear(4 * config.channels, 3 * config.knots + 9)
         nn.init.zeros_(self.decide.weight)
@@ -61,7 +60,7 @@ class ToneStage(nn.Module):
 
 
 def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
-    """Differentiable tone: photo (N, 3, H, W) in 0..1 through curves (N, 3, knots) and matrices (N, 3, 3), unclamped."""
+    """Differentiable tone: photo (N, 3, H, W) in 0..1 by curves (N, 3, knots) and matrices (N, 3, 3), unclamped."""
     n, _, height, width = photo.shape
     position = photo.clamp(0, 1).flatten(2) * (curves.shape[-1] - 1)
     left = position.floor().clamp(max=curves.shape[-1] - 2)
@@ -91,7 +90,7 @@ class ToneMap:
         return np.stack([np.interp(inputs, knots, curve) for curve in self.curves]).astype(np.float32)
 
     def apply(self, rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
-        """Rows (h, W, 3) of uint8 or uint16 to toned float32 (h, W, 3) clamped to 0..1; `table` from `table(levels)`."""
+        """Rows (h, W, 3) of uint8 or uint16, toned: float32, clamped to 0..1. `table` comes from `table(levels)`."""
         curved = np.empty(rows_hwc.shape, np.float32)
         for channel in range(3):
             curved[..., channel] = table[channel][rows_hwc[..., channel]]

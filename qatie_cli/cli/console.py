@@ -22,7 +22,9 @@ def show_error(error: QatieError) -> None:
     """One red line, and the next step."""
     from rich.markup import escape
 
-    console().print(f"[bold red]Error:[/] {escape(str(error))}" + (f" [dim]{escape(error.hint)}[/]" if error.hint else ""))
+    console().print(
+        f"[bold red]Error:[/] {escape(str(error))}" + (f" [dim]{escape(error.hint)}[/]" if error.hint else "")
+    )
 
 
 def progress(*columns: str, quiet: bool = False) -> Progress:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from qatie_cli.cli.console import console
 from qatie_cli.cli.options import EngineName, EngineOption, Out, Threads, WeightsOption, load_engine
 from qatie_cli.errors import QatieError
@@ -27,7 +25,9 @@ def demo(
     try:
         shown = library.make(out, lambda photo: photo.with_pixels(enhance(photo.rgb(), ready)))
     except OSError as error:
-        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o.") from error
+        raise QatieError(
+            f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o."
+        ) from error
     table = Table("photo", "phone, dB", "qatie, dB", title=f"PSNR to the original ({weights} on {ready.name})")
     for row in shown:
         table.add_row(row.name, f"{row.before_db:.1f}", f"{row.after_db:.1f}")

@@ -32,7 +32,9 @@ def enhance(
     weights: WeightsOption = DEFAULT,
     threads: Threads = 0,
     device: DeviceOption = Device.cpu,
-    strength: Annotated[float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")] = 1,
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
+    ] = 1,
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
@@ -70,9 +72,7 @@ def enhance(
     failed, enhanced, megapixels = [], 0, 0.0
     with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=len(plan.tasks), speed=0.0, name=plan.tasks[0].source.name)
-        results = batch.run(
-            plan.tasks, lambda p: p.with_pixels(enhance_pixels(p.rgb(), ready, strength)), options
-        )
+        results = batch.run(plan.tasks, lambda p: p.with_pixels(enhance_pixels(p.rgb(), ready, strength)), options)
         for index, result in enumerate(results, 1):
             if result.status is batch.Status.FAILED:
                 failed.append(result)

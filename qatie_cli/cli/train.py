@@ -26,9 +26,13 @@ def train(
     qat: Annotated[bool, typer.Option("--qat", help="Add the quantization-aware stage, a fifth of the steps.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the degradations and the first weights.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the split, the degradations and the first weights.")
+    ] = None,
     init: Annotated[str | None, typer.Option(help="Start from these weights: a name or a file.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT from its last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT from its last checkpoint.")
+    ] = False,
     device: DeviceOption = Device.cpu,
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -66,7 +70,14 @@ def train(
                 screen.print(f"{p.stage} {p.step}/{p.stage_steps}: validation {p.validation_db:.2f} dB")
 
         finished = training.train(
-            photos, settings, out, device=device.value, init=start, resume=resume, on_progress=show, should_stop=stop.asked
+            photos,
+            settings,
+            out,
+            device=device.value,
+            init=start,
+            resume=resume,
+            on_progress=show,
+            should_stop=stop.asked,
         )
     _show_table(finished.table)
     screen.print(f"Weights: {finished.weights}")

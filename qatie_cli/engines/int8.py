@@ -98,7 +98,10 @@ class Int8Network:
         normed = self._conv(f"{name}.local", x, f"{name}.local")
         normed = _OPS.instance_norm(normed, gain, offset, NORM_EPS, norm.scale, norm.zero_point)
         y = _OPS.cat(
-            [self._leaky(normed, f"{name}.y"), self._conv(f"{name}.side", x, f"{name}.y")], 1, y_at.scale, y_at.zero_point
+            [self._leaky(normed, f"{name}.y"), self._conv(f"{name}.side", x, f"{name}.y")],
+            1,
+            y_at.scale,
+            y_at.zero_point,
         )
         del x, normed
         out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")
@@ -108,7 +111,9 @@ class Int8Network:
     def _fuse(self, name: str, deep: Tensor, encoded: Tensor, pair: Tensor) -> Tensor:
         up = _interleave(self._conv(f"{name}.up", deep, f"{name}.up"))
         at = self._at(f"{name}.up")
-        return self._conv(f"{name}.reduce", _OPS.cat([up, encoded, pair], 1, at.scale, at.zero_point), f"{name}.reduced")
+        return self._conv(
+            f"{name}.reduce", _OPS.cat([up, encoded, pair], 1, at.scale, at.zero_point), f"{name}.reduced"
+        )
 
     def _leaky(self, x: Tensor, point: str) -> Tensor:
         a = self._at(point)

@@ -1,0 +1,77 @@
+"""Photos and small weights that the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from qatie_cli import checkpoint, model, quantization
+from qatie_cli.checkpoint import Weights
+from qatie_cli.model import ModelConfig
+from qatie_cli.network import NetworkConfig
+from qatie_cli.tone import ToneConfig
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Photos that are not part of the project; tests that need them are skipped without."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the shared photos")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """A real photo, (512, 512, 3) uint8."""
+    return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def coffee() -> np.ndarray:
+    """Another one, (400, 600, 3) uint8."""
+    return data.coffee()
+
+
+def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
+    """(1, 3, H, W) in 0..1 of a photo (H, W, 3) of 8 bit."""
+    return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def random_weights(photos: list[np.ndarray], width: int = 8) -> Weights:
+    """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained."""
+    untrained = model.create(ModelConfig(NetworkConfig(width), ToneConfig()), seed=1).requires_grad_(False)
+    generator = torch.Generator().manual_seed(2)
+    untrained.network.head.weight.normal_(0, 0.05, generator=generator)
+    untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
+    seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
+    quantization.equalize(untrained.network, seen)
+    activations = quantization.calibrate(untrained.network, seen)
+    return Weights(untrained.config, untrained.state_dict(), activations)
+
+
+@pytest.fixture(scope="session")
+def weights(astronaut: np.ndarray, coffee: np.ndarray) -> Weights:
+    """Small calibrated weights."""
+    return random_weights([astronaut, coffee])
+
+
+@pytest.fixture(scope="session")
+def weights_file(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small weights as a file."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoint.write(path, weights)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the real user data folder."""
+    home = tmp_path / "qatie-home"
+    monkeypatch.setenv("QATIE_HOME", str(home))
+    return home

@@ -1,0 +1,114 @@
+"""The degradation model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from qatie_cli import degradation, metrics
+from qatie_cli.degradation import Draw, Knob, Recipe
+
+
+@pytest.fixture(scope="module")
+def clean(astronaut):
+    return degradation.from_u8(astronaut[:128, :192])
+
+
+def test_untouched_photos_come_back_as_they_are(clean):
+    always = dataclasses.replace(Recipe(), untouched=1.0)
+    drawn = degradation.draw(always, np.random.default_rng(0))
+    assert degradation.apply(drawn, clean) is clean
+
+
+def test_the_untouched_share_is_kept():
+    recipe = dataclasses.replace(Recipe(), untouched=0.3)
+    rng = np.random.default_rng(0)
+    share = np.mean([degradation.draw(recipe, rng) == degradation.UNTOUCHED for _ in range(2000)])
+    assert abs(share - 0.3) < 0.04
+
+
+def test_one_seed_gives_one_photo(clean):
+    first, second = (degradation.draw(Recipe(untouched=0.0), np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(degradation.apply(first, clean), degradation.apply(second, clean))
+    other = dataclasses.replace(first, noise_seed=first.noise_seed + 1, read_noise=0.01)
+    assert not np.array_equal(degradation.apply(first, clean), degradation.apply(other, clean))
+
+
+def test_draws_stay_within_the_recipe():
+    rng = np.random.default_rng(1)
+    drawn = [degradation.draw(Recipe(untouched=0.0), rng) for _ in range(500)]
+    for name in ("exposure", "contrast", "haze", "gamma", "saturation", "blur", "smear", "sharpen"):
+        knob, values = getattr(Recipe(), name), np.array([getattr(d, name) for d in drawn])
+        happened = values[values != getattr(degradation.UNTOUCHED, name)]
+        assert happened.min() >= knob.low
+        assert happened.max() <= knob.high
+        assert abs(len(happened) / 500 - knob.probability) < 0.08
+
+
+@pytest.mark.parametrize("ev", [-2.0, -1.0, 1.0])
+def test_exposure_scales_linear_light(ev):
+    gray = np.full((8, 8, 3), 0.4, np.float32)
+    exposed = degradation.to_linear(degradation.apply(Draw(exposure=ev), gray))
+    np.testing.assert_allclose(exposed, degradation.to_linear(gray) * 2**ev, rtol=0.03)
+
+
+def test_noise_has_the_variance_asked_for_in_linear_light():
+    gray = np.full((256, 256, 3), 0.5, np.float32)
+    drawn = Draw(shot_noise=0.002, read_noise=0.005)
+    linear = degradation.to_linear(degradation.apply(drawn, gray))
+    signal = float(degradation.to_linear(gray).mean())
+    assert np.var(linear) == pytest.approx(0.002 * signal + 0.005**2, rel=0.05)
+
+
+def test_blur_smooths_and_sharpening_makes_halos(clean):
+    def detail(photo):
+        return float(np.abs(np.diff(photo, axis=1)).mean())
+
+    assert detail(degradation.apply(Draw(blur=1.2), clean)) < 0.8 * detail(clean)
+    assert detail(degradation.apply(Draw(sharpen=1.0), clean)) > 1.2 * detail(clean)
+
+
+def test_blur_keeps_a_flat_photo_flat():
+    flat = np.full((20, 30, 3), 0.3, np.float32)
+    np.testing.assert_allclose(degradation.gaussian_blur(flat, 1.1), flat, atol=1e-6)
+
+
+def test_saturation_and_haze_do_what_they_say(clean):
+    def colourfulness(photo):
+        return float((photo.max(2) - photo.min(2)).mean())
+
+    assert colourfulness(degradation.apply(Draw(saturation=0.5), clean)) == pytest.approx(
+        0.5 * colourfulness(clean), rel=0.05
+    )
+    assert degradation.apply(Draw(haze=0.1), clean).min() >= clean.min() + 0.07
+
+
+def test_lower_jpeg_quality_costs_more(clean):
+    def quality(q):
+        return metrics.psnr(degradation.to_u8(degradation.apply(Draw(jpeg=q), clean)), degradation.to_u8(clean))
+
+    assert quality(95) > quality(75) > quality(55)
+
+
+def test_a_thumbnail_shows_the_tone_of_the_degraded_photo(clean):
+    drawn = Draw(exposure=-1.0, gain=(1.1, 1.0, 0.9), contrast=0.8, read_noise=0.004, jpeg=70)
+    full = degradation.apply(drawn, clean).mean((0, 1))
+    np.testing.assert_allclose(degradation.apply(drawn, clean, tone_only=True).mean((0, 1)), full, atol=0.01)
+
+
+def test_linear_and_encoded_are_inverse():
+    values = np.linspace(0, 1, 1000, dtype=np.float32)
+    np.testing.assert_allclose(degradation.to_encoded(degradation.to_linear(values)), values, atol=1e-5)
+
+
+def test_recipes_survive_their_table():
+    recipe = Recipe(untouched=0.2, blur=Knob(0.1, 0.2, 0.3))
+    assert degradation.recipe_from_table(degradation.recipe_to_table(recipe)) == recipe
+
+
+@pytest.mark.parametrize("table", [{"rain": [1, 0, 1]}, {"blur": 0.5}, {"blur": [2, 0, 1]}, {"blur": [0.5, 1, 0]}])
+def test_recipes_that_make_no_sense_are_refused(table):
+    with pytest.raises(ValueError, match=r"degradation"):
+        degradation.recipe_from_table(table)

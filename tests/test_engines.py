@@ -1,0 +1,111 @@
+"""Engines: what is there, what is refused, and that the integers compute what training saw."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import as_tensor
+
+from qatie_cli import checkpoint, engines, metrics
+from qatie_cli import weights as shipped_weights
+from qatie_cli.engines.int8 import _interleave
+from qatie_cli.enhance import enhance
+from qatie_cli.errors import EngineError, WeightsError
+from qatie_cli.network import interleave
+from qatie_cli.quantization import FakeQuantizer
+
+HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
+
+
+def _residual(engine: engines.Engine, photo: np.ndarray, strip: int) -> np.ndarray:
+    features = engine.network.features(photo)
+    height = photo.shape[0]
+    strips = [engine.network.residual(features, top, min(top + strip, height)) for top in range(0, height, strip)]
+    return np.concatenate(strips)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_int8_computes_what_fake_quantization_showed_in_training(name, weights, astronaut):
+    with torch.no_grad():
+        trained = weights.build().network(as_tensor(astronaut), FakeQuantizer(weights.activations))
+    trained = trained[0].permute(1, 2, 0).numpy()
+    computed = _residual(engines.load(weights, name), astronaut, 512)
+    assert np.abs(trained).max() > 0.1
+    # A rounding that falls the other way once is amplified by random weights more than by trained ones, see below.
+    assert 10 * np.log10(1 / np.mean((trained - computed) ** 2)) > 40
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_int8_of_the_shipped_weights_computes_what_training_saw(name, astronaut):
+    shipped = checkpoint.read(shipped_weights.locate(shipped_weights.DEFAULT))
+    with torch.no_grad():
+        trained = shipped.build().network(as_tensor(astronaut), FakeQuantizer(shipped.activations))
+    computed = _residual(engines.load(shipped, name), astronaut, 512)
+    assert 10 * np.log10(1 / np.mean((trained[0].permute(1, 2, 0).numpy() - computed) ** 2)) > 50
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_int8_of_the_shipped_weights_equals_float_to_the_eye(name, coffee):
+    shipped = checkpoint.read(shipped_weights.locate(shipped_weights.DEFAULT))
+    expected = enhance(coffee, engines.load(shipped, "float"))
+    assert metrics.psnr(enhance(coffee, engines.load(shipped, name)), expected) > 40
+
+
+@pytest.mark.parametrize("name", ["float", *HERE])
+def test_strips_of_the_residual_equal_the_whole(name, weights, coffee):
+    engine = engines.load(weights, name)
+    whole = _residual(engine, coffee, 400)
+    np.testing.assert_allclose(_residual(engine, coffee, 36), whole, atol=1e-6)
+
+
+def test_float_engine_is_the_network(weights, coffee):
+    with torch.no_grad():
+        expected = weights.build().network(as_tensor(coffee))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(_residual(engines.load(weights, "float"), coffee, 400), expected, atol=1e-5)
+
+
+def test_interleaving_bytes_equals_interleaving_floats():
+    phases = torch.rand(1, 12, 5, 6)
+    stored = torch.quantize_per_tensor(phases.contiguous(memory_format=torch.channels_last), 1 / 255, 3, torch.quint8)
+    assert torch.equal(_interleave(stored).dequantize(), interleave(stored.dequantize()))
+
+
+def test_auto_is_an_int8_engine_of_this_machine():
+    assert engines.resolve("auto") in HERE
+
+
+def test_a_missing_engine_is_refused_with_a_list_of_those_there(weights, monkeypatch):
+    monkeypatch.setattr(engines, "available", lambda: ("float", "qnnpack"))
+    with pytest.raises(EngineError) as refused:
+        engines.load(weights, "fbgemm")
+    assert "fbgemm" in str(refused.value)
+    assert "qnnpack" in refused.value.hint
+    assert engines.resolve("auto") == "qnnpack"
+
+
+def test_int8_on_a_gpu_is_refused(weights):
+    with pytest.raises(EngineError, match="CPU only"):
+        engines.load(weights, "fbgemm", device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants missing")
+def test_a_missing_device_is_refused(weights):
+    with pytest.raises(EngineError, match="no device cuda"):
+        engines.load(weights, "auto", device="cuda")
+
+
+def test_weights_without_ranges_run_in_float_only(weights):
+    uncalibrated = dataclasses.replace(weights, activations=None)
+    assert engines.load(uncalibrated).name == "float"
+    with pytest.raises(WeightsError, match="no int8 ranges"):
+        engines.load(uncalibrated, HERE[0])
+
+
+def test_running_an_engine_leaves_the_process_setting_alone(weights, coffee):
+    before = torch.backends.quantized.engine
+    other = next(name for name in HERE if name != before)
+    engines.load(weights, other).network.features(coffee)
+    assert torch.backends.quantized.engine == before

@@ -1,0 +1,66 @@
+"""The network is the paper's, and its folded forms equal what they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qatie_cli import network
+from qatie_cli.network import Network, NetworkConfig
+
+
+@pytest.mark.parametrize(("width", "count"), [(16, 230_083), (24, 515_811), (32, 915_331), (64, 3_651_331)])
+def test_parameter_counts_are_those_of_the_paper(width, count):
+    assert network.parameter_count(Network(NetworkConfig(width))) == count
+
+
+def test_folded_upsampling_equals_nearest_upsampling_and_convolution():
+    x, layer = torch.rand(2, 5, 6, 7), torch.nn.Conv2d(5, 3, 3, padding=1)
+    expected = layer(F.interpolate(x, scale_factor=2, mode="nearest"))
+    phases = F.conv2d(x, network.fold_upsample(layer.weight), layer.bias.repeat(4), padding=1)
+    torch.testing.assert_close(network.interleave(phases), expected)
+
+
+def test_folded_tail_equals_its_three_steps_inside_the_frame():
+    net, features = Network(NetworkConfig(8)), torch.rand(1, 8, 6, 9)
+    expected = net.head(net.up(F.interpolate(features, scale_factor=2, mode="nearest")))
+    weight, bias = net.tail()
+    folded = F.pixel_shuffle(F.conv2d(features, weight, bias, padding=1), 2)
+    torch.testing.assert_close(folded[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+
+
+def test_untrained_network_is_the_identity():
+    net = network.create(NetworkConfig(8), torch.Generator().manual_seed(0))
+    assert net(torch.rand(1, 3, 16, 24)).abs().max() == 0
+
+
+def test_one_seed_gives_one_network():
+    first, second = (network.create(NetworkConfig(8), torch.Generator().manual_seed(3)) for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_creating_a_network_leaves_the_global_random_state_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    network.create(NetworkConfig(8), torch.Generator().manual_seed(3))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_sides_that_are_no_multiples_of_eight_are_refused():
+    with pytest.raises(ValueError, match="multiples of 8"):
+        Network(NetworkConfig(8)).features(torch.rand(1, 3, 16, 20))
+
+
+def test_receptive_field_without_norm_is_within_80_pixels(monkeypatch):
+    """Tiling rests on this figure."""
+    net = Network(NetworkConfig(8)).requires_grad_(False)
+    monkeypatch.setattr(network, "normalize", lambda norm, x: x)
+    photo = torch.rand(1, 3, 200, 200)
+    changed = photo.clone()
+    changed[..., 100, 100] = 1 - changed[..., 100, 100]
+    touched = (net(photo) != net(changed)).any(1)[0].nonzero()
+    assert len(touched)
+    assert (touched - 100).abs().max() <= 80

@@ -1,0 +1,162 @@
+"""Ranges, integers and equalization."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import as_tensor
+
+from qatie_cli import quantization
+from qatie_cli.network import Network, NetworkConfig
+from qatie_cli.quantization import Activation, FakeQuantizer
+
+
+class _Recorder:
+    """Remembers the names of all points, and the tensors there."""
+
+    def __init__(self) -> None:
+        self.activations: dict[str, torch.Tensor] = {}
+        self.weights: set[str] = set()
+
+    def weight(self, name, weight):
+        self.weights.add(name)
+        return weight
+
+    def activation(self, name, x):
+        self.activations[name] = x
+        return x
+
+
+@pytest.fixture
+def net(weights) -> Network:
+    return weights.build().network
+
+
+def test_every_point_of_the_network_is_calibrated_or_fixed(net):
+    seen = _Recorder()
+    net.features(torch.rand(1, 3, 16, 16), seen)
+    fixed = {n for n in seen.activations if quantization.is_tanh_scaled(n)} | {"photo"}
+    assert set(seen.activations) == set(quantization.calibrated_points(net)) | fixed
+
+
+def test_every_weight_of_the_network_has_its_integers(net):
+    seen = _Recorder()
+    net.features(torch.rand(1, 3, 16, 16), seen)
+    assert seen.weights == set(quantization.integer_convs(net))
+
+
+def test_integers_cannot_saturate_sixteen_bit_pairs(net):
+    """Two u8 * s8 products added in int16, as CPUs without VNNI do."""
+    for conv in quantization.integer_convs(net).values():
+        assert conv.weight.min() >= -64
+        assert conv.weight.max() <= 63
+        assert 2 * 255 * int(conv.weight.abs().max()) <= 32767
+
+
+def test_integers_reproduce_the_weight_within_half_a_step():
+    weight = torch.randn(6, 4, 3, 3)
+    values, scales = quantization.integer_weight(weight)
+    error = (values * scales.view(-1, 1, 1, 1) - weight).abs().amax((1, 2, 3))
+    assert (error <= scales / 2 + 1e-7).all()
+    assert values.abs().amax() >= 63
+
+
+def test_a_channel_of_zeros_has_a_usable_scale():
+    values, scales = quantization.integer_weight(torch.zeros(2, 3, 1, 1))
+    assert (scales > 0).all()
+    assert (values == 0).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.5, 2.0), (-4.0, -1.0), (0.0, 0.0)])
+def test_ranges_hold_zero_exactly(low, high):
+    a = Activation.covering(low, high)
+    assert 0 <= a.zero_point <= 255
+    assert a.scale * (255 - a.zero_point) >= high - a.scale
+    assert -a.scale * a.zero_point <= low + a.scale
+
+
+def test_fake_quantization_leaves_only_256_levels():
+    fake = FakeQuantizer({"x": Activation.covering(-1, 2)})
+    rounded = fake.activation("x", torch.linspace(-3, 4, 10_000).view(1, 1, 1, -1))
+    assert len(rounded.unique()) == 256
+    assert rounded.min() >= -1.01
+    assert rounded.max() <= 2.01
+
+
+def test_gradients_pass_fake_quantization_inside_the_range_only():
+    fake = FakeQuantizer({"x": Activation.covering(-1, 1)})
+    x = torch.tensor([[[[0.5, 5.0]]]], requires_grad=True)
+    fake.activation("x", x).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 0]
+
+
+def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
+    torch.manual_seed(0)
+    for name, p in net.named_parameters():
+        if name.endswith(("inner.weight", "side.weight", "up.weight")):  # channels of very unequal size
+            p.mul_(torch.rand(p.shape[0], 1, 1, 1) * 3 + 0.02)
+    photo = as_tensor(astronaut)
+    equalized = copy.deepcopy(net)
+    quantization.equalize(equalized, [photo, as_tensor(coffee)])
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), equalized.parameters(), strict=True))
+    before = net(photo)
+    assert (equalized(photo) - before).abs().max() < 2e-3 * before.abs().max()
+
+
+def test_what_joins_the_gates_fits_their_range_after_equalizing(net, astronaut):
+    photo = as_tensor(astronaut)
+    quantization.equalize(net, [photo])
+    seen = _Recorder()
+    net.features(photo, seen)
+    for name in ("fuse1.up", "fuse1.encoded", "fuse2.up", "fuse2.encoded"):
+        assert seen.activations[name].abs().max() <= 1.01
+
+
+def test_equalizing_unequal_channels_brings_int8_closer_to_float(net, astronaut):
+    photo = as_tensor(astronaut)
+    torch.manual_seed(0)
+    for block in (net.refine1, net.decode1):
+        factor = 10 ** (torch.rand(block.inner.out_channels) * 2 - 1)
+        block.inner.weight.mul_(factor.view(-1, 1, 1, 1))
+        block.inner.bias.mul_(factor)
+        block.outer.weight.div_(factor.view(1, -1, 1, 1))
+
+    def error(candidate: Network) -> float:
+        ranges = quantization.calibrate(candidate, [photo])
+        return float((candidate(photo, FakeQuantizer(ranges)) - candidate(photo)).square().mean())
+
+    equalized = copy.deepcopy(net)
+    quantization.equalize(equalized, [photo])
+    assert error(equalized) < 0.5 * error(net)
+
+
+def test_calibration_prefers_a_clipped_range_over_a_coarse_one():
+    observed = quantization._Extremes()
+    x = torch.cat([torch.randn(1, 1, 1, 1_000_000), torch.full((1, 1, 1, 1), 10.0)], dim=-1)
+    observed.activation("x", x)
+    histogram = quantization._Histograms(observed)
+    histogram.activation("x", x)
+    assert histogram.range_of("x").scale < 0.8 * Activation.covering(float(x.min()), 10.0).scale
+
+
+def test_missing_ranges_are_named(net, weights):
+    ranges = dict(weights.activations)
+    del ranges["refine1.y"]
+    assert quantization.missing_points(net, ranges) == ["refine1.y"]
+
+
+def test_photo_is_stored_as_it_is():
+    levels = np.arange(256, dtype=np.uint8)
+    stored = FakeQuantizer({}).activation("photo", torch.from_numpy(levels.astype(np.float32) / 255).view(1, 1, 1, -1))
+    assert np.array_equal(np.rint(stored.numpy().ravel() * 255), levels)
+
+
+@pytest.mark.parametrize("width", [1, 5, 24])
+def test_any_width_can_be_quantized(width):
+    net = Network(NetworkConfig(width)).requires_grad_(False)
+    photo = torch.rand(1, 3, 24, 32)
+    quantization.equalize(net, [photo])
+    assert not quantization.missing_points(net, quantization.calibrate(net, [photo]))

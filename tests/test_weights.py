@@ -1,0 +1,98 @@
+"""Shipped weights: found, cached, repaired, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from qatie_cli import checkpoint, files, weights
+from qatie_cli.errors import WeightsError
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's weights that a test may damage."""
+    copy = tmp_path / "package"
+    shutil.copytree(weights.packaged_folder(), copy)
+    monkeypatch.setattr(weights, "packaged_folder", lambda: copy)
+    return copy
+
+
+def test_shipped_files_are_what_the_manifest_says():
+    assert weights.DEFAULT in weights.manifest()
+    for shipped in weights.manifest().values():
+        weights.check_packaged(shipped)
+
+
+def test_shipped_weights_record_how_they_came_to_be():
+    for shipped in weights.manifest().values():
+        read = checkpoint.read(shipped.packaged)
+        assert read.activations
+        assert read.recipe["degradation"]
+        assert read.data["training_photos"] > 100
+        assert read.metrics["stage"] == "qat"
+        assert read.recipe["steps"] >= 2500
+        assert read.recipe["qat_steps"] >= 500
+
+
+def test_first_use_caches_in_the_home_asked_for(own_home):
+    path = weights.locate(weights.DEFAULT)
+    assert own_home in path.parents
+    assert weights.is_intact(path, weights.manifest()[weights.DEFAULT])
+
+
+def test_a_damaged_cache_repairs_itself():
+    path = weights.locate(weights.DEFAULT)
+    path.write_bytes(b"damaged")
+    assert weights.locate(weights.DEFAULT) == path
+    assert weights.is_intact(path, weights.manifest()[weights.DEFAULT])
+
+
+def test_a_home_that_cannot_be_written_falls_back_to_the_package(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QATIE_HOME", str(tmp_path / "file"))
+    shipped = weights.manifest()[weights.DEFAULT]
+    assert weights.locate(weights.DEFAULT) == shipped.packaged
+
+
+def test_a_damaged_package_is_refused_and_says_what_to_do(package):
+    shipped = weights.manifest()[weights.DEFAULT]
+    shipped.packaged.write_bytes(shipped.packaged.read_bytes()[:-1] + b"!")
+    with pytest.raises(WeightsError) as refused:
+        weights.locate(weights.DEFAULT)
+    assert shipped.sha256 in str(refused.value)
+    assert files.sha256(shipped.packaged) in str(refused.value)
+    assert "pip install" in refused.value.hint
+
+
+def test_an_intact_cache_serves_while_the_package_is_damaged(package):
+    cached = weights.locate(weights.DEFAULT)
+    weights.manifest()[weights.DEFAULT].packaged.write_bytes(b"")
+    assert weights.locate(weights.DEFAULT) == cached
+
+
+@pytest.mark.parametrize("content", ["", "[]", json.dumps({"a": {}})])
+def test_a_damaged_manifest_is_refused(package, content):
+    (package / "manifest.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"manifest\.json"):
+        weights.manifest()["a"]  # an empty list has no entries to miss
+
+
+def test_unknown_names_and_paths_are_refused_with_the_names_there_are(tmp_path):
+    for wanted in ("nothing", str(tmp_path / "none.safetensors")):
+        with pytest.raises(WeightsError) as refused:
+            weights.locate(wanted)
+        assert weights.DEFAULT in refused.value.hint
+
+
+def test_a_path_is_used_as_it_is(weights_file):
+    assert weights.locate(str(weights_file)) == weights_file
+
+
+def test_clear_removes_copies_only():
+    cached = weights.locate(weights.DEFAULT)
+    assert weights.clear() == [cached]
+    assert not cached.exists()
+    assert weights.locate(weights.DEFAULT) == cached
