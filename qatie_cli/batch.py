@@ -105,12 +105,17 @@ def _named(source: Path, out: Path, options: Options) -> Task:
 
 
 def discover(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
-    """Photos below `folder` by name, sorted; hidden and system files, `exclude` and symbolic loops left out."""
+    """Photos below `folder`, sorted; hidden and system files, the folder `exclude` and symbolic loops left out.
+
+    Where `exclude` is `folder` itself nothing is left out: the plan then refuses to write over the originals.
+    """
     excluded = _identity(exclude)
+    if excluded == _identity(folder):
+        excluded = None
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = _identity(Path(parent))
-        if here in seen or here == excluded:
+        if here in seen or (here == excluded and here is not None):
             folders.clear()
             continue
         if here is not None:

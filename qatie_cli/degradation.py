@@ -200,9 +200,5 @@ def recipe_from_table(table: dict) -> Recipe:
 
 def recipe_to_table(recipe: Recipe) -> dict:
     """The inverse of `recipe_from_table`."""
-    return {
-        f.name: value
-        if isinstance(value := getattr(recipe, f.name), float)
-        else [value.probability, value.low, value.high]
-        for f in fields(recipe)
-    }
+    knobs = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name != "untouched"}
+    return {"untouched": recipe.untouched} | {name: [k.probability, k.low, k.high] for name, k in knobs.items()}

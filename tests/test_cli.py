@@ -1,0 +1,209 @@
+"""The command line as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qatie_cli import __version__, checkpoint, engines, metrics, weights
+
+HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage")
+
+
+def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qatie_cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path, coffee, astronaut) -> Path:
+    root = tmp_path / "photos"
+    (root / "sub").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "A phone", 6
+    Image.fromarray(coffee[:200, :300]).save(root / "a.jpg", quality=92, exif=exif)
+    Image.fromarray(astronaut[:160, :160]).save(root / "sub" / "b.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["enhance", "--help"], ["train", "--help"], ["weights", "path"]]
+)
+def test_help_and_version_import_nothing_heavy(arguments, own_home):
+    script = (
+        "import sys\n"
+        "from qatie_cli.cli import main\n"
+        f"sys.argv = ['qatie', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_dry_run_imports_no_torch_and_writes_nothing(folder, tmp_path):
+    script = (
+        "import sys\nfrom qatie_cli.cli import main\n"
+        f"sys.argv = ['qatie', 'enhance', {str(folder)!r}, '-o', {str(tmp_path / 'out')!r}, '--dry-run']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "a.jpg -> " in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_version_is_the_package_s():
+    assert qatie("--version").stdout.strip() == f"qatie {__version__}"
+
+
+def test_enhance_writes_better_photos_with_their_metadata(folder, tmp_path):
+    done = qatie("enhance", folder, "-o", tmp_path / "out")
+    assert done.stdout == ""
+    assert "2 photos enhanced" in done.stderr
+    assert f"int8 on {engines.resolve('auto')}" in done.stderr
+    with Image.open(tmp_path / "out" / "a.jpg") as written:
+        assert written.size == (200, 300)  # upright
+        assert written.getexif()[0x010F] == "A phone"
+        assert written.getexif()[0x0112] == 1
+    assert (tmp_path / "out" / "sub" / "b.png").is_file()
+    again = qatie("enhance", folder, "-o", tmp_path / "out")
+    assert "2 photos done already" in again.stderr
+
+
+def test_strength_zero_gives_the_photo_back(folder, tmp_path):
+    qatie("enhance", folder / "sub" / "b.png", "-o", tmp_path / "out", "--strength", 0)
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "out" / "b.png")), np.asarray(Image.open(folder / "sub" / "b.png"))
+    )
+
+
+@pytest.mark.parametrize("engine", engines.available())
+def test_every_engine_can_be_chosen_and_agrees(engine, folder, tmp_path):
+    qatie("enhance", folder / "sub" / "b.png", "-o", tmp_path / "float.png", "--engine", "float")
+    done = qatie("enhance", folder / "sub" / "b.png", "-o", tmp_path / "out.png", "--backend", engine, "--threads", 1)
+    assert engine in done.stderr
+    a, b = (np.asarray(Image.open(tmp_path / name)) for name in ("float.png", "out.png"))
+    assert metrics.psnr(a, b) > 40
+
+
+def test_some_failed_is_exit_code_3_and_names_them(folder, tmp_path):
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    done = qatie("enhance", folder, "-o", tmp_path / "out", code=3)
+    assert "broken.jpg" in done.stderr
+    assert "2 photos enhanced" in done.stderr
+    assert (tmp_path / "out" / "a.jpg").is_file()
+
+
+def test_nothing_done_is_exit_code_1(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    qatie("enhance", tmp_path / "broken.jpg", "-o", tmp_path / "out", code=1)
+    (tmp_path / "empty").mkdir()
+    qatie("enhance", tmp_path / "empty", "-o", tmp_path / "out", code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["enhance"],
+        ["enhance", "none.jpg", "-o", "out"],
+        ["enhance", ".", "-o", "out", "--engine", "turbo"],
+        ["enhance", ".", "-o", "out", "--strength", "2"],
+        ["train", "--clean", ".", "--out", "run", "--recipe", "none.toml"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert qatie(*arguments, code=2).stderr
+
+
+def test_int8_on_a_gpu_is_refused_in_plain_words(folder, tmp_path):
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--engine", "fbgemm", "--device", "cuda", code=2)
+    assert "CPU only" in done.stderr
+
+
+def test_foreign_weights_are_refused_in_one_line(folder, tmp_path):
+    (tmp_path / "foreign.safetensors").write_text("no weights")
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--weights", tmp_path / "foreign.safetensors", code=1)
+    assert "foreign.safetensors is not a qatie weights file" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_own_weights_are_used(folder, tmp_path, weights_file):
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--weights", weights_file)
+    assert weights_file.name in done.stderr
+
+
+def test_weights_commands(own_home):
+    assert weights.DEFAULT in qatie("weights", "list").stdout
+    path = Path(qatie("weights", "path").stdout.strip())
+    assert own_home in path.parents
+    assert checkpoint.read(path).activations
+    path.write_bytes(b"damaged")
+    assert "repaired" in qatie("weights", "verify").stdout
+    assert weights.is_intact(path, weights.manifest()[weights.DEFAULT])
+    assert str(path) in qatie("weights", "clear").stdout
+    assert not path.exists()
+
+
+def test_demo_makes_pictures_that_are_nearer_to_the_original(tmp_path):
+    done = qatie("demo", "-o", tmp_path / "out")
+    pictures = sorted(p.stem for p in (tmp_path / "out" / "before-after").iterdir())
+    assert pictures == ["astronaut", "chelsea", "coffee", "motorcycle", "rocket"]
+    assert "before-after" in done.stderr
+    from qatie_cli import demo, photo
+
+    gains = []
+    for name, original in demo.originals().items():
+        before, after = (photo.read(tmp_path / "out" / f / f"{name}.jpg").pixels for f in ("phone", "enhanced"))
+        gains.append(metrics.psnr(after, original) - metrics.psnr(before, original))
+    assert np.mean(gains) > 1
+
+
+def test_evaluate_reports_figures_as_json(tmp_path, coffee):
+    for name, photo in (("input", coffee // 2), ("target", coffee)):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        Image.fromarray(photo).save(tmp_path / "pairs" / name / "a.png")
+    report = json.loads(qatie("evaluate", "--data", tmp_path / "pairs", "--json").stdout)
+    assert report["photos"][0]["photo"] == "a.png"
+    assert report["mean"]["input_psnr_db"] == pytest.approx(metrics.psnr(coffee // 2, coffee))
+    assert report["mean"]["agreement_db"] > 36
+
+
+def test_training_from_the_command_line_ends_with_usable_weights(tmp_path, coffee, astronaut):
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1])):
+        Image.fromarray(np.ascontiguousarray(photo)).save(clean / f"{index}.png")
+    (tmp_path / "recipe.toml").write_text("tone_steps = 2\nwidth = 4\nbatch = 2\ncrop = 32\ntone_batch = 2\n")
+    done = qatie(
+        "train",
+        "--clean",
+        clean,
+        "--out",
+        tmp_path / "run",
+        "--recipe",
+        tmp_path / "recipe.toml",
+        "--steps",
+        3,
+        "--qat",
+    )
+    assert "QAT int8" in done.stderr
+    for name in ("recipe.json", "metrics.csv", "last.safetensors", "best.safetensors"):
+        assert (tmp_path / "run" / name).is_file()
+    qatie("enhance", clean, "-o", tmp_path / "out", "--weights", tmp_path / "run" / "last.safetensors")
+    refused = qatie("train", "--clean", clean, "--out", tmp_path / "run", "--steps", 3, code=1)
+    assert "--resume" in refused.stderr
