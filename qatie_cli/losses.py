@@ -18,11 +18,10 @@ class LossWeights:
     from photo to photo and that it cannot know.
     """
 
-    l1: float = 1.0
+    detail: float = 1.0  # L1 of the error without its 16x16 means
     ssim: float = 0.15
-    gradient: float = 0.25  # L1 on horizontal and vertical differences: detail
-    local_mean: float = 0.3  # L1 on 16x16 means
-    tone: float = 0.2  # L1 on 16x16 means with the target as it is: what the tone stage could not decide
+    gradient: float = 0.25  # L1 on horizontal and vertical differences
+    tone: float = 1.0  # L1 on 16x16 means with the target as it is
 
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
@@ -33,6 +32,13 @@ def l1(output: Tensor, target: Tensor) -> Tensor:
 def local_mean(output: Tensor, target: Tensor) -> Tensor:
     """L1 between 16x16 means."""
     return F.l1_loss(F.avg_pool2d(output, 16), F.avg_pool2d(target, 16))
+
+
+def detail(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of the error without its 16x16 means: noise and detail, whatever the tone."""
+    error = output - target
+    means = F.interpolate(F.avg_pool2d(error, 16), scale_factor=16, mode="nearest")
+    return (error - means).abs().mean()
 
 
 def gradient(output: Tensor, target: Tensor) -> Tensor:
@@ -69,10 +75,9 @@ def matched_tone(target: Tensor, base: Tensor) -> Tensor:
 def terms(output: Tensor, reference: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Every term, unweighted: `reference` is the target, tone-matched or not."""
     return {
-        "l1": l1(output, reference),
+        "detail": detail(output, reference),
         "ssim": dissimilarity(output, reference),
         "gradient": gradient(output, reference),
-        "local_mean": local_mean(output, reference),
         "tone": local_mean(output, target),
     }
 

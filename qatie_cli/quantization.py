@@ -148,17 +148,13 @@ class _Histograms:
         """The range with the least mean squared rounding and clipping error."""
         low, high, counts = self.low[name], self.high[name], self.counts[name].numpy()
         centres = low + (high - low) * (np.arange(self.BINS) + 0.5) / self.BINS
-        best, best_error = Activation.covering(low, high), np.inf
-        for keep_low in np.linspace(1, 0.2, 25):
-            for keep_high in np.linspace(1, 0.2, 25):
-                candidate = Activation.covering(low * keep_low, high * keep_high)
-                bottom = -candidate.zero_point * candidate.scale
-                top = bottom + ACTIVATION_MAX * candidate.scale
-                clipped = centres - np.clip(centres, bottom, top)
-                error = float((counts * clipped**2).sum() + counts.sum() * candidate.scale**2 / 12)
-                if error < best_error:
-                    best, best_error = candidate, error
-        return best
+        kept = np.linspace(1, 0.2, 81)[:, None]
+        clipped_below = (counts * np.maximum(kept * low - centres, 0) ** 2).sum(1)
+        clipped_above = (counts * np.maximum(centres - kept * high, 0) ** 2).sum(1)
+        step = (kept.T * high - kept * low) / ACTIVATION_MAX  # rows: kept share of low; columns: of high
+        error = clipped_below[:, None] + clipped_above[None, :] + counts.sum() * step**2 / 12
+        row, column = np.unravel_index(error.argmin(), error.shape)
+        return Activation.covering(float(kept[row, 0] * low), float(kept[column, 0] * high))
 
 
 @torch.no_grad()

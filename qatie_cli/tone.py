@@ -36,6 +36,7 @@ class ToneStage(nn.Module):
     def __init__(self, config: ToneConfig) -> None:
         super().__init__()
         self.config = config
+        self.dropout = 0.0  # share of pooled features left out while it is trained
         widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
         self.hidden = nn.Linear(2 * widths[-1], 4 * config.channels)
@@ -49,6 +50,7 @@ class ToneStage(nn.Module):
         for layer in self.convs:
             x = F.leaky_relu(layer(x), 0.2)
         x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        x = F.dropout(x, self.dropout, self.training)
         raw = self.decide(F.leaky_relu(self.hidden(x), 0.2))
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]

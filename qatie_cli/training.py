@@ -46,6 +46,7 @@ class Recipe:
     batch: int = 16
     crop: int = 128
     tone_batch: int = 64
+    tone_dropout: float = 0.0  # of the tone stage's pooled features
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -63,8 +64,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
             raise ValueError("width, batch sizes and the validation interval must be at least 1")
-        if self.crop % 8 or self.crop < 32:
-            raise ValueError(f"crops must be a multiple of 8 and at least 32 pixels wide, not {self.crop}")
+        if self.crop % 16 or self.crop < 32:
+            raise ValueError(f"crops must be a multiple of 16 and at least 32 pixels wide, not {self.crop}")
         if min(self.tone_steps, self.steps, self.qat_steps) < 0:
             raise ValueError("numbers of steps cannot be negative")
 
@@ -347,7 +348,11 @@ class _Run:
             group["lr"] = rate
         seen, target, thumbnail = (t.to(self.device) for t in (batch.input, batch.target, batch.thumbnail))
         if self.stage == "tone":
-            toned = apply_tone(seen, *state.model.tone(thumbnail))
+            # The only randomness of a step that is not in its batch: a function of the step, for resuming.
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                torch.manual_seed(self.recipe.seed + state.step)
+                state.model.tone.dropout = self.recipe.tone_dropout
+                toned = apply_tone(seen, *state.model.tone(thumbnail))
             loss = losses.l1(toned, target) + losses.local_mean(toned, target)
         else:
             base = state.model.toned(seen, thumbnail)

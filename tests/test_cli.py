@@ -19,7 +19,7 @@ HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage")
 def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
     """Run the command in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "qatie_cli", *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "qatie_cli", *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -48,7 +48,7 @@ def test_help_and_version_import_nothing_heavy(arguments, own_home):
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
@@ -59,7 +59,7 @@ def test_dry_run_imports_no_torch_and_writes_nothing(folder, tmp_path):
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('torch' in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert "a.jpg -> " in done.stdout
     assert not (tmp_path / "out").exists()

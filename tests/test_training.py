@@ -17,7 +17,16 @@ from qatie_cli.errors import DataError, UsageError
 from qatie_cli.training import Recipe
 
 TINY = Recipe(
-    width=4, tone_steps=3, steps=6, qat_steps=4, batch=2, crop=32, tone_batch=2, validate_every=3, validation_share=0.2
+    width=4,
+    tone_steps=3,
+    steps=6,
+    qat_steps=4,
+    batch=2,
+    crop=32,
+    tone_batch=2,
+    validate_every=3,
+    validation_share=0.2,
+    tone_dropout=0.5,
 )
 
 
@@ -185,7 +194,7 @@ def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
 
 
 def test_recipes_survive_their_table():
-    recipe = Recipe(width=24, loss=losses.LossWeights(l1=2.0), degradation=degradation.Recipe(untouched=0.5))
+    recipe = Recipe(width=24, loss=losses.LossWeights(detail=2.0), degradation=degradation.Recipe(untouched=0.5))
     assert Recipe.from_table(recipe.to_table()) == recipe
 
 
@@ -193,7 +202,7 @@ def test_recipes_survive_their_table():
     "table", [{"speed": 1}, {"loss": {"gan": 1}}, {"degradation": {"rain": [1, 0, 1]}}, {"crop": 30}]
 )
 def test_recipes_that_make_no_sense_are_refused(table):
-    with pytest.raises(ValueError, match=r"unknown|multiple of 8"):
+    with pytest.raises(ValueError, match=r"unknown|multiple of 16"):
         Recipe.from_table(table)
 
 
@@ -204,13 +213,21 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
     assert losses.l1(losses.matched_tone(target, darker), darker) < 0.004
 
 
-@pytest.mark.parametrize("term", [losses.l1, losses.local_mean, losses.gradient, losses.dissimilarity])
+@pytest.mark.parametrize("term", [losses.l1, losses.local_mean, losses.detail, losses.gradient, losses.dissimilarity])
 def test_losses_are_zero_for_equal_photos_and_grow_with_the_error(term):
     torch.manual_seed(0)
     photo, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
     values = [float(term(photo + s * noise, photo)) for s in (0.0, 0.05, 0.2)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values[0] < values[1] < values[2]
+
+
+def test_detail_and_gradient_do_not_see_tone():
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32)
+    assert losses.l1(photo + 0.1, photo) > 0.09
+    assert losses.detail(photo + 0.1, photo) < 1e-6
+    assert losses.gradient(photo + 0.1, photo) < 1e-6
 
 
 def test_ssim_of_loss_and_metric_agree(astronaut, coffee):
