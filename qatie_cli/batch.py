@@ -26,6 +26,7 @@ class Options:
     quality: int | None = None
     recursive: bool = True
     overwrite: bool = False
+    strip_metadata: bool = False
     max_pixels: int = photo.MAX_PIXELS
 
 
@@ -196,6 +197,8 @@ def _one(task: Task, enhance: Callable[[Photo], Photo], options: Options) -> tup
         raise PhotoError(f"{task.output} has no suffix that qatie writes.")
     photo.check_encodable(source, fmt)
     enhanced = enhance(source)
+    if options.strip_metadata:
+        enhanced = enhanced.without_metadata()
     task.output.parent.mkdir(parents=True, exist_ok=True)
     photo.write(task.output, enhanced, fmt, options.quality)
     return source.megapixels, source.notes

@@ -92,6 +92,10 @@ class Photo:
         rgb = self.rgb()
         return rgb if rgb.dtype == np.uint8 else np.round(rgb / np.float32(257)).astype(np.uint8)
 
+    def without_metadata(self) -> Photo:
+        """The pixels with their colour profile, which they need, and nothing else."""
+        return dataclasses.replace(self, exif=None, xmp=None, dpi=None)
+
     def with_pixels(self, pixels: np.ndarray) -> Photo:
         """This photo's surroundings with other pixels (H, W, 3); a gray photo stays gray."""
         if self.pixels.shape[2] == 1:

@@ -73,15 +73,15 @@ def locate(name_or_path: str) -> Path:
     Raises:
         WeightsError: no such name or file, or the packaged file is damaged.
     """
-    shipped = manifest().get(name_or_path)
-    if shipped is not None:
-        return _current(shipped)
     path = Path(name_or_path)
-    if path.is_file():
+    is_path = bool(path.suffix or path.parent != Path())
+    if is_path and path.is_file():
         return path
-    if path.suffix or os.sep in name_or_path:
-        raise WeightsError(f"There is no weights file {name_or_path}.", f"Shipped are: {', '.join(manifest())}.")
-    raise WeightsError(f"There are no weights called {name_or_path}.", f"Shipped are: {', '.join(manifest())}.")
+    shipped = manifest()
+    if name_or_path in shipped:
+        return _current(shipped[name_or_path])
+    wanted = "is no weights file" if is_path else "are no weights called"
+    raise WeightsError(f"There {wanted} {name_or_path}.", f"Shipped are: {', '.join(shipped)}.")
 
 
 def _current(shipped: Shipped) -> Path:

@@ -83,6 +83,13 @@ def test_enhance_writes_better_photos_with_their_metadata(folder, tmp_path):
     assert "2 photos done already" in again.stderr
 
 
+def test_metadata_can_be_left_out(folder, tmp_path):
+    qatie("enhance", folder / "a.jpg", "-o", tmp_path / "out", "--strip-metadata")
+    with Image.open(tmp_path / "out" / "a.jpg") as written:
+        assert not written.getexif()
+        assert written.size == (200, 300)
+
+
 def test_strength_zero_gives_the_photo_back(folder, tmp_path):
     qatie("enhance", folder / "sub" / "b.png", "-o", tmp_path / "out", "--strength", 0)
     assert np.array_equal(

@@ -18,13 +18,17 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def show_error(error: QatieError) -> None:
-    """One red line, and the next step."""
+def plain(text: object) -> str:
+    """Text as it is, even where it looks like Rich's markup."""
     from rich.markup import escape
 
-    console().print(
-        f"[bold red]Error:[/] {escape(str(error))}" + (f" [dim]{escape(error.hint)}[/]" if error.hint else "")
-    )
+    return escape(str(text))
+
+
+def show_error(error: QatieError) -> None:
+    """One red line, and the next step."""
+    hint = f" [dim]{plain(error.hint)}[/]" if error.hint else ""
+    console().print(f"[bold red]Error:[/] {plain(error)}{hint}")
 
 
 def progress(*columns: str, quiet: bool = False) -> Progress:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, progress
+from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import (
     Device,
     DeviceOption,
@@ -24,6 +25,11 @@ from qatie_cli.cli.options import (
 from qatie_cli.errors import Exit
 from qatie_cli.weights import DEFAULT
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qatie_cli.batch import Plan, Result
+
 
 def enhance(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Photos and folders.", show_default=False)],
@@ -37,6 +43,9 @@ def enhance(
     ] = 1,
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95")] = None,
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS and XMP; the colour profile stays.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = 250_000_000,
@@ -51,11 +60,18 @@ def enhance(
     """
     from qatie_cli import batch
 
-    options = batch.Options(format.value, quality, not no_recursive, overwrite, max_pixels)
+    options = batch.Options(
+        fmt=format.value,
+        quality=quality,
+        recursive=not no_recursive,
+        overwrite=overwrite,
+        strip_metadata=strip_metadata,
+        max_pixels=max_pixels,
+    )
     plan = batch.plan(inputs, out, options)
     screen = console()
     for path in plan.not_photos:
-        screen.print(f"[yellow]Skipped:[/] {_plain(path)} is no photo that qatie reads.")
+        screen.print(f"[yellow]Skipped:[/] {plain(path)} is no photo that qatie reads.")
     if dry_run:
         for task in plan.tasks:
             print(f"{task.source} -> {task.output}")
@@ -64,51 +80,75 @@ def enhance(
     if not plan.tasks:
         screen.print(f"Nothing to do: {_count(len(plan.done))} done already." if plan.done else "No photos found.")
         raise typer.Exit(Exit.OK if plan.done else Exit.NOTHING_DONE)
-    # Only now is there work for torch; `photo` comes with it since both take their time to import.
+    # Only now is there work for torch, whose import takes seconds.
     from qatie_cli.enhance import enhance as enhance_pixels
 
     ready = load_engine(weights, engine, threads, device)
-    began = time.monotonic()
-    failed, enhanced, megapixels = [], 0, 0.0
-    with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=quiet) as bar:
-        shown = bar.add_task("", total=len(plan.tasks), speed=0.0, name=plan.tasks[0].source.name)
-        results = batch.run(plan.tasks, lambda p: p.with_pixels(enhance_pixels(p.rgb(), ready, strength)), options)
-        for index, result in enumerate(results, 1):
-            if result.status is batch.Status.FAILED:
-                failed.append(result)
-                screen.print(f"[red]Failed:[/] {_plain(result.reason)}")
-            else:
-                enhanced += 1
-                megapixels += result.megapixels
-                if verbose:
-                    screen.print(f"{_plain(result.task.output)}  {result.megapixels:.1f} MP  {result.seconds:.2f} s")
-                for note in result.notes if not quiet else ():
-                    screen.print(f"[yellow]Note:[/] {_plain(result.task.source)}: {note}.")
-            following = plan.tasks[min(index, len(plan.tasks) - 1)].source.name
-            speed = megapixels / (time.monotonic() - began)
-            bar.update(shown, completed=index, speed=speed, name=_plain(following))
-    if not quiet:
-        seconds = time.monotonic() - began
-        speed = f"{megapixels:.1f} MP in {seconds:.1f} s, {megapixels / seconds:.1f} MP/s"
-        arithmetic = "float" if ready.name == "float" else f"int8 on {ready.name}"
-        where = f"{arithmetic}, {ready.device}" if ready.device != "cpu" else arithmetic
-        skipped = f", {len(plan.done)} done already" if plan.done else ""
-        screen.print(f"{_count(enhanced)} enhanced{skipped} ({speed}; {_plain(weights)}, {where}).")
-    if failed:
-        screen.print(f"[red]{_count(len(failed))} failed:[/] " + ", ".join(_plain(r.task.source) for r in failed))
-    unreached = len(plan.tasks) - enhanced - len(failed)
-    if unreached:
-        screen.print(f"[red]Stopped: the disk is full; {_count(unreached)} not begun.[/]")
-    if failed or unreached:
-        raise typer.Exit(Exit.SOME_FAILED if enhanced or plan.done else Exit.NOTHING_DONE)
+    results = batch.run(plan.tasks, lambda p: p.with_pixels(enhance_pixels(p.rgb(), ready, strength)), options)
+    done = _Done(plan, screen, quiet, verbose)
+    try:
+        done.follow(results)
+    except KeyboardInterrupt:
+        screen.print(f"[red]Interrupted[/] after {_count(done.enhanced)}; the same command goes on from there.")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    arithmetic = "float" if ready.name == "float" else f"int8 on {ready.name}"
+    done.summarize(f"{weights}, {arithmetic}" + (f", {ready.device}" if ready.device != "cpu" else ""))
+    raise typer.Exit(done.exit_code())
+
+
+class _Done:
+    """What has been done so far, and how it is told."""
+
+    def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
+        self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
+        self.enhanced, self.megapixels, self.failed = 0, 0.0, []
+        self._began = time.monotonic()
+
+    def follow(self, results: Iterator[Result]) -> None:
+        """Show each result as it comes, over a progress bar."""
+        tasks = self.plan.tasks
+        with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
+            shown = bar.add_task("", total=len(tasks), speed=0.0, name=plain(tasks[0].source.name))
+            for index, result in enumerate(results, 1):
+                self._tell(result)
+                following = tasks[min(index, len(tasks) - 1)].source.name
+                speed = self.megapixels / (time.monotonic() - self._began)
+                bar.update(shown, completed=index, speed=speed, name=plain(following))
+
+    def _tell(self, result: Result) -> None:
+        if result.reason:
+            self.failed.append(result.task.source)
+            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
+            return
+        self.enhanced += 1
+        self.megapixels += result.megapixels
+        if self.verbose:
+            self.screen.print(f"{plain(result.task.output)}  {result.megapixels:.1f} MP  {result.seconds:.2f} s")
+        for note in result.notes if not self.quiet else ():
+            self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {note}.")
+
+    def _unreached(self) -> int:
+        return len(self.plan.tasks) - self.enhanced - len(self.failed)
+
+    def summarize(self, how: str) -> None:
+        """The closing lines; failures are named even when quiet."""
+        if not self.quiet:
+            seconds = time.monotonic() - self._began
+            speed = f"{self.megapixels:.1f} MP in {seconds:.1f} s, {self.megapixels / seconds:.1f} MP/s"
+            skipped = f", {len(self.plan.done)} done already" if self.plan.done else ""
+            self.screen.print(f"{_count(self.enhanced)} enhanced{skipped} ({speed}; {plain(how)}).")
+        if self.failed:
+            names = ", ".join(plain(path) for path in self.failed)
+            self.screen.print(f"[red]{_count(len(self.failed))} failed:[/] {names}")
+        if self._unreached():
+            self.screen.print(f"[red]Stopped: the disk is full; {_count(self._unreached())} not begun.[/]")
+
+    def exit_code(self) -> Exit:
+        """What the process ends with."""
+        if not self.failed and not self._unreached():
+            return Exit.OK
+        return Exit.SOME_FAILED if self.enhanced or self.plan.done else Exit.NOTHING_DONE
 
 
 def _count(number: int) -> str:
     return "1 photo" if number == 1 else f"{number} photos"
-
-
-def _plain(text: object) -> str:
-    """A name as it is, even where it looks like markup."""
-    from rich.markup import escape
-
-    return escape(str(text))
