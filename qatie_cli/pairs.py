@@ -23,7 +23,7 @@ FEWEST_PHOTOS = 4  # one to validate on, three to learn from
 LONGEST_VALIDATION_SIDE = 640
 WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-SUBFRAME_SHARE = 0.5  # of samples whose "whole photo" is a part of the file: more framings than files
+SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
 
 
 OVERVIEW_PX = 320  # long side of the small copies that whole-photo views are cut from
@@ -236,7 +236,7 @@ def halve(photo: np.ndarray) -> np.ndarray:
 
 def _frame(rng: np.random.Generator) -> Box:
     """The part of a file taken as a whole photo, as shares of its width and height."""
-    part, x, y = rng.uniform(0.6, 1.0), rng.random(), rng.random()
+    part, x, y = rng.uniform(0.35, 1.0), rng.random(), rng.random()
     if rng.random() >= SUBFRAME_SHARE:
         part = 1.0
     left, top = x * (1 - part), y * (1 - part)

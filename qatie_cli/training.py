@@ -64,8 +64,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
             raise ValueError("width, batch sizes and the validation interval must be at least 1")
-        if self.crop % 16 or self.crop < 32:
-            raise ValueError(f"crops must be a multiple of 16 and at least 32 pixels wide, not {self.crop}")
+        if self.crop % 8 or self.crop < 32:
+            raise ValueError(f"crops must be a multiple of 8 and at least 32 pixels wide, not {self.crop}")
         if min(self.tone_steps, self.steps, self.qat_steps) < 0:
             raise ValueError("numbers of steps cannot be negative")
 
@@ -361,7 +361,7 @@ class _Run:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
                 residual = state.model.network(base, self._rounding())
             output = base + residual.float()
-            loss = losses.total(weights, losses.terms(output, reference, target))
+            loss = losses.total(weights, losses.terms(output, reference))
             if self.stage == "qat" and self.recipe.agreement:
                 loss = loss + self.recipe.agreement * losses.l1(residual, state.model.network(base))
         value = float(loss.detach())

@@ -25,7 +25,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the float stage.")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Add the quantization-aware stage, a fifth of the steps.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
-    crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 16.")] = None,
+    crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the split, the degradations and the first weights.")
     ] = None,

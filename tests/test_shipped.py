@@ -1,0 +1,54 @@
+"""The shipped weights on real pairs: int8 equals float on every engine, and pictures are better than their inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from qatie_cli import checkpoint, engines, metrics, pairs, weights
+from qatie_cli.enhance import enhance
+
+HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
+
+# Mean PSNR in dB that int8 must reach: well above the inputs' 20.8, 13.2, 17.6 and 19.5; good photos stay good.
+BARS = {"synthetic": 24.0, "exposure": 14.3, "phone-to-camera": 18.1, "retouch": 20.0, "clean": 27.0}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> checkpoint.Weights:
+    return checkpoint.read(weights.manifest()[weights.DEFAULT].packaged)
+
+
+def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [pairs.load_pair(pair, 1024) for pair in pairs.find_pairs(shared / "pairs" / "dev" / name)]
+
+
+@pytest.fixture(scope="module")
+def synthetic(shared, shipped) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Input, target and float output of each pair."""
+    engine = engines.load(shipped, "float")
+    return [(seen, target, enhance(seen, engine)) for seen, target in _pairs(shared, "synthetic")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HERE)
+def test_int8_equals_float_on_every_engine(name, synthetic, shipped):
+    engine = engines.load(shipped, name)
+    outputs = [enhance(seen, engine) for seen, _, _ in synthetic]
+    agreement = [metrics.psnr(output, exact) for output, (_, _, exact) in zip(outputs, synthetic, strict=True)]
+    lost = [
+        metrics.psnr(exact, target) - metrics.psnr(output, target)
+        for output, (_, target, exact) in zip(outputs, synthetic, strict=True)
+    ]
+    assert np.mean(agreement) >= 42
+    assert min(agreement) >= 36
+    assert np.mean(lost) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BARS)
+def test_photos_come_out_better(name, shared, shipped):
+    engine = engines.load(shipped)
+    scores = [metrics.psnr(enhance(seen, engine), target) for seen, target in _pairs(shared, name)]
+    assert np.mean(scores) >= BARS[name]
