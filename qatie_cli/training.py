@@ -8,6 +8,7 @@ import io
 import json
 import math
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from qatie_cli.quantization import Activation, FakeQuantizer
 from qatie_cli.tone import ToneConfig, apply_tone
 
 CHECKPOINT_SECONDS = 120.0
+CONFIG_FILE = "config.toml"
 STATE_FILE = "resume.safetensors"
 
 
@@ -79,6 +81,14 @@ class Recipe:
         """Plain values, as in a TOML file."""
         table = dataclasses.asdict(self)
         return table | {"degradation": degradation.recipe_to_table(self.degradation)}
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file that `from_table` takes back."""
+        table = self.to_table()
+        lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
+        for section in (name for name, value in table.items() if isinstance(value, dict)):
+            lines += ["", f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in table[section].items())]
+        return "\n".join(lines) + "\n"
 
     @staticmethod
     def from_table(table: dict) -> Recipe:
@@ -258,7 +268,7 @@ class _Run:
         if (self.out / STATE_FILE).exists():
             raise DataError(f"{self.out} holds a run already.", "Go on with --resume, or name another --out.")
         self.out.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(self.out / "recipe.json", json.dumps(self.recipe.to_table(), indent=1) + "\n")
+        files.write_atomic(self.out / CONFIG_FILE, self.recipe.to_toml())
         nets = []
         for _ in range(2):
             nets.append(model.create(_config(self.recipe), self.recipe.seed))
@@ -275,10 +285,10 @@ class _Run:
 
     def _resumed(self) -> tuple[_State, str]:
         try:
-            recorded = json.loads((self.out / "recipe.json").read_text())
-        except (OSError, ValueError):
+            recorded = Recipe.from_table(tomllib.loads((self.out / CONFIG_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             raise DataError(f"There is no run in {self.out} to resume.", "Start one without --resume.") from None
-        if recorded != json.loads(json.dumps(self.recipe.to_table())):
+        if recorded != self.recipe:
             raise DataError(f"The run in {self.out} has another recipe.", "Resume with the options it began with.")
         if not (self.out / STATE_FILE).exists():  # killed before its first checkpoint
             return self._fresh(None)

@@ -209,7 +209,7 @@ def test_training_from_the_command_line_ends_with_usable_weights(tmp_path, coffe
         "--qat",
     )
     assert "QAT int8" in done.stderr
-    for name in ("recipe.json", "metrics.csv", "last.safetensors", "best.safetensors"):
+    for name in ("config.toml", "metrics.csv", "last.safetensors", "best.safetensors"):
         assert (tmp_path / "run" / name).is_file()
     qatie("enhance", clean, "-o", tmp_path / "out", "--weights", tmp_path / "run" / "last.safetensors")
     refused = qatie("train", "--clean", clean, "--out", tmp_path / "run", "--steps", 3, code=1)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from click import Command
 
 from qatie_cli import weights
 from qatie_cli.cli import app
@@ -16,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def _commands(group: Command, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
+def _commands(group, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """Every command below a group, by the words that call it."""
     if not hasattr(group, "commands"):
         return {prefix: group}
     found = {}

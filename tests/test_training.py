@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,7 @@ def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
 def test_recipes_survive_their_table():
     recipe = Recipe(width=24, loss=losses.LossWeights(l1=2.0), degradation=degradation.Recipe(untouched=0.5))
     assert Recipe.from_table(recipe.to_table()) == recipe
+    assert Recipe.from_table(tomllib.loads(recipe.to_toml())) == recipe
 
 
 @pytest.mark.parametrize(
