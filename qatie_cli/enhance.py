@@ -52,16 +52,16 @@ class _Toned:
     def __init__(self, pixels: np.ndarray, engine: Engine) -> None:
         self.pixels = pixels
         seen = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-        self.tone = tone.decide(engine.tone, seen)
+        decided = tone.decide(engine.tone, seen)
         self.levels = int(np.iinfo(pixels.dtype).max) + 1
-        self.table = None if self.tone is None else self.tone.table(self.levels)
+        self.table = None if decided is None else decided.table(self.levels)
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
         """Rows top..bottom, (rows, W, 3) float32 in 0..1."""
         rows = self.pixels[top:bottom]
-        if self.tone is None:
+        if self.table is None:
             return rows / np.float32(self.levels - 1)
-        return self.tone.apply(rows, self.table)
+        return tone.apply_table(rows, self.table)
 
 
 def _network_input(toned: _Toned) -> np.ndarray:

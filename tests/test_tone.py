@@ -20,7 +20,7 @@ def _stage(spread: float) -> ToneStage:
 
 def test_untrained_stage_leaves_a_photo_as_it_is(astronaut):
     decided = tone.decide(_stage(0.0), astronaut)
-    toned = decided.apply(astronaut, decided.table(256))
+    toned = tone.apply_table(astronaut, decided.table(256))
     np.testing.assert_allclose(toned, astronaut / 255, atol=1e-5)
 
 
@@ -32,7 +32,7 @@ def test_curves_never_fall(astronaut):
 def test_table_and_training_compute_the_same(astronaut):
     stage = _stage(0.3)
     decided = tone.decide(stage, astronaut)
-    used = decided.apply(astronaut, decided.table(256))
+    used = tone.apply_table(astronaut, decided.table(256))
     trained = tone.apply_tone(as_tensor(astronaut), *stage(tone.thumbnail(astronaut))).clamp(0, 1)
     assert abs(used - astronaut / 255).max() > 0.05  # the stage does something
     np.testing.assert_allclose(used, trained[0].permute(1, 2, 0).numpy(), atol=2e-5)
@@ -42,15 +42,15 @@ def test_sixteen_bit_values_fall_between_the_eight_bit_ones():
     knots = np.linspace(0, 1, 17, dtype=np.float32) ** 2
     decided = ToneMap(np.stack([knots] * 3), np.eye(3, dtype=np.float32))
     eight, sixteen = decided.table(256), decided.table(65536)
-    np.testing.assert_allclose(sixteen[:, ::257], eight, atol=1e-6)
-    assert len(np.unique(sixteen[0])) > 60_000
+    np.testing.assert_allclose(sixteen[:, ::257, :], eight, atol=1e-6)
+    assert len(np.unique(sixteen[0, :, 0])) > 60_000
 
 
 def test_matrix_mixes_channels():
     swap = ToneMap(np.stack([np.linspace(0, 1, 17)] * 3).astype(np.float32), np.eye(3, dtype=np.float32)[[2, 1, 0]])
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
-    np.testing.assert_allclose(swap.apply(red, swap.table(256))[0, 0], [0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(tone.apply_table(red, swap.table(256))[0, 0], [0, 0, 1], atol=1e-6)
 
 
 def test_thumbnail_is_the_mean_of_the_whole_photo(coffee):
