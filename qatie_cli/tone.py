@@ -36,7 +36,6 @@ class ToneStage(nn.Module):
     def __init__(self, config: ToneConfig) -> None:
         super().__init__()
         self.config = config
-        self.dropout = 0.0  # share of pooled features left out while it is trained
         widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
         self.hidden = nn.Linear(2 * widths[-1], 4 * config.channels)
@@ -44,13 +43,16 @@ class ToneStage(nn.Module):
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
 
-    def forward(self, thumbnail: Tensor) -> tuple[Tensor, Tensor]:
-        """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots."""
+    def forward(self, thumbnail: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots.
+
+        `dropout` is the share of pooled features left out, for the training of this stage only.
+        """
         x = thumbnail - 0.5
         for layer in self.convs:
             x = F.leaky_relu(layer(x), 0.2)
         x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-        x = F.dropout(x, self.dropout, self.training)
+        x = F.dropout(x, dropout)
         raw = self.decide(F.leaky_relu(self.hidden(x), 0.2))
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]

@@ -361,8 +361,7 @@ class _Run:
             # The only randomness of a step that is not in its batch: a function of the step, for resuming.
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(self.recipe.seed + state.step)
-                state.model.tone.dropout = self.recipe.tone_dropout
-                toned = apply_tone(seen, *state.model.tone(thumbnail))
+                toned = apply_tone(seen, *state.model.tone(thumbnail, self.recipe.tone_dropout))
             loss = losses.l1(toned, target) + losses.local_mean(toned, target)
         else:
             base = state.model.toned(seen, thumbnail)
