@@ -16,6 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 THUMBNAIL_PX = 64  # the whole photo, squeezed to a square of this side by area averaging
+# Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
+_OVERVIEW_PX = 1024
+_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,17 @@ def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(matrices, curved).view(n, 3, height, width)
 
 
-def thumbnail(photo_u8_hwc: np.ndarray) -> Tensor:
-    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3) of 8 bit."""
-    small = Image.fromarray(photo_u8_hwc).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
+    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3), uint8 or uint16."""
+    factor = max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX)
+    rows = factor * max(1, _STRIP_PIXELS // (factor * pixels_hwc.shape[1]))
+    strips = []
+    for top in range(0, pixels_hwc.shape[0], rows):
+        strip = pixels_hwc[top : top + rows]
+        strip = strip if strip.dtype == np.uint8 else (strip >> 8).astype(np.uint8)
+        strips.append(np.asarray(Image.fromarray(np.ascontiguousarray(strip)).reduce(factor)))
+    overview = Image.fromarray(np.concatenate(strips))
+    small = overview.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 
 
@@ -110,9 +121,9 @@ def apply_table(rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def decide(stage: ToneStage | None, photo_u8_hwc: np.ndarray) -> ToneMap | None:
-    """The tone map of a whole photo, or None where the weights have no tone stage."""
+def decide(stage: ToneStage | None, pixels_hwc: np.ndarray) -> ToneMap | None:
+    """The tone map of a whole photo (H, W, 3), uint8 or uint16, or None where the weights have no tone stage."""
     if stage is None:
         return None
-    curves, matrices = stage(thumbnail(photo_u8_hwc))
+    curves, matrices = stage(thumbnail(pixels_hwc))
     return ToneMap(curves[0].numpy(), matrices[0].numpy())

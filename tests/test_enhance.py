@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qatie_cli import engines
+from qatie_cli import engines, moments
 from qatie_cli import enhance as module
 from qatie_cli.enhance import enhance
 
@@ -68,3 +68,25 @@ def test_other_arrays_are_refused(engine, wrong):
 def test_other_strengths_are_refused(engine, coffee, strength):
     with pytest.raises(ValueError, match="strength"):
         enhance(coffee, engine, strength)
+
+
+@pytest.mark.parametrize("name", ["float", "auto"])
+@pytest.mark.parametrize("side", [64, 200])
+@pytest.mark.parametrize("size", [(400, 600), (333, 401), (40, 600)])
+def test_tiles_give_what_the_whole_photo_gives(name, side, size, weights, coffee):
+    photo = np.ascontiguousarray(coffee[: size[0], : size[1]])
+    used = engines.load(weights, name)
+    difference = np.abs(enhance(photo, used, tile_side=side).astype(int) - enhance(photo, used))
+    if name == "float":
+        assert difference.max() <= 1  # the order of a sum may decide a tie
+        assert (difference > 0).mean() < 1e-3
+    else:
+        assert difference.max() == 0
+
+
+def test_a_tile_by_its_own_statistics_would_show(weights, coffee, monkeypatch):
+    """The reason for sharing them: without it this difference is large."""
+    used = engines.load(weights, "auto")
+    whole = enhance(coffee, used)
+    monkeypatch.setattr(module, "of_tiles", lambda parts, run: moments.of_whole)
+    assert np.abs(enhance(coffee, used, tile_side=200).astype(int) - whole).max() > 3

@@ -20,6 +20,7 @@ LAYERS = [
     ["checkpoint"],
     ["model", "quantization"],
     ["network", "tone", "losses"],
+    ["moments"],
     ["degradation", "photo", "metrics", "weights"],
     ["files", "errors"],
 ]

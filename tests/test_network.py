@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from qatie_cli import network
+from qatie_cli.moments import HALO
 from qatie_cli.network import Network, NetworkConfig
 
 
@@ -54,13 +55,13 @@ def test_sides_that_are_no_multiples_of_eight_are_refused():
         Network(NetworkConfig(8)).features(torch.rand(1, 3, 16, 20))
 
 
-def test_receptive_field_without_norm_is_within_80_pixels(monkeypatch):
+def test_receptive_field_without_norm_is_within_the_halo(monkeypatch):
     """Tiling rests on this figure."""
     net = Network(NetworkConfig(8)).requires_grad_(False)
-    monkeypatch.setattr(network, "normalize", lambda norm, x: x)
+    monkeypatch.setattr(network, "normalize", lambda name, norm, x, moments: x)
     photo = torch.rand(1, 3, 200, 200)
     changed = photo.clone()
     changed[..., 100, 100] = 1 - changed[..., 100, 100]
     touched = (net(photo) != net(changed)).any(1)[0].nonzero()
     assert len(touched)
-    assert (touched - 100).abs().max() <= 80
+    assert (touched - 100).abs().max() <= HALO

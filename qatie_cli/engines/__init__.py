@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import EngineError, WeightsError
+from qatie_cli.moments import Moments
 from qatie_cli.tone import ToneStage
 
 FLOAT = "float"
@@ -27,8 +28,11 @@ _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", 
 class Network(Protocol):
     """The refinement network on one engine."""
 
-    def features(self, photo_u8_hwc: np.ndarray) -> Tensor:
-        """What the tail turns into the residual: (1, c, H/2, W/2) for a photo (H, W, 3) of 8 bit, sides of 8."""
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Tensor:
+        """What the tail turns into the residual: (1, c, H/2, W/2) for a photo (H, W, 3) of 8 bit, sides of 8.
+
+        Where the photo is a tile of a larger one, `moments` gives the norms the statistics of the whole.
+        """
 
     def residual(self, features: Tensor, top: int, bottom: int) -> np.ndarray:
         """Rows top..bottom (both even) of the residual, (bottom - top, W, 3) float32, nominal range -1..1."""

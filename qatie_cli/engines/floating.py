@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli import network
+from qatie_cli.moments import Moments
 
 
 def feature_rows(features: Tensor, top: int, bottom: int) -> tuple[slice, tuple[int, int]]:
@@ -32,9 +33,9 @@ class FloatNetwork:
         self._weight, self._bias = self._network.tail()
 
     @torch.inference_mode()
-    def features(self, photo_u8_hwc: np.ndarray) -> Tensor:
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments | None = None) -> Tensor:
         photo = torch.from_numpy(photo_u8_hwc).to(self._device).permute(2, 0, 1)[None].float().div_(255)
-        return self._network.features(photo.contiguous(memory_format=torch.channels_last))
+        return self._network.features(photo.contiguous(memory_format=torch.channels_last), moments=moments)
 
     @torch.inference_mode()
     def residual(self, features: Tensor, top: int, bottom: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qatie_cli import network
 from qatie_cli.engines.floating import feature_rows, tail_rows
+from qatie_cli.moments import Moments, of_whole
 from qatie_cli.network import LEAKY_SLOPE, NORM_EPS
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
 
@@ -56,10 +57,10 @@ class Int8Network:
         self._weight, self._bias = net.tail()
 
     @torch.inference_mode()
-    def features(self, photo_u8_hwc: np.ndarray) -> Tensor:
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> Tensor:
         with selected(self._engine), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self._features(photo_u8_hwc)
+            return self._features(photo_u8_hwc, moments)
 
     @torch.inference_mode()
     def residual(self, features: Tensor, top: int, bottom: int) -> np.ndarray:
@@ -67,20 +68,20 @@ class Int8Network:
         part = F.pad(features[:, :, rows].dequantize(), (0, 0, *margin))
         return tail_rows(part, self._weight, self._bias)
 
-    def _features(self, photo_u8_hwc: np.ndarray) -> Tensor:
+    def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> Tensor:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
         photo = self._at("photo")
         x = torch._make_per_tensor_quantized_tensor(stored, photo.scale, photo.zero_point)
         x, pair1 = self._gate("down1", x)
-        encoded1 = self._refine("refine1", x)
+        encoded1 = self._refine("refine1", x, moments)
         x, pair2 = self._gate("down2", encoded1)
-        encoded2 = self._refine("refine2", x)
-        x = self._refine("bottleneck", torch.max_pool2d(encoded2, 2))
+        encoded2 = self._refine("refine2", x, moments)
+        x = self._refine("bottleneck", torch.max_pool2d(encoded2, 2), moments)
         x = self._fuse("fuse2", x, encoded2, pair2)
         del encoded2, pair2
-        x = self._fuse("fuse1", self._refine("decode2", x), encoded1, pair1)
+        x = self._fuse("fuse1", self._refine("decode2", x, moments), encoded1, pair1)
         del encoded1, pair1
-        return self._refine("decode1", x)
+        return self._refine("decode1", x, moments)
 
     def _conv(self, name: str, x: Tensor, point: str) -> Tensor:
         a = self._at(point)
@@ -92,11 +93,9 @@ class Int8Network:
         product = self._at(f"{name}.product")
         return _OPS.mul(a, b, product.scale, product.zero_point), pair
 
-    def _refine(self, name: str, x: Tensor) -> Tensor:
-        norm, y_at, out_at = (self._at(f"{name}.{p}") for p in ("norm", "y", "out"))
-        gain, offset = self._norms[name]
-        normed = self._conv(f"{name}.local", x, f"{name}.local")
-        normed = _OPS.instance_norm(normed, gain, offset, NORM_EPS, norm.scale, norm.zero_point)
+    def _refine(self, name: str, x: Tensor, moments: Moments) -> Tensor:
+        y_at, out_at = (self._at(f"{name}.{p}") for p in ("y", "out"))
+        normed = self._normalize(name, self._conv(f"{name}.local", x, f"{name}.local"), moments)
         y = _OPS.cat(
             [self._leaky(normed, f"{name}.y"), self._conv(f"{name}.side", x, f"{name}.y")],
             1,
@@ -107,6 +106,17 @@ class Int8Network:
         out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")
         out = self._leaky(self._conv(f"{name}.outer", out, f"{name}.outer"), f"{name}.outer_leaky")
         return _OPS.add(out, self._conv(f"{name}.shortcut", y, f"{name}.shortcut"), out_at.scale, out_at.zero_point)
+
+    def _normalize(self, name: str, x: Tensor, moments: Moments) -> Tensor:
+        """Instance norm as a batch norm of one photo, with the moments of the stored integers.
+
+        It takes half the time of `quantized::instance_norm`, which has no vectorized sums, and tiles can share moments.
+        """
+        mean, variance = moments(name, x.int_repr())
+        mean, variance = (mean - x.q_zero_point()) * x.q_scale(), variance * x.q_scale() ** 2
+        gain, offset = self._norms[name]
+        at = self._at(f"{name}.norm")
+        return _OPS.batch_norm2d(x, gain, offset, mean.float(), variance.float(), NORM_EPS, at.scale, at.zero_point)
 
     def _fuse(self, name: str, deep: Tensor, encoded: Tensor, pair: Tensor) -> Tensor:
         up = _interleave(self._conv(f"{name}.up", deep, f"{name}.up"))
