@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from qatie_cli import degradation, metrics, photo
+from qatie_cli import degradation, metrics
 from qatie_cli.degradation import Draw
 from qatie_cli.errors import QatieError
-from qatie_cli.photo import Photo
+from qatie_cli.photo import decoding, encoding
+from qatie_cli.photo.content import JpegTraits, Photo
 
 # What a phone might have done to each photo; the names are those of skimage.data.
 DRAWS = {
@@ -23,6 +24,7 @@ DRAWS = {
     "motorcycle": Draw(exposure=-0.9, contrast=0.7, read_noise=0.004, saturation=0.6, blur=0.5, jpeg=80, noise_seed=5),
 }
 _CAPTION_PX = 28
+_AS_PHONES = JpegTraits(subsampling=2, quantization=(), progressive=False)
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ def make(out: Path, enhance: Callable[[Photo], Photo]) -> list[Shown]:
     for name, original in originals().items():
         taken, better = out / "phone" / f"{name}.jpg", out / "enhanced" / f"{name}.jpg"
         made = degradation.apply(DRAWS[name], degradation.from_u8(original))
-        photo.write(taken, Photo(degradation.to_u8(made), "JPEG", jpeg_subsampling=2), "jpeg", quality=95)
-        before = photo.read(taken)
+        encoding.write(taken, Photo(degradation.to_u8(made), "jpeg", jpeg=_AS_PHONES), "jpeg", quality=95)
+        before = decoding.read(taken)
         after = enhance(before)
-        photo.write(better, after, "jpeg")
+        encoding.write(better, after, "jpeg")
         picture = out / "before-after" / f"{name}.png"
         columns = {"phone": before.rgb_u8(), "qatie": after.rgb_u8(), "original": original}
-        photo.write(picture, Photo(side_by_side(columns), "PNG"), "png")
+        encoding.write(picture, Photo(side_by_side(columns), "png"), "png")
         shown.append(
             Shown(name, picture, metrics.psnr(before.rgb_u8(), original), metrics.psnr(after.rgb_u8(), original))
         )

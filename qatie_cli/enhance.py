@@ -9,19 +9,29 @@ from qatie_cli import tone
 from qatie_cli.engines import Engine
 from qatie_cli.moments import Moments, Tile, of_tiles, tiles
 from qatie_cli.network import SIZE_MULTIPLE
+from qatie_cli.photo.colour import Colours
 
 STRIP_PIXELS = 1 << 18  # full-size work is done in strips of about this size: they stay in the processor's cache
+COLOUR_STRIP_PIXELS = 1 << 20  # larger where colours are converted: setting up a conversion takes milliseconds
 
 
-def enhance(pixels: np.ndarray, engine: Engine, strength: float = 1.0, tile_side: int | None = None) -> np.ndarray:
+def enhance(
+    pixels: np.ndarray,
+    engine: Engine,
+    strength: float = 1.0,
+    tile_side: int | None = None,
+    colours: Colours | None = None,
+) -> np.ndarray:
     """Enhance a photo.
 
     Args:
-        pixels: (H, W, 3) uint8 or uint16, sRGB-encoded, upright; any size.
+        pixels: (H, W, 3) uint8 or uint16, sRGB-encoded unless `colours` says otherwise, upright; any size.
         strength: 0..1 blends with the photo; at 0 the result equals it.
         tile_side: a multiple of 8, to work in tiles of that side, whose norms share the whole photo's statistics; the
             result is the same within a rounding step, memory is bounded, and it takes about four times as long. None
             works on the whole photo at once.
+        colours: the space of a photo that is not in sRGB. The networks see it in sRGB, and the change returns to its
+            own space, so that what sRGB cannot hold is kept.
 
     Returns:
         (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
@@ -33,7 +43,7 @@ def enhance(pixels: np.ndarray, engine: Engine, strength: float = 1.0, tile_side
         raise ValueError(f"strength lies in 0..1, not {strength}")
     if strength == 0:
         return pixels.copy()
-    toned = _Toned(pixels, engine)
+    toned = _Toned(pixels, engine, colours)
     height, width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in pixels.shape[:2])
     out = np.empty_like(pixels)
     if tile_side is None:
@@ -57,31 +67,51 @@ def _finish(toned: _Toned, engine: Engine, tile: Tile, features: Tensor, strengt
     top_level = np.float32(np.iinfo(out.dtype).max)
     left, right = tile.core[2], min(tile.core[3], width)
     columns = slice(left - tile.seen[2], right - tile.seen[2])
-    for top, bottom in _strips(tile.core[0], min(tile.core[1], height), right - left):
+    for top, bottom in toned.strips(tile.core[0], min(tile.core[1], height), right - left):
         # The tail works on even rows; a last odd row has its partner in the padding.
         first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
         residual = engine.network.residual(features, first, last)[: bottom - top, columns]
+        source = toned.pixels[top:bottom, left:right]
         result = np.clip(toned.rows(top, bottom, left, right) + residual, 0, 1)
+        if toned.colours is not None:
+            result = _in_own_space(result, source, toned.colours)
         result *= top_level
         if strength < 1:
-            source = toned.pixels[top:bottom, left:right]
             result = source + np.float32(strength) * (result - source)
         np.rint(result, out=result)
         out[top:bottom, left:right] = result
 
 
-class _Toned:
-    """A photo seen through its tone map, part by part: never held whole in float."""
+def _in_own_space(result: np.ndarray, source: np.ndarray, colours: Colours) -> np.ndarray:
+    """`source` (h, w, 3), in its own space, changed as its sRGB version was to become `result`; float32 in 0..1."""
+    before, after = (
+        colours.from_srgb(values).astype(np.float32)
+        for values in (_u16(colours.to_srgb(source)), np.rint(result * np.float32(65535)).astype(np.uint16))
+    )
+    after -= before
+    after *= np.float32(1 / 65535)
+    after += source * np.float32(1 / np.iinfo(source.dtype).max)
+    return np.clip(after, 0, 1, out=after)
 
-    def __init__(self, pixels: np.ndarray, engine: Engine) -> None:
-        self.pixels = pixels
-        decided = tone.decide(engine.tone, pixels)
+
+def _u16(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == np.uint16 else values.astype(np.uint16) * np.uint16(257)
+
+
+class _Toned:
+    """A photo seen in sRGB through its tone map, part by part: never held whole in float."""
+
+    def __init__(self, pixels: np.ndarray, engine: Engine, colours: Colours | None) -> None:
+        self.pixels, self.colours = pixels, colours
+        decided = tone.decide(engine.tone, pixels if colours is None else _overview(pixels, colours))
         self.levels = int(np.iinfo(pixels.dtype).max) + 1
         self.table = None if decided is None else decided.table(self.levels)
 
     def rows(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """The part top..bottom, left..right of the photo, (rows, columns, 3) float32 in 0..1."""
         part = self.pixels[top:bottom, left:right]
+        if self.colours is not None:
+            part = self.colours.to_srgb(part)
         if self.table is None:
             return part / np.float32(self.levels - 1)
         return tone.apply_table(part, self.table)
@@ -91,7 +121,7 @@ class _Toned:
         top, bottom, left, right = tile.seen
         seen = np.empty((bottom - top, right - left, 3), np.uint8)
         height, width = (min(edge, side) for edge, side in zip((bottom, right), self.pixels.shape, strict=False))
-        for first, last in _strips(top, height, right - left):
+        for first, last in self.strips(top, height, right - left):
             part = self.rows(first, last, left, width)
             part *= np.float32(255)
             np.rint(part, out=part)
@@ -100,8 +130,13 @@ class _Toned:
         seen[height - top :] = seen[height - top - 1]
         return seen
 
+    def strips(self, top: int, bottom: int, width: int) -> list[tuple[int, int]]:
+        """Top and bottom of strips that cover the rows top..bottom; every strip's top is even if `top` is."""
+        pixels = STRIP_PIXELS if self.colours is None else COLOUR_STRIP_PIXELS
+        rows = max(2, pixels // width // 2 * 2)
+        return [(first, min(first + rows, bottom)) for first in range(top, bottom, rows)]
 
-def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
-    """Top and bottom of strips that cover the rows top..bottom; every strip's top is even if `top` is."""
-    rows = max(2, STRIP_PIXELS // width // 2 * 2)
-    return [(first, min(first + rows, bottom)) for first in range(top, bottom, rows)]
+
+def _overview(pixels: np.ndarray, colours: Colours) -> np.ndarray:
+    """A photo in another space, small enough to be converted at once and large enough for the tone stage: in sRGB."""
+    return colours.to_srgb(tone.reduced(pixels))

@@ -6,36 +6,103 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed: that is lock enough
+    fcntl = None
 
 TEMPORARY_PREFIX = ".qatie-"  # temporary files are hidden, so that discovery never takes one for a photo
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(
+    path: Path, mode: int | None = None, before_replace: Callable[[Path], None] = lambda _: None
+) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it replaces `path` when the block ends well and is gone otherwise.
+
+    While it is written it is locked, which tells it from what a killed process left (`remove_stale`).
+
+    Args:
+        mode: permissions of the file; None gives those of any new file.
+        before_replace: called with the finished temporary file.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
     """
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
+        before_replace(temporary)
+        if fcntl is None:
+            os.close(handle)
+            handle = None
         temporary.replace(path)
     finally:
+        if handle is not None:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+        if fcntl is None:
+            return handle, Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks: stale files stay there, nothing else
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have taken it for stale before it was locked.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(name).st_ino == os.fstat(handle).st_ino:  # noqa: PTH116 (a name, not a Path)
+                return handle, Path(name)
+        os.close(handle)
+
+
+def remove_stale(folder: Path) -> int:
+    """Remove temporary files that killed processes left in `folder`; those being written are locked and stay."""
+    removed = 0
+    for path in _entries(folder):
+        if not path.name.startswith(TEMPORARY_PREFIX) or not path.is_file():
+            continue
+        with contextlib.suppress(OSError):
+            if fcntl is None:
+                path.unlink()
+            else:
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            removed += 1
+    return removed
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path` in one step."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and a file in it, and remove the file again.
+
+    Raises:
+        OSError: one of it cannot be done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
+    os.close(handle)
+    Path(name).unlink()
 
 
 def sha256(path: Path) -> str:

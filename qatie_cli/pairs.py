@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qatie_cli import degradation, photo
+from qatie_cli import degradation
 from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.network import SIZE_MULTIPLE
+from qatie_cli.photo import decoding, formats
 from qatie_cli.tone import THUMBNAIL_PX
 
 FEWEST_PHOTOS = 4  # one to validate on, three to learn from
@@ -83,10 +84,10 @@ def load_clean(folder: Path, validation_share: float, seed: int) -> CleanPhotos:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
     found, unreadable, unsuitable = [], [], []
-    for path in sorted(p for p in folder.rglob("*") if photo.has_photo_suffix(p) and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.rglob("*") if formats.has_photo_suffix(p) and not p.name.startswith(".")):
         name = path.relative_to(folder).as_posix()
         try:
-            image = Image.fromarray(photo.read(path).rgb_u8())
+            image = Image.fromarray(decoding.read(path).rgb_u8())
         except PhotoError:
             unreadable.append(name)
             continue
@@ -207,7 +208,7 @@ def load_pair(pair: PairFiles, longest: int) -> tuple[np.ndarray, np.ndarray]:
         DataError: the sizes of the two files differ.
         PhotoError: one of them cannot be read.
     """
-    images = [Image.fromarray(photo.read(path).rgb_u8()) for path in (pair.input, pair.target)]
+    images = [Image.fromarray(decoding.read(path).rgb_u8()) for path in (pair.input, pair.target)]
     if images[0].size != images[1].size:
         sizes = " and ".join(f"{i.width}x{i.height}" for i in images)
         raise DataError(f"Input and target of {pair.name} differ in size: {sizes}.", "Remove or repair the pair.")
@@ -219,7 +220,7 @@ def load_pair(pair: PairFiles, longest: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if photo.has_photo_suffix(p) and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if formats.has_photo_suffix(p) and not p.name.startswith("."))
 
 
 def shrunk(image: Image.Image, longest: int) -> Image.Image:

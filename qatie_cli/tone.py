@@ -77,8 +77,8 @@ def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(matrices, curved).view(n, 3, height, width)
 
 
-def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
-    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3), uint8 or uint16."""
+def reduced(pixels_hwc: np.ndarray) -> np.ndarray:
+    """A whole photo (H, W, 3), uint8 or uint16, reduced to a short side of about 1024 px where it is larger: uint8."""
     factor = max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX)
     rows = factor * max(1, _STRIP_PIXELS // (factor * pixels_hwc.shape[1]))
     strips = []
@@ -86,7 +86,12 @@ def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
         strip = pixels_hwc[top : top + rows]
         strip = strip if strip.dtype == np.uint8 else (strip >> 8).astype(np.uint8)
         strips.append(np.asarray(Image.fromarray(np.ascontiguousarray(strip)).reduce(factor)))
-    overview = Image.fromarray(np.concatenate(strips))
+    return np.concatenate(strips)
+
+
+def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
+    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3), uint8 or uint16."""
+    overview = Image.fromarray(reduced(pixels_hwc))
     small = overview.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 

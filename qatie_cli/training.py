@@ -152,6 +152,7 @@ class _State:
     step: int = 0  # of the whole run
     activations: dict[str, Activation] | None = None
     best_db: float = -math.inf
+    best_tone: dict[str, Tensor] | None = None  # the tone stage where validation was best: it overfits before its end
     history: list[dict] = field(default_factory=list)
 
 
@@ -177,6 +178,7 @@ def _rate(recipe: Recipe, stage: str, step: int, steps: int) -> float:
 def _save_state(path: Path, state: _State, stage: str) -> None:
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    tensors |= {f"best_tone.{k}": v for k, v in (state.best_tone or {}).items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     header = {
@@ -213,7 +215,8 @@ def _load_state(path: Path, recipe: Recipe, device: torch.device) -> tuple[_Stat
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     activations = header["activations"] and {k: Activation(*v) for k, v in header["activations"].items()}
     best = -math.inf if header["best_db"] is None else header["best_db"]
-    return _State(net, ema, optimizer, header["step"], activations, best, header["history"]), header["stage"]
+    best_tone = {k: v.to(device) for k, v in part("best_tone.").items()} or None
+    return _State(net, ema, optimizer, header["step"], activations, best, best_tone, header["history"]), header["stage"]
 
 
 def _config(recipe: Recipe) -> ModelConfig:
@@ -341,6 +344,9 @@ class _Run:
     def _enter(self, stage: str) -> None:
         """Begin a stage: the averaged weights become the weights, the optimizer starts anew."""
         state = self.state
+        if self.stage == "tone" and state.best_tone is not None:
+            state.ema.tone.load_state_dict(state.best_tone)
+            state.best_tone = None
         state.model.load_state_dict(state.ema.state_dict())
         state.best_db = -math.inf
         if stage == "qat":
@@ -413,9 +419,12 @@ class _Run:
         score = float(np.mean(scores))
         self.state.history.append({"step": self.state.step, "stage": self.stage, "loss": loss, "validation_db": score})
         self._write_metrics()
-        if score > self.state.best_db and self.stage != "tone":
+        if score > self.state.best_db:
             self.state.best_db = score
-            checkpoint.write(self.out / "best.safetensors", self._weights())
+            if self.stage == "tone":
+                self.state.best_tone = {k: v.clone() for k, v in self.state.ema.tone.state_dict().items()}
+            else:
+                checkpoint.write(self.out / "best.safetensors", self._weights())
         return score
 
     def _write_metrics(self) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from qatie_cli import files
 from qatie_cli.errors import WeightsError
+from qatie_cli.home import user_folder
 
 DEFAULT = "qatie-c16"
 REINSTALL = "Reinstall qatie: pip install --force-reinstall --no-deps qatie"
@@ -46,8 +44,7 @@ def packaged_folder() -> Path:
 
 def cache_folder() -> Path:
     """`$QATIE_HOME/weights`, or `weights` in the platform's user data folder."""
-    home = os.environ.get("QATIE_HOME") or platformdirs.user_data_dir("qatie", appauthor=False)
-    return Path(home) / "weights"
+    return user_folder() / "weights"
 
 
 def manifest() -> dict[str, Shipped]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from pathlib import Path
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qatie_cli import batch
-from qatie_cli.batch import Options, Status
+from qatie_cli.batch import planning
+from qatie_cli.batch.planning import Naming, Plan
+from qatie_cli.batch.running import Batch, Result, Status, Writing
 from qatie_cli.errors import UsageError
-from qatie_cli.photo import Photo
+from qatie_cli.photo.content import Photo
 
 
 def _save(path: Path, coffee: np.ndarray) -> Path:
@@ -34,88 +34,93 @@ def tree(tmp_path, coffee) -> Path:
     return root
 
 
-def _invert(photo: Photo) -> Photo:
+def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
     return photo.with_pixels(255 - photo.rgb())
 
 
-def _outputs(plan: batch.Plan, out: Path) -> list[str]:
+def _run(plan: Plan, writing: Writing | None = None, enhance=_invert) -> list[Result]:
+    results = []
+    Batch(enhance, writing or Writing()).run(plan.tasks, results.append)
+    return results
+
+
+def _outputs(plan: Plan, out: Path) -> list[str]:
     return [t.output.relative_to(out).as_posix() for t in plan.tasks]
 
 
 def test_the_tree_is_kept_and_what_is_no_photo_left_out(tree, tmp_path):
     out = tmp_path / "out"
-    plan = batch.plan([tree], out, Options())
+    plan = planning.plan([tree], out, Naming())
     assert _outputs(plan, out) == ["B.JPG", "a.jpg", "sub/c.png", "sub/deep/d.webp"]
-    flat = batch.plan([tree], out, Options(recursive=False))
+    flat = planning.plan([tree], out, Naming(recursive=False))
     assert _outputs(flat, out) == ["B.JPG", "a.jpg"]
-    converted = batch.plan([tree], out, Options(fmt="png"))
+    converted = planning.plan([tree], out, Naming(fmt="png"))
     assert _outputs(converted, out) == ["B.png", "a.png", "sub/c.png", "sub/deep/d.png"]
 
 
 def test_results_inside_the_input_are_never_inputs(tree, coffee):
     _save(tree / "out" / "old.jpg", coffee)
-    plan = batch.plan([tree], tree / "out", Options())
+    plan = planning.plan([tree], tree / "out", Naming())
     assert "old.jpg" not in [t.source.name for t in plan.tasks]
 
 
 def test_links_in_a_circle_end(tree, tmp_path):
     (tree / "sub" / "loop").symlink_to(tree, target_is_directory=True)
-    plan = batch.plan([tree], tmp_path / "out", Options())
+    plan = planning.plan([tree], tmp_path / "out", Naming())
     assert sorted(t.source.name for t in plan.tasks) == ["B.JPG", "a.jpg", "c.png", "d.webp"]
 
 
 def test_two_photos_with_one_output_are_refused_before_any_work(tmp_path, coffee):
     _save(tmp_path / "in" / "a.jpg", coffee)
     _save(tmp_path / "in" / "a.png", coffee)
-    assert len(batch.plan([tmp_path / "in"], tmp_path / "out", Options()).tasks) == 2
+    assert len(planning.plan([tmp_path / "in"], tmp_path / "out", Naming()).tasks) == 2
     with pytest.raises(UsageError, match=r"a\.jpg and .*a\.png"):
-        batch.plan([tmp_path / "in"], tmp_path / "out", Options(fmt="webp"))
+        planning.plan([tmp_path / "in"], tmp_path / "out", Naming(fmt="webp"))
     _save(tmp_path / "other" / "A.JPG", coffee)
     with pytest.raises(UsageError, match="both become"):
-        batch.plan([tmp_path / "in" / "a.jpg", tmp_path / "other" / "A.JPG"], tmp_path / "out", Options())
+        planning.plan([tmp_path / "in" / "a.jpg", tmp_path / "other" / "A.JPG"], tmp_path / "out", Naming())
 
 
 def test_an_original_is_never_an_output(tree, tmp_path):
     with pytest.raises(UsageError, match="originals"):
-        batch.plan([tree], tree, Options(overwrite=True))
+        planning.plan([tree], tree, Naming(overwrite=True))
     with pytest.raises(UsageError, match="originals"):
-        batch.plan([tree / "a.jpg"], tree / "a.jpg", Options(overwrite=True))
+        planning.plan([tree / "a.jpg"], tree / "a.jpg", Naming(overwrite=True))
     linked = tmp_path / "linked"
     linked.mkdir()
     os.link(tree / "a.jpg", linked / "a.jpg")
     with pytest.raises(UsageError, match="originals"):
-        batch.plan([tree / "a.jpg"], linked, Options(overwrite=True))
+        planning.plan([tree / "a.jpg"], linked, Naming(overwrite=True))
 
 
 def test_one_file_may_name_its_output(tree, tmp_path):
-    plan = batch.plan([tree / "a.jpg"], tmp_path / "better.png", Options())
+    plan = planning.plan([tree / "a.jpg"], tmp_path / "better.png", Naming())
     assert [t.output for t in plan.tasks] == [tmp_path / "better.png"]
     with pytest.raises(UsageError, match="contradict"):
-        batch.plan([tree / "a.jpg"], tmp_path / "better.png", Options(fmt="jpeg"))
+        planning.plan([tree / "a.jpg"], tmp_path / "better.png", Naming(fmt="jpeg"))
 
 
 def test_missing_inputs_and_outputs_that_are_files_are_refused(tree, tmp_path):
     with pytest.raises(UsageError, match="no file or folder"):
-        batch.plan([tmp_path / "none"], tmp_path / "out", Options())
+        planning.plan([tmp_path / "none"], tmp_path / "out", Naming())
     with pytest.raises(UsageError, match="is a file"):
-        batch.plan([tree], tree / "notes.txt", Options())
+        planning.plan([tree], tree / "notes.txt", Naming())
 
 
 def test_a_second_run_does_only_what_is_missing(tree, tmp_path):
     out = tmp_path / "out"
-    tasks = batch.plan([tree], out, Options()).tasks
-    assert all(r.status is Status.ENHANCED for r in batch.run(tasks, _invert, Options()))
+    assert all(r.status is Status.ENHANCED for r in _run(planning.plan([tree], out, Naming())))
     (out / "a.jpg").unlink()
     (out / "B.JPG").write_bytes(b"")  # as a full disk of another program may leave it
-    again = batch.plan([tree], out, Options())
+    again = planning.plan([tree], out, Naming())
     assert sorted(t.source.name for t in again.tasks) == ["B.JPG", "a.jpg"]
     assert len(again.done) == 2
-    assert len(batch.plan([tree], out, Options(overwrite=True)).tasks) == 4
+    assert len(planning.plan([tree], out, Naming(overwrite=True)).tasks) == 4
 
 
 def test_one_bad_photo_does_not_end_the_batch(tree, tmp_path):
     (tree / "a.jpg").write_bytes(b"no photo")
-    results = list(batch.run(batch.plan([tree], tmp_path / "out", Options()).tasks, _invert, Options()))
+    results = _run(planning.plan([tree], tmp_path / "out", Naming()))
     failed = [r for r in results if r.status is Status.FAILED]
     assert len(results) == 4
     assert [r.task.source.name for r in failed] == ["a.jpg"]
@@ -128,24 +133,5 @@ def test_originals_keep_every_byte(tree, tmp_path):
         return {p: hashlib.sha256(p.read_bytes()).digest() for p in tree.rglob("*") if p.is_file()}
 
     before = state()
-    list(batch.run(batch.plan([tree], tmp_path / "out", Options()).tasks, _invert, Options()))
+    _run(planning.plan([tree], tmp_path / "out", Naming()))
     assert state() == before
-
-
-def test_no_temporary_file_stays_behind(tree, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    out = tmp_path / "out"
-    tasks = batch.plan([tree], out, Options()).tasks
-    monkeypatch.setattr(Image.Image, "save", full)
-    results = list(batch.run(tasks, _invert, Options()))
-    assert len(results) == 1  # the disk is full for the next photo, too
-    assert "No space left" in results[0].reason
-    assert not [p for p in out.rglob("*") if p.is_file()]
-
-
-def test_a_batch_stops_between_photos_when_asked(tree, tmp_path):
-    tasks = batch.plan([tree], tmp_path / "out", Options()).tasks
-    answers = iter([False, True])
-    assert len(list(batch.run(tasks, _invert, Options(), should_stop=lambda: next(answers)))) == 1

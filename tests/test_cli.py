@@ -171,11 +171,12 @@ def test_demo_makes_pictures_that_are_nearer_to_the_original(tmp_path):
     pictures = sorted(p.stem for p in (tmp_path / "out" / "before-after").iterdir())
     assert pictures == ["astronaut", "chelsea", "coffee", "motorcycle", "rocket"]
     assert "before-after" in done.stderr
-    from qatie_cli import demo, photo
+    from qatie_cli import demo
+    from qatie_cli.photo import decoding
 
     gains = []
     for name, original in demo.originals().items():
-        before, after = (photo.read(tmp_path / "out" / f / f"{name}.jpg").pixels for f in ("phone", "enhanced"))
+        before, after = (decoding.read(tmp_path / "out" / f / f"{name}.jpg").pixels for f in ("phone", "enhanced"))
         gains.append(metrics.psnr(after, original) - metrics.psnr(before, original))
     assert np.mean(gains) > 1
 

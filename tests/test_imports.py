@@ -15,13 +15,14 @@ LAYERS = [
     ["cli"],
     ["demo", "training"],
     ["batch", "evaluation", "pairs"],
-    ["enhance"],
+    ["enhance", "memory"],
     ["engines"],
     ["checkpoint"],
     ["model", "quantization"],
     ["network", "tone", "losses"],
     ["moments"],
     ["degradation", "photo", "metrics", "weights"],
+    ["home"],
     ["files", "errors"],
 ]
 ALLOWED = {("files", "errors")}

@@ -11,19 +11,27 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from qatie_cli import metrics, photo
+from qatie_cli import metrics
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import Photo
+from qatie_cli.photo import decoding, encoding, exif, formats
+from qatie_cli.photo.content import Photo
 
 ORIENTATION, MAKE, EXIF_IFD, MAKER_NOTE, GPS_IFD = 0x0112, 0x010F, 0x8769, 0x927C, 0x8825
 
 
 def _exif(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ORIENTATION], exif[MAKE] = orientation, "A phone"
-    exif.get_ifd(EXIF_IFD)[MAKER_NOTE] = b"maker's own bytes"
-    exif.get_ifd(GPS_IFD)[1], exif.get_ifd(GPS_IFD)[2] = "N", (50.0, 4.0, 30.0)
-    return exif
+    tags = Image.Exif()
+    tags[ORIENTATION], tags[MAKE] = orientation, "A phone"
+    tags.get_ifd(EXIF_IFD)[MAKER_NOTE] = b"maker's own bytes"
+    tags.get_ifd(EXIF_IFD)[0xA002], tags.get_ifd(EXIF_IFD)[0xA003] = 64, 32
+    tags.get_ifd(GPS_IFD)[1], tags.get_ifd(GPS_IFD)[2] = "N", (50.0, 4.0, 30.0)
+    return tags
+
+
+def _tags(block: bytes) -> Image.Exif:
+    tags = Image.Exif()
+    tags.load(b"Exif\x00\x00" + block)
+    return tags
 
 
 def _display_p3_like_profile() -> bytes:
@@ -56,28 +64,28 @@ def test_photos_come_out_upright_once(tmp_path, orientation, suffix):
     }.get(inverse)
     stored = _marked() if turn is None else _marked().transpose(turn)
     stored.save(tmp_path / f"a.{suffix}", exif=_exif(orientation), **({"quality": 95} if suffix == "jpg" else {}))
-    read = photo.read(tmp_path / f"a.{suffix}")
+    read = decoding.read(tmp_path / f"a.{suffix}")
     assert metrics.psnr(read.pixels, np.asarray(_marked())) > 20  # wrongly turned it is below 10
-    photo.write(tmp_path / f"b.{suffix}", read, photo.format_of_name(Path(f"b.{suffix}")))
+    encoding.write(tmp_path / f"b.{suffix}", read, formats.format_of_name(Path(f"b.{suffix}")))
     with Image.open(tmp_path / f"b.{suffix}") as written:
         assert written.getexif().get(ORIENTATION) == 1
         assert written.getexif()[MAKE] == "A phone"
-    assert np.array_equal(photo.read(tmp_path / f"b.{suffix}").pixels.shape, read.pixels.shape)
+    assert np.array_equal(decoding.read(tmp_path / f"b.{suffix}").pixels.shape, read.pixels.shape)
 
 
 @pytest.mark.parametrize("fmt", ["jpeg", "png", "webp", "tiff", "heic", "avif"])
 def test_gps_maker_note_and_profile_survive(tmp_path, fmt):
     profile = _display_p3_like_profile()
     _marked().save(tmp_path / "a.jpg", exif=_exif(6), icc_profile=profile, quality=95)
-    read = photo.read(tmp_path / "a.jpg")
-    out = tmp_path / f"b{photo.FORMATS[fmt][0]}"
-    photo.write(out, read, fmt)
-    again = photo.read(out)
+    read = decoding.read(tmp_path / "a.jpg")
+    out = tmp_path / f"b{formats.FORMATS[fmt][0]}"
+    encoding.write(out, read, fmt)
+    again = decoding.read(out)
     assert again.icc == profile
-    exif = Image.Exif()
-    exif.load(b"Exif\x00\x00" + again.exif)
-    assert exif.get_ifd(GPS_IFD)[2] == (50.0, 4.0, 30.0)
-    assert exif.get_ifd(EXIF_IFD)[MAKER_NOTE] == b"maker's own bytes"
+    tags = _tags(again.exif)
+    assert tags.get_ifd(GPS_IFD)[2] == (50.0, 4.0, 30.0)
+    assert tags.get_ifd(EXIF_IFD)[MAKER_NOTE] == b"maker's own bytes"
+    assert (tags.get_ifd(EXIF_IFD)[0xA002], tags.get_ifd(EXIF_IFD)[0xA003]) == (32, 64)  # turned, like the pixels
     assert metrics.psnr(again.pixels, read.pixels) > 25
 
 
@@ -97,11 +105,11 @@ def _block_with_thumbnail(thumbnail: bytes, order: str) -> bytes:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_stale_thumbnail_is_gone_and_nothing_moves(order):
     block = _block_with_thumbnail(b"old picture", order)
-    upright = photo.upright_exif(block)
+    upright = exif.upright(block)
     assert b"old picture" not in upright
     assert struct.unpack_from(f"{order}H", upright, 8 + 2 + 8) == (1,)
     assert upright[: 8 + 2 + 8] == block[: 8 + 2 + 8]
-    middle = photo.upright_exif(block + b"maker's own bytes")
+    middle = exif.upright(block + b"maker's own bytes")
     assert middle.endswith(b"maker's own bytes")
     assert len(middle) == len(block) + len(b"maker's own bytes")
     assert b"old picture" not in middle
@@ -109,26 +117,26 @@ def test_a_stale_thumbnail_is_gone_and_nothing_moves(order):
 
 @pytest.mark.parametrize("block", [b"", b"II", b"garbage garbage", b"II*\x00\xff\xff\xff\xff"])
 def test_exif_that_cannot_be_understood_is_left_alone(block):
-    assert photo.upright_exif(block) == block
+    assert exif.upright(block) == block
 
 
 def test_gray_stays_gray_and_alpha_passes_through(tmp_path, coffee):
     gray = Image.fromarray(coffee).convert("L")
     gray.save(tmp_path / "gray.png")
-    read = photo.read(tmp_path / "gray.png")
+    read = decoding.read(tmp_path / "gray.png")
     assert read.pixels.shape == (400, 600, 1)
     assert read.rgb().shape == (400, 600, 3)
-    photo.write(tmp_path / "out.png", read.with_pixels(read.rgb()), "png")
+    encoding.write(tmp_path / "out.png", read.with_pixels(read.rgb()), "png")
     with Image.open(tmp_path / "out.png") as written:
         assert written.mode == "L"
         assert np.array_equal(np.asarray(written), np.asarray(gray))
     alpha = np.arange(400 * 600, dtype=np.uint32).reshape(400, 600).astype(np.uint8)
     Image.fromarray(np.dstack([coffee, alpha])).save(tmp_path / "alpha.png")
-    read = photo.read(tmp_path / "alpha.png")
-    photo.write(tmp_path / "alpha-out.png", read, "png")
+    read = decoding.read(tmp_path / "alpha.png")
+    encoding.write(tmp_path / "alpha-out.png", read, "png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "alpha-out.png")), np.dstack([coffee, alpha]))
-    with pytest.raises(PhotoError, match="transparency"):
-        photo.write(tmp_path / "alpha.jpg", read, "jpeg")
+    with pytest.raises(PhotoError, match="transparent parts"):
+        encoding.write(tmp_path / "alpha.jpg", read, "jpeg")
     assert not (tmp_path / "alpha.jpg").exists()
 
 
@@ -138,7 +146,7 @@ def test_every_mode_decodes_to_gray_or_colour(tmp_path, coffee, mode):
     source = source.convert("L").convert(mode) if mode in ("I;16", "I", "F", "LA") else source.convert(mode)
     suffix = "png" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "tif"
     source.save(tmp_path / f"a.{suffix}")
-    read = photo.read(tmp_path / f"a.{suffix}")
+    read = decoding.read(tmp_path / f"a.{suffix}")
     assert read.pixels.shape[:2] == (400, 600)
     assert read.pixels.shape[2] == (3 if mode in ("P", "RGB", "RGBA", "CMYK", "YCbCr") else 1)
     assert read.pixels.dtype == (np.uint16 if mode.startswith("I") else np.uint8)
@@ -148,34 +156,34 @@ def test_every_mode_decodes_to_gray_or_colour(tmp_path, coffee, mode):
 def test_sixteen_bit_gray_comes_back_exactly(tmp_path):
     ramp = np.arange(64 * 512, dtype=np.uint16).reshape(64, 512) * 2
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    read = photo.read(tmp_path / "a.png")
-    photo.write(tmp_path / "b.png", read, "png")
-    assert np.array_equal(photo.read(tmp_path / "b.png").pixels[..., 0], ramp)
+    read = decoding.read(tmp_path / "a.png")
+    encoding.write(tmp_path / "b.png", read, "png")
+    assert np.array_equal(decoding.read(tmp_path / "b.png").pixels[..., 0], ramp)
 
 
 def test_heic_is_read_upright_and_written_as_jpeg_by_default(tmp_path, coffee):
-    photo.open_heif()
+    decoding.open_heif()
     Image.fromarray(coffee).save(tmp_path / "a.HEIC", exif=_exif(1), quality=90)
-    read = photo.read(tmp_path / "a.HEIC")
+    read = decoding.read(tmp_path / "a.HEIC")
     assert metrics.psnr(read.pixels, coffee) > 30
-    assert photo.output_name(Path("a.HEIC"), "keep") == "a.jpg"
-    assert photo.output_name(Path("a.HEIC"), "heic") == "a.HEIC"
-    assert photo.output_name(Path("a.JPG"), "keep") == "a.JPG"
-    assert photo.output_name(Path("a.bmp"), "keep") == "a.png"
+    assert formats.output_name(Path("a.HEIC"), "keep") == "a.jpg"
+    assert formats.output_name(Path("a.HEIC"), "heic") == "a.HEIC"
+    assert formats.output_name(Path("a.JPG"), "keep") == "a.JPG"
+    assert formats.output_name(Path("a.bmp"), "keep") == "a.png"
 
 
 def test_jpeg_keeps_the_chroma_sampling_of_its_source(tmp_path, coffee):
     for code in (0, 2):
         Image.fromarray(coffee).save(tmp_path / "a.jpg", subsampling=code, quality=90)
-        photo.write(tmp_path / "b.jpg", photo.read(tmp_path / "a.jpg"), "jpeg")
-        assert photo.read(tmp_path / "b.jpg").jpeg_subsampling == code
+        encoding.write(tmp_path / "b.jpg", decoding.read(tmp_path / "a.jpg"), "jpeg")
+        assert decoding.read(tmp_path / "b.jpg").jpeg.subsampling == code
 
 
 def test_names_in_any_script_work(tmp_path, coffee):
     folder = tmp_path / "写真"
     folder.mkdir()
-    photo.write(folder / "ñ é.jpg", Photo(coffee, "JPEG"), "jpeg")
-    assert photo.read(folder / "ñ é.jpg").pixels.shape == coffee.shape
+    encoding.write(folder / "ñ é.jpg", Photo(coffee, "jpeg"), "jpeg")
+    assert decoding.read(folder / "ñ é.jpg").pixels.shape == coffee.shape
 
 
 def test_a_photo_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path):
@@ -184,7 +192,7 @@ def test_a_photo_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "bomb.png").write_bytes(bomb + struct.pack(">I", 0) + b"IEND\xaeB`\x82")
     with pytest.raises(PhotoError, match="10,000 megapixels"):
-        photo.read(tmp_path / "bomb.png")
+        decoding.read(tmp_path / "bomb.png")
 
 
 @pytest.mark.parametrize(
@@ -199,34 +207,21 @@ def test_what_is_no_photo_is_refused_in_one_line(tmp_path, coffee, name):
     elif name == "cut.jpg":
         buffer = io.BytesIO()
         Image.fromarray(coffee).save(buffer, "JPEG")
-        path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+        path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 4])
     elif name.startswith("anim"):
         frames = [Image.fromarray(coffee), Image.fromarray(255 - coffee)]
         frames[0].save(path, save_all=True, append_images=frames[1:])
     elif name == "folder.jpg":
         path.mkdir()
     with pytest.raises(PhotoError) as refused:
-        photo.read(path)
+        decoding.read(path)
     assert name in str(refused.value)
     assert "\n" not in refused.value.one_line()
 
 
-def test_sixteen_bit_colour_is_announced(tmp_path):
-    """Pillow reads only its high byte: the user must know."""
-    rows = b"".join(b"\x00" + struct.pack(">6H", *range(0, 60000, 10000)) for _ in range(2))
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">II5B", 2, 2, 16, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "deep.png").write_bytes(png)
-    assert photo.read(tmp_path / "deep.png").notes == ("16-bit colour read as 8 bit",)
-
-
 def test_real_phone_photos_can_be_read(shared):
     for path in sorted((shared / "realworld" / "phone").iterdir()):
-        read = photo.read(path)
+        read = decoding.read(path)
         assert read.pixels.ndim == 3, path
         with Image.open(path) as source:
             turned = source.format != "HEIF" and source.getexif().get(ORIENTATION, 1) >= 5

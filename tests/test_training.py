@@ -236,3 +236,33 @@ def test_ssim_of_loss_and_metric_agree(astronaut, coffee):
     b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
     as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
     assert 1 - float(losses.dissimilarity(*as_tensor)) == pytest.approx(metrics.ssim(a, b), abs=0.03)
+
+
+def test_the_tone_stage_goes_on_from_where_validation_was_best(clean, tmp_path, monkeypatch):
+    """It overfits a few hundred photos before its steps are done."""
+    scores = iter([20.0, 25.0, 21.0])
+    monkeypatch.setattr(training.metrics, "psnr", lambda *_: next(scores))
+    seen = []
+
+    def look(progress):
+        seen.append(progress)
+        if progress.stage == "tone" and progress.step == 2:
+            run.append({k: v.clone() for k, v in training_state().ema.tone.state_dict().items()})
+
+    run: list[dict] = []
+    states = []
+    original = training._Run.__init__
+
+    def remember(self, *arguments):
+        original(self, *arguments)
+        states.append(self)
+
+    def training_state():
+        return states[-1].state
+
+    monkeypatch.setattr(training._Run, "__init__", remember)
+    recipe = dataclasses.replace(TINY, tone_steps=3, steps=1, qat_steps=0, validate_every=1)
+    with pytest.raises(StopIteration):  # the float stage asks for a fourth score
+        training.train(clean, recipe, tmp_path / "run", on_progress=look)
+    kept = training_state().ema.tone.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in run[0].items())

@@ -19,10 +19,11 @@ def console() -> Console:
 
 
 def plain(text: object) -> str:
-    """Text as it is, even where it looks like Rich's markup."""
+    """Text on one line and as it is, even where it looks like Rich's markup or holds control characters."""
     from rich.markup import escape
 
-    return escape(str(text))
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
+    return escape(shown)
 
 
 def show_error(error: QatieError) -> None:

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import datetime
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli import stream
+from qatie_cli.cli.console import console, plain
+from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
     Device,
     DeviceOption,
     EngineName,
     EngineOption,
     Format,
-    Out,
     Quiet,
     Threads,
     WeightsOption,
     load_engine,
 )
-from qatie_cli.errors import Exit
+from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.weights import DEFAULT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qatie_cli.batch import Plan, Result
+    from qatie_cli.batch.planning import Naming, Plan
+    from qatie_cli.engines import Engine
+    from qatie_cli.photo.content import Photo
 
 
 def enhance(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Photos and folders.", show_default=False)],
-    out: Out,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write to; - is standard output.", show_default=False)
+    ] = None,
     engine: EngineOption = EngineName.auto,
     weights: WeightsOption = DEFAULT,
     threads: Threads = 0,
@@ -42,113 +52,274 @@ def enhance(
         float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
     ] = 1,
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95")] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Of lossy formats.", show_default="that of a JPEG's source, else 95"),
+    ] = None,
+    suffix: Annotated[str, typer.Option(help="Put behind every output's name: a.jpg becomes aSUFFIX.jpg.")] = "",
     strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS and XMP; the colour profile stays.")
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
     ] = False,
+    strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the place, keep the rest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
+            "paths are kept under OUT.",
+            show_default=False,
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
+    ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = 250_000_000,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write what became of every photo.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")] = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="A line for each photo.")] = False,
 ) -> None:
-    """Enhance photos; the originals are never touched.
+    """Enhance photos; the originals are never touched unless --in-place says so.
 
     Folders are searched with all below them and keep their tree under OUT. Outputs that exist are skipped, so an
     interrupted run goes on where it stopped. Exit code 3 says that some photos failed; they are named at the end.
     """
-    from qatie_cli import batch
+    from qatie_cli import memory
+    from qatie_cli.batch.planning import Naming
+    from qatie_cli.batch.running import Writing
 
-    options = batch.Options(
-        fmt=format.value,
-        quality=quality,
-        recursive=not no_recursive,
-        overwrite=overwrite,
-        strip_metadata=strip_metadata,
-        max_pixels=max_pixels,
-    )
-    plan = batch.plan(inputs, out, options)
+    inputs = inputs or []
+    allowed = None if max_memory is None else memory.parse_size(max_memory)
+    naming = Naming(format.value, suffix, not no_recursive, overwrite)
+    _check(inputs, out, in_place, files_from, naming)
     screen = console()
-    for path in plan.not_photos:
-        screen.print(f"[yellow]Skipped:[/] {plain(path)} is no photo that qatie reads.")
-    if dry_run:
-        for task in plan.tasks:
-            print(f"{task.source} -> {task.output}")
-        screen.print(f"{_count(len(plan.tasks))} to enhance, {len(plan.done)} done already.")
+
+    def ready() -> Engine:
+        return load_engine(weights, engine, threads, device)
+
+    if stream.is_stream(inputs, out):
+        _stream(inputs[0], out, naming, quality, strip_metadata, strip_gps, max_pixels, ready, strength, screen, quiet)
         return
-    if not plan.tasks:
-        screen.print(f"Nothing to do: {_count(len(plan.done))} done already." if plan.done else "No photos found.")
-        raise typer.Exit(Exit.OK if plan.done else Exit.NOTHING_DONE)
-    # Only now is there work for torch, whose import takes seconds.
-    from qatie_cli.enhance import enhance as enhance_pixels
+    plan, journal = _plan(inputs, out, in_place, files_from, naming)
+    if dry_run:
+        _show(plan, screen)
+        return
+    if report is not None:
+        from qatie_cli.batch.report import check_writable
 
-    ready = load_engine(weights, engine, threads, device)
-    results = batch.run(plan.tasks, lambda p: p.with_pixels(enhance_pixels(p.rgb(), ready, strength)), options)
-    done = _Done(plan, screen, quiet, verbose)
+        check_writable(report)
+    if plan.not_photos and not quiet:
+        screen.print(f"[yellow]Skipped:[/] {_files(plan.not_photos, verbose)} not named like photos.")
+    if in_place and plan.tasks and not yes:
+        _ask(plan)
+    if out is not None and plan.tasks:
+        _check_out(out, plan)
+    writing = Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels, journal)
+    _run(plan, ready, weights, strength, writing, allowed, report, Follower(plan, screen, quiet, verbose))
+
+
+def _check(inputs: list[Path], out: Path | None, in_place: bool, files_from: Path | None, naming: Naming) -> None:
+    """Raise UsageError where options contradict each other."""
+    if not inputs and files_from is None:
+        raise UsageError("There is no input.", "Name photos or folders, or use --files-from.")
+    if in_place:
+        if out is not None:
+            raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
+        if naming.fmt != "keep" or naming.suffix:
+            raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
+        if stream.DASH in inputs:
+            raise UsageError("Standard input has no place.", "Use -o.")
+    elif out is None:
+        raise UsageError("There is no output.", "Name a folder with -o, or use --in-place.")
+    if "/" in naming.suffix or "\\" in naming.suffix:
+        raise UsageError(f"--suffix {naming.suffix} is no part of a file name.", "Choose one without slashes.")
+
+
+def _plan(
+    inputs: list[Path], out: Path | None, in_place: bool, files_from: Path | None, naming: Naming
+) -> tuple[Plan, object]:
+    from qatie_cli.batch import planning
+    from qatie_cli.batch.journal import Journal
+    from qatie_cli.home import user_folder
+
+    listed = [] if files_from is None else _read_list(files_from)
+    if in_place:
+        journal = Journal(user_folder() / "in-place.jsonl")
+        return planning.plan_in_place(inputs, naming, journal, listed), journal
+    return planning.plan(inputs, out, naming, listed), None
+
+
+def _read_list(path: Path) -> list[Path]:
     try:
-        done.follow(results)
-    except KeyboardInterrupt:
-        screen.print(f"[red]Interrupted[/] after {_count(done.enhanced)}; the same command goes on from there.")
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    arithmetic = "float" if ready.name == "float" else f"int8 on {ready.name}"
-    done.summarize(f"{weights}, {arithmetic}" + (f", {ready.device}" if ready.device != "cpu" else ""))
-    raise typer.Exit(done.exit_code())
+        content = sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
+    names = content.split(b"\0") if b"\0" in content else content.replace(b"\r\n", b"\n").split(b"\n")
+    return [Path(os.fsdecode(name)) for name in names if name]
 
 
-class _Done:
-    """What has been done so far, and how it is told."""
+def _show(plan: Plan, screen: Console) -> None:
+    """What --dry-run prints: the plan, and what it would take."""
+    from qatie_cli.batch import pace
+    from qatie_cli.photo import decoding
 
-    def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
-        self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
-        self.enhanced, self.megapixels, self.failed = 0, 0.0, []
-        self._began = time.monotonic()
-
-    def follow(self, results: Iterator[Result]) -> None:
-        """Show each result as it comes, over a progress bar."""
-        tasks = self.plan.tasks
-        with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
-            shown = bar.add_task("", total=len(tasks), speed=0.0, name=plain(tasks[0].source.name))
-            for index, result in enumerate(results, 1):
-                self._tell(result)
-                following = tasks[min(index, len(tasks) - 1)].source.name
-                speed = self.megapixels / (time.monotonic() - self._began)
-                bar.update(shown, completed=index, speed=speed, name=plain(following))
-
-    def _tell(self, result: Result) -> None:
-        if result.reason:
-            self.failed.append(result.task.source)
-            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
-            return
-        self.enhanced += 1
-        self.megapixels += result.megapixels
-        if self.verbose:
-            self.screen.print(f"{plain(result.task.output)}  {result.megapixels:.1f} MP  {result.seconds:.2f} s")
-        for note in result.notes if not self.quiet else ():
-            self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {note}.")
-
-    def _unreached(self) -> int:
-        return len(self.plan.tasks) - self.enhanced - len(self.failed)
-
-    def summarize(self, how: str) -> None:
-        """The closing lines; failures are named even when quiet."""
-        if not self.quiet:
-            seconds = time.monotonic() - self._began
-            speed = f"{self.megapixels:.1f} MP in {seconds:.1f} s, {self.megapixels / seconds:.1f} MP/s"
-            skipped = f", {len(self.plan.done)} done already" if self.plan.done else ""
-            self.screen.print(f"{_count(self.enhanced)} enhanced{skipped} ({speed}; {plain(how)}).")
-        if self.failed:
-            names = ", ".join(plain(path) for path in self.failed)
-            self.screen.print(f"[red]{_count(len(self.failed))} failed:[/] {names}")
-        if self._unreached():
-            self.screen.print(f"[red]Stopped: the disk is full; {_count(self._unreached())} not begun.[/]")
-
-    def exit_code(self) -> Exit:
-        """What the process ends with."""
-        if not self.failed and not self._unreached():
-            return Exit.OK
-        return Exit.SOME_FAILED if self.enhanced or self.plan.done else Exit.NOTHING_DONE
+    megapixels, unreadable = 0.0, 0
+    for task in plan.tasks:
+        print(f"{task.source} -> {task.output}")
+        size = decoding.size(task.source)
+        unreadable += size is None
+        megapixels += size[0] * size[1] / 1e6 if size else 0.0
+    known = pace.remembered()
+    speed, how = (pace.TYPICAL, "typical of two cores") if known is None else (known, "as in the last run here")
+    duration = datetime.timedelta(seconds=round(megapixels / speed))
+    parts = [
+        f"{count(len(plan.tasks))} to enhance, {megapixels:,.1f} MP",
+        f"about {duration} at {speed:.1f} MP/s, {how}",
+    ]
+    parts += [f"{len(plan.done):,} done already"] if plan.done else []
+    parts += [f"{unreadable:,} of them cannot be read"] if unreadable else []
+    parts += [f"{len(plan.not_photos):,} files not named like photos"] if plan.not_photos else []
+    screen.print("; ".join(parts) + ".")
 
 
-def _count(number: int) -> str:
-    return "1 photo" if number == 1 else f"{number} photos"
+def _files(paths: tuple[Path, ...], verbose: bool) -> str:
+    if verbose:
+        return ", ".join(plain(path) for path in paths) + ","
+    return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
+
+
+def _ask(plan: Plan) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("--in-place replaces originals and there is nobody to ask.", "Add --yes if that is meant.")
+    typer.confirm(f"Replace {count(len(plan.tasks))} by their enhanced versions?", abort=True, err=True)
+
+
+def _check_out(out: Path, plan: Plan) -> None:
+    """Raise QatieError where nothing could be written: before the work rather than after it."""
+    from qatie_cli import files
+
+    folder = plan.tasks[0].output.parent if out == plan.tasks[0].output else out
+    try:
+        files.check_writable(folder)
+    except OSError as error:
+        raise QatieError(
+            f"{folder} cannot be written to: {error.strerror or error}.", "Name another folder with -o."
+        ) from error
+
+
+def _run(
+    plan: Plan,
+    ready: Callable[[], Engine],
+    weights: str,
+    strength: float,
+    writing: object,
+    allowed: int | None,
+    report: Path | None,
+    follower: Follower,
+) -> None:
+    """Do the work of a plan; the process ends with the exit code it deserves."""
+    from qatie_cli.batch import pace
+    from qatie_cli.batch.running import Batch, remove_stale
+
+    screen, started = follower.screen, datetime.datetime.now(datetime.UTC)
+    remove_stale([*plan.tasks, *plan.done])
+    engine, interrupted = None, False
+    if plan.tasks:
+        # Only now is there work for torch, whose import takes seconds.
+        engine = ready()
+        batch = Batch(_enhancer(engine, strength), writing, engine.network.bytes_per_pixel, allowed)
+        try:
+            follower.during(lambda on_result: batch.run(plan.tasks, on_result))
+        except KeyboardInterrupt:
+            interrupted = True
+        pace.remember(follower.megapixels(), follower.seconds)
+    elif plan.done:
+        screen.print(f"Nothing to do: {count(len(plan.done))} done already.")
+    else:
+        screen.print("No photos found.")
+    if report is not None:
+        _report(report, plan, follower, started, interrupted, engine, weights, strength)
+    if interrupted:
+        enhanced = sum(result.status == "enhanced" for result in follower.results)
+        screen.print(f"[red]Interrupted[/] after {count(enhanced)}; the same command goes on from there.")
+        raise typer.Exit(Exit.INTERRUPTED)
+    if engine is None:
+        raise typer.Exit(Exit.OK if plan.done else Exit.NOTHING_DONE)
+    arithmetic = "float" if engine.name == "float" else f"int8 on {engine.name}"
+    follower.summarize(f"{weights}, {arithmetic}" + (f", {engine.device}" if engine.device != "cpu" else ""))
+    raise typer.Exit(follower.exit_code())
+
+
+def _report(
+    path: Path,
+    plan: Plan,
+    follower: Follower,
+    started: datetime.datetime,
+    interrupted: bool,
+    engine: Engine | None,
+    weights: str,
+    strength: float,
+) -> None:
+    from qatie_cli.batch.report import Run, write
+    from qatie_cli.batch.report import report as made
+
+    run = Run(
+        started,
+        round(follower.seconds, 4),
+        interrupted,
+        "" if engine is None else engine.name,
+        "" if engine is None else engine.device,
+        weights,
+        strength,
+    )
+    try:
+        write(path, made(run, plan, follower.results))
+    except OSError as error:
+        follower.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
+
+
+def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], Photo]:
+    from qatie_cli.enhance import enhance as enhance_pixels
+    from qatie_cli.photo import colour
+
+    def better(photo: Photo, tile_side: int | None) -> Photo:
+        colours = colour.of_profile(photo.icc)
+        return photo.with_pixels(enhance_pixels(photo.rgb(), engine, strength, tile_side, colours))
+
+    return better
+
+
+def _stream(
+    source: Path,
+    out: Path | None,
+    naming: Naming,
+    quality: int | None,
+    strip_metadata: bool,
+    strip_gps: bool,
+    max_pixels: int,
+    ready: Callable[[], Engine],
+    strength: float,
+    screen: Console,
+    quiet: bool,
+) -> None:
+    def prepare(photo: Photo) -> Photo:
+        photo = photo.without_metadata() if strip_metadata else photo
+        return photo.without_gps() if strip_gps else photo
+
+    def better(photo: Photo) -> Photo:
+        return _enhancer(ready(), strength)(photo, None)
+
+    if out is None:
+        raise UsageError("There is no output.", "Name a file or - with -o.")
+    try:
+        notes = stream.run(source, out, naming.fmt, quality, max_pixels, prepare, better)
+    except OSError as error:
+        raise QatieError(f"{out} could not be written: {error.strerror or error}.") from error
+    for note in () if quiet else notes:
+        screen.print(f"[yellow]Note:[/] {plain(note)}.")

@@ -26,7 +26,9 @@ _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", 
 
 
 class Network(Protocol):
-    """The refinement network on one engine."""
+    """The refinement network on one engine; `bytes_per_pixel` is the memory that `features` takes at its peak."""
+
+    bytes_per_pixel: float
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Tensor:
         """What the tail turns into the residual: (1, c, H/2, W/2) for a photo (H, W, 3) of 8 bit, sides of 8.

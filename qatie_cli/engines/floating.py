@@ -10,6 +10,9 @@ from torch import Tensor
 from qatie_cli import network
 from qatie_cli.moments import Moments
 
+# Measured at the peak of `features`, per pixel of the photo and per unit of width.
+BYTES_PER_PIXEL_AND_WIDTH = 16.0
+
 
 def feature_rows(features: Tensor, top: int, bottom: int) -> tuple[slice, tuple[int, int]]:
     """Rows of the features that residual rows top..bottom (even) read, and how many beyond each edge are zeros."""
@@ -28,6 +31,7 @@ class FloatNetwork:
     """The refinement network in float32."""
 
     def __init__(self, net: network.Network, device: str) -> None:
+        self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 12
         self._network = net.to(device)
         self._device = device
         self._weight, self._bias = self._network.tail()

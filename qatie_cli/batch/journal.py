@@ -1,0 +1,49 @@
+"""Which photos were replaced by their enhanced selves, so that none is enhanced twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class Journal:
+    """A file with a line for each photo that was replaced: its path, and the size and time of the new content.
+
+    A line is written before the photo is replaced. Should the process end between the two, the line does not fit the
+    photo that is still the old one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, tuple[int, int]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._known[entry["path"]] = (entry["size"], entry["mtime_ns"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a killed process left half-written
+
+    def holds(self, photo: Path) -> bool:
+        """Whether the photo is what a run left there, unchanged since."""
+        try:
+            status = photo.stat()
+        except OSError:
+            return False
+        return self._known.get(str(photo)) == (status.st_size, status.st_mtime_ns)
+
+    def record(self, photo: Path, content: Path) -> None:
+        """Note that the file `content` is about to replace `photo`.
+
+        Raises:
+            OSError: the journal cannot be written; the photo must then stay as it is.
+        """
+        status = content.stat()
+        self._known[str(photo)] = (status.st_size, status.st_mtime_ns)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"path": str(photo), "size": status.st_size, "mtime_ns": status.st_mtime_ns})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{line}\n")  # the first newline ends what a killed process may have left

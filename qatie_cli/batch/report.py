@@ -1,0 +1,107 @@
+"""The machine-readable report of a run: one JSON object, its schema versioned.
+
+    schema           1; it changes when a field changes its meaning or goes
+    qatie            version
+    started          ISO 8601, UTC
+    seconds          wall time of the run; `network_seconds` is the network's part of it
+    interrupted      whether the run was stopped before its end
+    engine, device, weights, strength
+    counts           photos by status
+    photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
+                     input_bytes, output_bytes, seconds {decode, network, encode}
+
+Status is enhanced, skipped (done before), failed, not begun, or not a photo (by its name).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qatie_cli import __version__, files
+from qatie_cli.batch.planning import Plan
+from qatie_cli.batch.running import Result, Seconds, Status
+from qatie_cli.errors import QatieError
+
+SCHEMA = 1
+NOT_A_PHOTO = "not a photo"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report says about the run as a whole."""
+
+    started: datetime.datetime
+    seconds: float
+    interrupted: bool
+    engine: str
+    device: str
+    weights: str
+    strength: float
+
+
+def report(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
+    """The report as plain values; tasks without a result are those that were not begun."""
+    reached = {result.task for result in results}
+    done = [Result(task, Status.SKIPPED, reason="It was there already.") for task in plan.done]
+    rest = [
+        Result(task, Status.NOT_BEGUN, reason="The run was interrupted.") for task in plan.tasks if task not in reached
+    ]
+    photos = [_row(result) for result in [*results, *done, *rest]]
+    photos += [
+        {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its name is not that of a photo."}
+        for path in plan.not_photos
+    ]
+    return {
+        "schema": SCHEMA,
+        "qatie": __version__,
+        **(dataclasses.asdict(run) | {"started": run.started.isoformat(timespec="seconds")}),
+        "network_seconds": round(sum(result.seconds.network for result in results), 4),
+        "counts": dict(collections.Counter(photo["status"] for photo in photos)),
+        "photos": photos,
+    }
+
+
+def _row(result: Result) -> dict:
+    return {
+        "input": str(result.task.source),
+        "output": str(result.task.output),
+        "status": result.status.value,
+        "reason": result.reason,
+        "notes": list(result.notes),
+        "width": result.width,
+        "height": result.height,
+        "input_bytes": result.input_bytes,
+        "output_bytes": result.output_bytes,
+        "seconds": {name: round(value, 4) for name, value in _seconds(result.seconds).items()},
+    }
+
+
+def _seconds(seconds: Seconds) -> dict[str, float]:
+    return dataclasses.asdict(seconds)
+
+
+def check_writable(path: Path) -> None:
+    """Raise QatieError where the report could not be written: before the work rather than after it."""
+    try:
+        files.check_writable(path.parent)
+    except OSError as error:
+        raise QatieError(f"{path} cannot be written: {error.strerror or error}.", "Name another --report.") from error
+    if path.is_dir():
+        raise QatieError(f"{path} is a folder.", "Name a file with --report.")
+
+
+def write(path: Path, content: dict) -> None:
+    """Write the report in one step.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # A name that is no UTF-8 becomes an escape, which JSON reads back as the name.
+    files.write_atomic(path, text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,292 @@
+"""Working through a plan: decoding, network and encoding overlap, and whatever happens to one photo stays with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qatie_cli import files, memory
+from qatie_cli.batch.journal import Journal
+from qatie_cli.batch.planning import Task, is_done
+from qatie_cli.errors import PhotoError, QatieError
+from qatie_cli.photo import decoding, encoding, formats
+from qatie_cli.photo.content import Photo
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
+_NO_SPACE_LEFT = 1 << 16  # bytes
+
+
+class Status(StrEnum):
+    """What became of a photo."""
+
+    ENHANCED = "enhanced"
+    SKIPPED = "skipped"  # there was an output already
+    FAILED = "failed"
+    NOT_BEGUN = "not begun"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time spent on a photo; the three overlap with those of its neighbours."""
+
+    decode: float = 0.0
+    network: float = 0.0
+    encode: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One photo's outcome; `reason` says why it failed, `notes` what the output does not hold."""
+
+    task: Task
+    status: Status
+    seconds: Seconds = Seconds()
+    width: int = 0
+    height: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels; 0 for a photo that could not be read."""
+        return self.width * self.height / 1e6
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How outputs are written."""
+
+    quality: int | None = None
+    strip_metadata: bool = False
+    strip_gps: bool = False
+    overwrite: bool = False
+    max_pixels: int = decoding.MAX_PIXELS
+    journal: Journal | None = None  # of photos that replace their originals
+
+
+# Enhances a photo: (photo, side of the tiles or None) to the photo with other pixels.
+Enhance = Callable[[Photo, int | None], Photo]
+
+
+@dataclass
+class _InHand:
+    """A photo on its way through the three stages."""
+
+    task: Task
+    began: float
+    photo: Photo | None = None
+    held: int = 0  # bytes of the budget
+    decode: float = 0.0
+    network: float = 0.0
+    width: int = 0
+    height: int = 0
+    input_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    early: Result | None = None  # it ended before the network saw it
+
+
+class Batch:
+    """One run over a plan's tasks.
+
+    At most one photo is being decoded or waits decoded, one is in the network and one is being encoded, and less where
+    `max_memory` bytes for the whole process do not allow it.
+    """
+
+    def __init__(
+        self, enhance: Enhance, writing: Writing, network_bytes_per_pixel: float = 0.0, max_memory: int | None = None
+    ) -> None:
+        self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
+        total = memory.resident_bytes() + int(memory.free_bytes() * memory.SHARE_OF_FREE)
+        if max_memory is not None:
+            total = max_memory
+        self._budget = memory.Budget(max(0, total - memory.resident_bytes()))
+        self._stop = threading.Event()
+        self._full_in_a_row = 0
+
+    def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
+        """Work through `tasks`; `on_result` is called for each, in this thread and in their order.
+
+        KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
+        """
+        pending: list[Future[Result]] = []
+        begun = 0
+        with (
+            ThreadPoolExecutor(1, "decode") as decoder,
+            ThreadPoolExecutor(1, "encode") as encoder,
+            self._budget.closing(),
+        ):
+            try:
+                ahead = decoder.submit(self._decode, tasks[0]) if tasks else None
+                while ahead is not None:
+                    hand = ahead.result()
+                    begun += 1
+                    ahead = decoder.submit(self._decode, tasks[begun]) if begun < len(tasks) else None
+                    self._through_the_network(hand)
+                    while pending:
+                        self._report(pending.pop(), on_result)
+                    pending.append(encoder.submit(self._finish, hand))
+                    del hand
+                    if self._stop.is_set():
+                        break
+            finally:
+                self._stop.set()
+                if ahead is not None:
+                    ahead.cancel()
+                while pending:
+                    self._report(pending.pop(), on_result)
+        for task in tasks[begun:]:
+            on_result(Result(task, Status.NOT_BEGUN, reason="The disk is full."))
+
+    def _report(self, written: Future[Result], on_result: Callable[[Result], None]) -> None:
+        on_result(written.result())
+
+    # --- the three stages; none of them lets an error of one photo out -------------------------------------------
+
+    def _decode(self, task: Task) -> _InHand:
+        hand = _InHand(task, time.monotonic())
+        if self._stop.is_set():
+            return hand
+        if not task.in_place and not self._writing.overwrite and is_done(task):
+            hand.early = Result(task, Status.SKIPPED, reason="Another run made it meanwhile.")
+            return hand
+        try:
+            size = decoding.size(task.source)
+            if size is not None and size[0] * size[1] <= self._writing.max_pixels:
+                held = memory.photo_bytes(*size)
+                self._budget.take(held)
+                hand.held = held
+            hand.began = time.monotonic()
+            hand.input_bytes = task.source.stat().st_size
+            photo = decoding.read(task.source, self._writing.max_pixels)
+            fmt = self._format(task)
+            if self._writing.strip_metadata:
+                photo = photo.without_metadata()
+            if self._writing.strip_gps:
+                photo = photo.without_gps()
+            encoding.check_encodable(photo, fmt)
+            hand.photo, hand.notes = photo, photo.notes + encoding.left_out(photo, fmt)
+            hand.height, hand.width = photo.pixels.shape[:2]
+        except Exception as error:
+            hand.early = self._failed(hand, error)
+        hand.decode = time.monotonic() - hand.began
+        return hand
+
+    @staticmethod
+    def _format(task: Task) -> str:
+        fmt = formats.format_of_name(task.output)
+        if fmt is None:
+            raise PhotoError(f"{task.output.name} is of a format that qatie reads but does not write.", "Use -o.")
+        return fmt
+
+    def _through_the_network(self, hand: _InHand) -> None:
+        if hand.photo is None:
+            return
+        began = time.monotonic()
+        try:
+            side = memory.tile_side(
+                hand.width, hand.height, self._network_bytes, self._budget.total, hand.photo.pixels.itemsize
+            )
+            hand.photo = self._enhance(hand.photo, side)
+        except Exception as error:
+            hand.early = self._failed(hand, error)
+            hand.photo = None
+        hand.network = time.monotonic() - began
+
+    def _finish(self, hand: _InHand) -> Result:
+        began = time.monotonic()
+        try:
+            if hand.photo is None:
+                return hand.early or Result(hand.task, Status.NOT_BEGUN, reason="The run was stopped.")
+            size = self._write(hand.task, hand.photo)
+            self._full_in_a_row = 0
+        except Exception as error:
+            self._stop_where_the_disk_is_full(hand.task, error)
+            return self._failed(hand, error)
+        finally:
+            hand.photo = None
+            if hand.held:
+                self._budget.give_back(hand.held)
+        seconds = Seconds(hand.decode, hand.network, time.monotonic() - began)
+        return Result(
+            hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
+        )
+
+    def _write(self, task: Task, photo: Photo) -> int:
+        fmt, journal = self._format(task), self._writing.journal
+        if task.in_place and journal is not None:
+            mode = task.source.stat().st_mode & 0o7777
+            encoding.write(
+                task.output, photo, fmt, self._writing.quality, mode, lambda made: journal.record(task.output, made)
+            )
+        else:
+            task.output.parent.mkdir(parents=True, exist_ok=True)
+            encoding.write(task.output, photo, fmt, self._writing.quality)
+        return task.output.stat().st_size
+
+    # --- failures -------------------------------------------------------------------------------------------------
+
+    def _failed(self, hand: _InHand, error: Exception) -> Result:
+        seconds = Seconds(hand.decode, hand.network)
+        return Result(
+            hand.task,
+            Status.FAILED,
+            seconds,
+            hand.width,
+            hand.height,
+            hand.input_bytes,
+            reason=_reason(hand.task, error),
+            notes=hand.notes,
+        )
+
+    def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:
+        """Go on while smaller photos may still fit; stop where nothing can succeed any more."""
+        if not isinstance(error, OSError) or error.errno not in _FULL:
+            self._full_in_a_row = 0
+            return
+        self._full_in_a_row += 1
+        try:
+            free = shutil.disk_usage(task.output.parent).free
+        except OSError:
+            free = 0
+        if free < _NO_SPACE_LEFT or self._full_in_a_row >= _FAILURES_OF_A_FULL_DISK:
+            self._stop.set()
+
+
+def _reason(task: Task, error: Exception) -> str:
+    """One line that a person understands, with the file and what to do."""
+    if isinstance(error, QatieError):
+        line = error.one_line()
+        return line if str(task.source) in line or str(task.output) in line else f"{task.source}: {line}"
+    if isinstance(error, MemoryError):
+        return f"{task.source} needs more memory than there is. Allow smaller tiles with --max-memory."
+    if isinstance(error, OSError):
+        return f"{task.output} could not be written: {error.strerror or error}. {_ADVICE.get(error.errno, '')}".strip()
+    return f"{task.source} could not be enhanced: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+_ADVICE = {
+    errno.ENOSPC: "Make room and run the same command again.",
+    errno.EDQUOT: "Make room and run the same command again.",
+    errno.EACCES: "Check the folder's permissions.",
+    errno.EROFS: "The file system is read-only; choose another folder with -o.",
+    errno.ENAMETOOLONG: "Choose a folder with a shorter path with -o.",
+    errno.EISDIR: "A folder has that name; remove it or choose another folder with -o.",
+    errno.ENOTDIR: "A file stands where a folder should be; remove it or choose another folder with -o.",
+    errno.EEXIST: "A file stands where a folder should be; remove it or choose another folder with -o.",
+}
+
+
+def remove_stale(tasks: Sequence[Task]) -> int:
+    """Remove the temporary files that killed runs left beside the outputs; how many there were."""
+    folders = {os.fspath(task.output.parent): task.output.parent for task in tasks}
+    return sum(files.remove_stale(folder) for folder in folders.values())

@@ -1,0 +1,91 @@
+"""What a batch shows while it runs and when it is done."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qatie_cli.cli.console import plain, progress
+from qatie_cli.errors import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from qatie_cli.batch.planning import Plan
+    from qatie_cli.batch.running import Result
+
+
+class Follower:
+    """Collects results, and tells of them on standard error."""
+
+    def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
+        self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
+        self.results: list[Result] = []
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self.began
+
+    def during(self, run: Callable[[Callable[[Result], None]], None]) -> None:
+        """Run a batch under a progress bar; `run` takes what is to be called with each result."""
+        tasks = self.plan.tasks
+        with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
+            shown = bar.add_task("", total=len(tasks), speed=0.0, name=plain(tasks[0].source.name))
+
+            def on_result(result: Result) -> None:
+                self._tell(result)
+                done = len(self.results)
+                following = plain(tasks[min(done, len(tasks) - 1)].source.name)
+                bar.update(shown, completed=done, speed=self.megapixels() / self.seconds, name=following)
+
+            run(on_result)
+
+    def _tell(self, result: Result) -> None:
+        self.results.append(result)
+        if result.status == "failed":
+            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
+        elif result.status == "enhanced" and self.verbose:
+            seconds = result.seconds
+            self.screen.print(
+                f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
+                f"network {seconds.network:.2f} s  encode {seconds.encode:.2f} s"
+            )
+        for note in () if self.quiet else result.notes:
+            self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
+
+    def _with(self, status: str) -> list[Result]:
+        return [result for result in self.results if result.status == status]
+
+    def megapixels(self) -> float:
+        """Enhanced so far, in millions of pixels."""
+        return sum(result.megapixels for result in self._with("enhanced"))
+
+    def summarize(self, how: str) -> None:
+        """The closing lines; failures are named even when quiet."""
+        enhanced, failed = self._with("enhanced"), self._with("failed")
+        not_begun = len(self.plan.tasks) - len(self.results) + len(self._with("not begun"))
+        if not self.quiet:
+            skipped = len(self.plan.done) + len(self._with("skipped"))
+            already = f", {skipped} done already" if skipped else ""
+            speed = f"{self.megapixels():.1f} MP in {self.seconds:.1f} s, {self.megapixels() / self.seconds:.1f} MP/s"
+            self.screen.print(f"{count(len(enhanced))} enhanced{already} ({speed}; {plain(how)}).")
+        if failed:
+            names = ", ".join(plain(result.task.source) for result in failed)
+            self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+        if not_begun:
+            self.screen.print(f"[red]{count(not_begun)} not begun;[/] the same command goes on from there.")
+
+    def exit_code(self) -> Exit:
+        """What the process ends with."""
+        if all(result.status in ("enhanced", "skipped") for result in self.results):
+            return Exit.OK
+        return Exit.SOME_FAILED if self._with("enhanced") or self.plan.done else Exit.NOTHING_DONE
+
+
+def count(number: int) -> str:
+    """`1 photo`, `2 photos`."""
+    return "1 photo" if number == 1 else f"{number:,} photos"

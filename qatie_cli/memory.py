@@ -1,0 +1,112 @@
+"""How much memory there is, how much a photo needs, and how large tiles may be so that it is enough."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from qatie_cli.errors import PhotoError, UsageError
+
+SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_CGROUP = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+_TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 1.5GB, 800M or 2GiB.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
+    if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
+        raise UsageError(f"{text} is no size.", "Write it as 1.5GB, 800MB or 2GiB.")
+    return size
+
+
+def free_bytes() -> int:
+    """Memory that this process may still take: of the machine, or of its container where that has less."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for limit, used in _CGROUP:
+        with contextlib.suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            free = min(free, int((root / limit).read_text()) - int((root / used).read_text()))
+    return max(0, free)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def photo_bytes(width: int, height: int, sample_bytes: int = 1) -> int:
+    """What a photo takes outside the network at its peak: Pillow's copy of four bytes a pixel beside an array of three
+    while it is decoded or encoded; source, result and a strip's floats while it is enhanced.
+    """
+    return width * height * (4 + 4 * sample_bytes) + (64 << 20)
+
+
+def tile_side(
+    width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1
+) -> int | None:
+    """The side of the tiles that a photo has to be worked on in to stay below `budget` bytes; None for the whole photo.
+
+    Raises:
+        PhotoError: not even the smallest tiles would do.
+    """
+    from qatie_cli.moments import HALO  # imports torch, which who only parses a size can do without
+
+    held = photo_bytes(width, height, sample_bytes)
+    room = budget - held
+    if width * height * network_bytes_per_pixel <= room:
+        return None
+    for side in _TILE_SIDES:
+        seen = min(side + 2 * HALO, width) * min(side + 2 * HALO, height)
+        if seen * network_bytes_per_pixel <= room:
+            return side
+    smallest = (_TILE_SIDES[-1] + 2 * HALO) ** 2 * network_bytes_per_pixel
+    raise PhotoError(
+        f"It has {width * height / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e9:.1f} GB of memory where "
+        f"{max(0, budget) / 1e9:.1f} GB are allowed.",
+        "Allow more with --max-memory.",
+    )
+
+
+class Budget:
+    """Memory shared by photos in several hands: whoever would exceed it waits until others are done."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._held = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until `size` bytes fit beside what is held; a photo larger than all of it gets it alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._held or self._held + size <= self.total)
+            self._held += size
+
+    def give_back(self, size: int) -> None:
+        """Let others have `size` bytes again."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Nobody waits any more once the block is left."""
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()

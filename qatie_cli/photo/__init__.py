@@ -1,0 +1,1 @@
+"""Photo files: what they hold, how they are named, decoded and encoded."""

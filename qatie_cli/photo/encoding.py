@@ -1,0 +1,155 @@
+"""Photos to files: every format, with as much of what travels beside the pixels as it can hold."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from qatie_cli import files
+from qatie_cli.errors import PhotoError
+from qatie_cli.photo import exif, segments, tiff
+from qatie_cli.photo.content import Photo, to_eight_bit
+from qatie_cli.photo.decoding import open_heif
+from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
+
+DEFAULT_QUALITY = 95
+_JPEG_EXIF_LIMIT = 65533 - len(exif.PREFIX)  # one segment
+
+
+def check_encodable(photo: Photo, fmt: str) -> None:
+    """Raise PhotoError where `fmt` cannot hold the photo; asked before the work rather than after it."""
+    if fmt == "jpeg" and photo.alpha is not None and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
+        raise PhotoError("The photo has transparent parts, which JPEG cannot hold.", "Use --format png or webp.")
+    limit = {"jpeg": 65500, "webp": 16383}.get(fmt)
+    if limit and max(photo.pixels.shape[:2]) > limit:
+        raise PhotoError(
+            f"The photo has a side of {max(photo.pixels.shape[:2]):,} pixels; {fmt} ends at {limit:,}.",
+            "Use --format png or tiff.",
+        )
+
+
+def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
+    """What `fmt` cannot hold of the photo, in words for its owner."""
+    notes = []
+    if photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT:
+        notes.append("written as 8-bit")
+    if photo.photoshop and fmt not in ("jpeg", "tiff"):
+        notes.append(f"IPTC left out, {fmt} has no place for it")
+    if photo.exif and fmt == "jpeg" and len(photo.exif) > _JPEG_EXIF_LIMIT:
+        notes.append("EXIF left out, it is too long for JPEG")
+    return tuple(notes)
+
+
+def write(
+    path: Path,
+    photo: Photo,
+    fmt: str,
+    quality: int | None = None,
+    mode: int | None = None,
+    before_replace: Callable[[Path], None] = lambda _: None,
+) -> None:
+    """Encode to `path` in one step; metadata is carried as far as the format can hold it (`left_out` tells the rest).
+
+    Args:
+        fmt: a key of `formats.FORMATS`.
+        quality: 1..100 for the lossy formats. None compresses a JPEG that was one as its source was, and else is 95.
+        mode, before_replace: as for `files.atomic_path`.
+
+    Raises:
+        OSError: the file cannot be written.
+        PhotoError: the format cannot hold the photo, or the encoder refuses.
+    """
+    check_encodable(photo, fmt)
+    with files.atomic_path(path, mode, before_replace) as temporary:
+        try:
+            _encode(temporary, photo, fmt, quality)
+        except (ValueError, KeyError, struct.error, RuntimeError) as error:
+            raise PhotoError(f"{path} could not be encoded: {error}.", "Try another --format.") from error
+
+
+def encoded(photo: Photo, fmt: str, quality: int | None = None) -> bytes:
+    """The file's content that `write` would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "photo" + FORMATS[fmt][0])
+        write(path, photo, fmt, quality)
+        return path.read_bytes()
+
+
+def _encode(path: Path, photo: Photo, fmt: str, quality: int | None) -> None:
+    if fmt == "tiff":
+        tiff.write(path, photo)
+    elif fmt == "png":
+        _write_png(path, photo)
+    else:
+        _write_lossy(path, photo, fmt, quality)
+
+
+def _write_png(path: Path, photo: Photo) -> None:
+    import imagecodecs
+
+    pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+    content = imagecodecs.png_encode(pixels[..., 0] if pixels.shape[2] == 1 else pixels, level=6)
+    header = len(segments.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
+    chunks = [chunk for chunk in photo.png_chunks if not (photo.icc and chunk[0] == b"sRGB")]
+    if photo.icc:
+        chunks.append((b"iCCP", b"ICC profile\x00\x00" + zlib.compress(photo.icc)))
+    if photo.dpi:
+        metres = [round(dpi / 0.0254) for dpi in photo.dpi]
+        chunks.append((b"pHYs", struct.pack(">IIB", *metres, 1)))
+    if photo.exif:
+        chunks.append((b"eXIf", photo.exif))
+    if photo.xmp:
+        chunks.append(segments.xmp_chunk(photo.xmp))
+    with path.open("wb") as file:
+        file.write(content[:header])
+        for kind, body in chunks:
+            file.write(segments.png_chunk(kind, body))
+        file.write(memoryview(content)[header:])
+
+
+def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> None:
+    if fmt == "heic":
+        open_heif()
+    pixels = to_eight_bit(photo.pixels)
+    if photo.alpha is not None and fmt != "jpeg":
+        pixels = np.dstack([pixels, to_eight_bit(photo.alpha)])
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
+    if photo.icc:
+        options["icc_profile"] = photo.icc
+    if photo.exif and not (fmt == "jpeg" and len(photo.exif) > _JPEG_EXIF_LIMIT):
+        options["exif"] = exif.PREFIX + photo.exif
+    if photo.xmp:
+        options["xmp"] = photo.xmp
+    if fmt == "jpeg":
+        options |= _jpeg_options(photo, quality)
+    with path.open("wb") as file:
+        image.save(file, FORMATS[fmt][1], **options)
+
+
+def _jpeg_options(photo: Photo, quality: int | None) -> dict:
+    options: dict = {"extra": segments.jpeg_segments(photo.photoshop, photo.extended_xmp)}
+    if photo.dpi:
+        options["dpi"] = photo.dpi
+    if photo.comment:
+        options["comment"] = photo.comment
+    traits = photo.jpeg
+    if traits is None:
+        # HEIC and AVIF from phones, and most WebP, hold their colours at half resolution.
+        options["subsampling"] = 2 if photo.source_format in ("heic", "avif", "webp") else 0
+        return options
+    options |= {
+        "subsampling": 2 if traits.subsampling is None else traits.subsampling,
+        "progressive": traits.progressive,
+    }
+    if quality is None and traits.quantization:
+        # The source's own tables: the file grows no larger than it was, and the picture gets no worse.
+        tables = traits.quantization[: 1 if photo.pixels.shape[2] == 1 else 2]
+        options |= {"qtables": [list(table) for table in tables], "quality": -1}
+    return options

@@ -1,0 +1,156 @@
+"""EXIF blocks (TIFF 6.0 structure) changed in place.
+
+Nothing moves inside a block, so that maker notes, which hold offsets into it, stay readable.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+ORIENTATION, EXIF_POINTER, GPS_POINTER = 0x0112, 0x8769, 0x8825
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003  # PixelXDimension and PixelYDimension
+_THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202  # JPEGInterchangeFormat and its length, in IFD1
+_SHORT, _LONG = 3, 4
+_BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+PREFIX = b"Exif\x00\x00"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One 12-byte entry of a directory; `at` is its position in the block."""
+
+    at: int
+    tag: int
+    kind: int
+    count: int
+    value: int  # the value field read as a LONG: an offset where the value does not fit
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value; 0 for a type that TIFF 6.0 does not know."""
+        return _BYTES_OF_TYPE.get(self.kind, 0) * self.count
+
+
+class _Block:
+    """A TIFF block to be read and patched."""
+
+    def __init__(self, block: bytes) -> None:
+        self.bytes = bytearray(block)
+        self.order = {b"II": "<", b"MM": ">"}.get(block[:2], "?")
+        if self.order == "?":
+            raise struct.error("no TIFF block")
+        self.first = self.unpack("I", 4)[0]
+
+    def unpack(self, form: str, at: int) -> tuple:
+        return struct.unpack_from(self.order + form, self.bytes, at)
+
+    def pack(self, form: str, at: int, *values: int) -> None:
+        struct.pack_into(self.order + form, self.bytes, at, *values)
+
+    def entries(self, directory: int) -> Iterator[Entry]:
+        (count,) = self.unpack("H", directory)
+        for at in range(directory + 2, directory + 2 + 12 * count, 12):
+            yield Entry(at, *self.unpack("HHII", at))
+
+    def link_of(self, directory: int) -> int:
+        """Where the directory's link to the next one stands."""
+        return directory + 2 + 12 * self.unpack("H", directory)[0]
+
+    def blank(self, start: int, length: int) -> None:
+        if 0 < start <= start + length <= len(self.bytes):
+            self.bytes[start : start + length] = bytes(length)
+
+
+def _patched(block: bytes, change: Callable[[_Block], None]) -> bytes:
+    """The block after `change`, or as it is if it cannot be understood."""
+    try:
+        patched = _Block(block)
+        change(patched)
+    except struct.error:
+        return block
+    return bytes(patched.bytes)
+
+
+def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes:
+    """The block with orientation 1, without thumbnail, and with `size` (width, height) as its pixel dimensions.
+
+    A block that cannot be understood is returned as it is.
+    """
+
+    def change(b: _Block) -> None:
+        for entry in list(b.entries(b.first)):
+            if entry.tag == ORIENTATION and entry.kind == _SHORT:
+                b.pack("H", entry.at + 8, 1)
+            elif entry.tag == EXIF_POINTER and size is not None:
+                _set_dimensions(b, entry.value, size)
+        _drop_thumbnail(b)
+
+    return _patched(block, change)
+
+
+def _set_dimensions(b: _Block, directory: int, size: tuple[int, int]) -> None:
+    for entry in list(b.entries(directory)):
+        if entry.tag in (_PIXEL_X, _PIXEL_Y) and entry.count == 1:
+            value = size[0] if entry.tag == _PIXEL_X else size[1]
+            if entry.kind == _LONG or (entry.kind == _SHORT and value < 1 << 16):
+                b.pack("I" if entry.kind == _LONG else "H", entry.at + 8, value)
+
+
+def _drop_thumbnail(b: _Block) -> None:
+    """Blank the thumbnail's JPEG data and unlink the directory (IFD1) that describes it."""
+    link = b.link_of(b.first)
+    (second,) = b.unpack("I", link)
+    if not second:
+        return
+    b.pack("I", link, 0)
+    values = {entry.tag: entry.value for entry in b.entries(second)}
+    start, length = values.get(_THUMBNAIL_START, 0), values.get(_THUMBNAIL_LENGTH, 0)
+    if start > 0 and start + length == len(b.bytes):
+        del b.bytes[start:]
+    else:
+        b.blank(start, length)
+
+
+def without_gps(block: bytes) -> bytes:
+    """The block without its GPS directory, whose bytes are blanked.
+
+    A block that cannot be understood is dropped: what it holds cannot be told.
+    """
+
+    def change(b: _Block) -> None:
+        pointers = [entry for entry in b.entries(b.first) if entry.tag == GPS_POINTER]
+        for pointer in pointers:
+            (count,) = b.unpack("H", pointer.value)
+            for entry in list(b.entries(pointer.value)):
+                if entry.size > 4:
+                    b.blank(entry.value, entry.size)
+            b.blank(pointer.value, 2 + 12 * count + 4)
+        for pointer in reversed(pointers):
+            _remove(b, b.first, pointer)
+
+    try:
+        patched = _Block(block)
+        change(patched)
+    except struct.error:
+        return b""
+    return bytes(patched.bytes)
+
+
+def _remove(b: _Block, directory: int, entry: Entry) -> None:
+    """Take an entry out of its directory; those behind it and the link move up, nothing else moves."""
+    (count,) = b.unpack("H", directory)
+    end = b.link_of(directory) + 4
+    b.bytes[entry.at : end] = b.bytes[entry.at + 12 : end] + bytes(12)
+    b.pack("H", directory, count - 1)
+
+
+def entries(block: bytes) -> tuple[str, list[Entry]]:
+    """Byte order (`<` or `>`) and the entries of a block's first directory.
+
+    Raises:
+        struct.error: the block cannot be understood.
+    """
+    b = _Block(block)
+    return b.order, list(b.entries(b.first))
