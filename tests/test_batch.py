@@ -72,13 +72,19 @@ def test_links_in_a_circle_end(tree, tmp_path):
 
 def test_two_photos_with_one_output_are_refused_before_any_work(tmp_path, coffee):
     _save(tmp_path / "in" / "a.jpg", coffee)
-    _save(tmp_path / "in" / "a.png", coffee)
-    assert len(planning.plan([tmp_path / "in"], tmp_path / "out", Naming()).tasks) == 2
-    with pytest.raises(UsageError, match=r"a\.jpg and .*a\.png"):
-        planning.plan([tmp_path / "in"], tmp_path / "out", Naming(fmt="webp"))
     _save(tmp_path / "other" / "A.JPG", coffee)
     with pytest.raises(UsageError, match="both become"):
         planning.plan([tmp_path / "in" / "a.jpg", tmp_path / "other" / "A.JPG"], tmp_path / "out", Naming())
+
+
+def test_a_change_of_format_lets_no_photo_replace_another(tmp_path, coffee):
+    out = tmp_path / "out"
+    for name in ("a.jpg", "a.png", "b.bmp", "b.png", "c.png"):
+        _save(tmp_path / "in" / name, coffee)
+    kept = planning.plan([tmp_path / "in"], out, Naming())
+    assert _outputs(kept, out) == ["a.jpg", "a.png", "b.bmp.png", "b.png", "c.png"]
+    changed = planning.plan([tmp_path / "in"], out, Naming(fmt="webp"))
+    assert _outputs(changed, out) == ["a.jpg.webp", "a.png.webp", "b.bmp.webp", "b.png.webp", "c.webp"]
 
 
 def test_an_original_is_never_an_output(tree, tmp_path):

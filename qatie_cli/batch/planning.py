@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         # Into their own folder, earlier results stand beside the photos they came from: they are no photos to enhance.
         results = {t.output for t in tasks}
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
+    tasks = _told_apart(tasks, naming)
     _refuse_collisions(tasks)
     return _split(tasks, not_photos, naming)
 
@@ -167,12 +169,28 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _key(output: Path) -> str:
+    """Equal for names that a file system may take for the same."""
+    return os.path.normcase(output.absolute()).casefold()
+
+
+def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
+    """Where a change of format gives two photos one name, the changed one keeps its source's whole name: a.heic.jpg."""
+    outputs = Counter(_key(task.output) for task in tasks)
+    return [
+        Task(task.source, task.output.with_name(formats.long_output_name(task.source, naming.fmt, naming.suffix)))
+        if outputs[_key(task.output)] > 1 and task.output.suffix != task.source.suffix
+        else task
+        for task in tasks
+    ]
+
+
 def _refuse_collisions(tasks: Sequence[Task]) -> None:
     """Raise UsageError where outputs would replace each other (names compared without case) or an input."""
     sources = {_identity(t.source): t.source for t in tasks}
     taken: dict[str, Path] = {}
     for task in tasks:
-        key = os.path.normcase(task.output.absolute()).casefold()
+        key = _key(task.output)
         if key in taken:
             raise UsageError(
                 f"{taken[key]} and {task.source} would both become {task.output}.",

@@ -34,7 +34,7 @@ class Photo:
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None
-    extended_xmp: tuple[bytes, ...] = ()  # JPEG APP1 payloads: what did not fit into one segment
+    jpeg_segments: tuple[tuple[int, bytes], ...] = ()  # marker and payload: XMP's extension, makers' own segments
     photoshop: bytes | None = None  # image resource block with IPTC, without signature
     comment: bytes | None = None  # of a JPEG
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # texts and colour chunks of a PNG
@@ -61,7 +61,7 @@ class Photo:
         """The pixels with their colours, which they need, and nothing else."""
         colours = tuple(chunk for chunk in self.png_chunks if chunk[0] in segments.PNG_COLOUR_CHUNKS)
         return dataclasses.replace(
-            self, exif=None, xmp=None, extended_xmp=(), photoshop=None, comment=None, png_chunks=colours, dpi=None
+            self, exif=None, xmp=None, jpeg_segments=(), photoshop=None, comment=None, png_chunks=colours, dpi=None
         )
 
     def without_gps(self) -> Photo:
@@ -70,7 +70,7 @@ class Photo:
             self,
             exif=self.exif and exif.without_gps(self.exif),
             xmp=self.xmp and segments.xmp_without_gps(self.xmp),
-            extended_xmp=(),  # split at arbitrary bytes: what it holds cannot be told
+            jpeg_segments=(),  # makers' own, and XMP split at arbitrary bytes: what they hold cannot be told
             png_chunks=tuple(chunk for chunk in self.png_chunks if chunk[0] in segments.PNG_COLOUR_CHUNKS),
         )
 

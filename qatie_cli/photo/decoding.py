@@ -80,8 +80,17 @@ def read(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     except MemoryError:
         raise PhotoError(f"{name} needs more memory than there is.") from None
     except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise PhotoError(f"{name} is damaged: {reason}.", "Copy it again from where it came.") from error
+        raise _why(name, error) from error
+
+
+def _why(name: str, error: Exception) -> PhotoError:
+    """What a decoder's complaint means for the photo's owner."""
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, NotImplementedError) or reason.lower().startswith(("unsupported", "unknown", "cannot")):
+        return PhotoError(f"{name} is of a kind that qatie cannot read ({reason}).", "Save it as PNG or TIFF first.")
+    if not isinstance(error, OSError):
+        reason = f"its data contradict themselves ({reason})"
+    return PhotoError(f"{name} is damaged: {reason}.", "Copy it again from where it came.")
 
 
 def size(path: Path) -> tuple[int, int] | None:
@@ -166,7 +175,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Photo:
     block = tiff_block or info.get("exif") or None
     packet = tiff_extra.get(_XMP_TAG) or info.get("xmp") or None
     packet = packet.encode() if isinstance(packet, str) else packet
-    photoshop = tiff_extra.get(_PHOTOSHOP_TAG) or _segments_of(image, 0xED, segments.PHOTOSHOP)
+    photoshop = tiff_extra.get(_PHOTOSHOP_TAG) or _joined(image, 0xED, segments.PHOTOSHOP)
     dpi = info.get("dpi")
     return Photo(
         pixels=pixels,
@@ -175,7 +184,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Photo:
         exif=exif.upright(block.removeprefix(exif.PREFIX), pixels.shape[1::-1]) if block else None,
         icc=None if mode in ("CMYK", "LAB", "YCbCr") else info.get("icc_profile") or None,
         xmp=segments.upright_xmp(packet) if packet else None,
-        extended_xmp=_extended_xmp(image),
+        jpeg_segments=segments.kept_segments(_segments(image)),
         photoshop=segments.fresh_photoshop(photoshop) if photoshop else None,
         comment=info.get("comment") if source_format == "jpeg" else None,
         png_chunks=_png_chunks(file) if source_format == "png" else (),
@@ -194,10 +203,12 @@ def _notes(image: Image.Image, file: BinaryIO) -> tuple[str, ...]:
         notes.append(f"first of {frames} {what}; the others are left out")
     if image.format in ("HEIF", "AVIF"):
         file.seek(0)
-        if _HDR_COLOURS.search(file.read(1 << 16)):
+        head = file.read(1 << 16)
+        if _HDR_COLOURS.search(head):
             notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
-        if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
-            notes.append(f"{image.info['bit_depth']} bit read as 8 bit")
+        depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else _avif_depth(head)
+        if depth > 8:
+            notes.append(f"{depth} bit read as 8 bit")
     return tuple(notes)
 
 
@@ -207,17 +218,23 @@ def _jpeg_traits(image: Image.Image) -> JpegTraits:
     return JpegTraits(sampling if sampling in (0, 1, 2) else None, tables, bool(image.info.get("progressive")))
 
 
-def _segments_of(image: Image.Image, marker: int, signature: bytes) -> bytes | None:
+def _avif_depth(head: bytes) -> int:
+    """Bits of a channel, from the first AV1 configuration record (AV1 in ISOBMFF, 2.3.3): its flags are in byte 2."""
+    found = re.search(rb"av1C..(.)", head, re.DOTALL)
+    flags = found[1][0] if found else 0
+    return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
+
+
+def _segments(image: Image.Image) -> list[tuple[int, bytes]]:
+    """Marker and payload of each application segment of a JPEG."""
+    found = getattr(image, "applist", ())
+    return [(0xE0 + int(kind[3:]), body) for kind, body in found if kind.startswith("APP")]
+
+
+def _joined(image: Image.Image, wanted: int, signature: bytes) -> bytes | None:
     """Payloads of a JPEG's segments of one kind, joined, without signature."""
-    wanted = f"APP{marker - 0xE0}"
-    found = [body for kind, body in getattr(image, "applist", ()) if kind == wanted and body.startswith(signature)]
+    found = [body for marker, body in _segments(image) if marker == wanted and body.startswith(signature)]
     return b"".join(body[len(signature) :] for body in found) or None
-
-
-def _extended_xmp(image: Image.Image) -> tuple[bytes, ...]:
-    signature = segments.XMP_EXTENSION
-    found = [body for kind, body in getattr(image, "applist", ()) if kind == "APP1" and body.startswith(signature)]
-    return tuple(body[len(signature) :] for body in found)
 
 
 def _png_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
@@ -326,6 +343,10 @@ def _deep_pixels(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, np.nda
             values = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             values = np.moveaxis(values, 0, -1)
+        if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples and values.shape[-1] == 4:
+            alpha = np.maximum(values[..., 3:].astype(np.uint64), 1)
+            colours = (values[..., :3] * np.uint64(65535) + alpha // 2) // alpha
+            values = np.concatenate([np.minimum(colours, 65535).astype(np.uint16), values[..., 3:]], axis=-1)
     else:
         return None
     if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):

@@ -134,7 +134,7 @@ def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> Non
 
 
 def _jpeg_options(photo: Photo, quality: int | None) -> dict:
-    options: dict = {"extra": segments.jpeg_segments(photo.photoshop, photo.extended_xmp)}
+    options: dict = {"extra": segments.jpeg_segments(photo.photoshop, photo.jpeg_segments)}
     if photo.dpi:
         options["dpi"] = photo.dpi
     if photo.comment:

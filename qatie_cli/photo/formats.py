@@ -66,3 +66,8 @@ def output_name(source: Path, asked: str, suffix: str = "") -> str:
     fmt = output_format(source, asked)
     extension = source.suffix if format_of_name(source) == fmt else FORMATS[fmt][0]
     return source.stem + suffix + extension
+
+
+def long_output_name(source: Path, asked: str, suffix: str = "") -> str:
+    """Like `output_name` for a photo whose format changes, with the source's whole name in it: a.heic.jpg."""
+    return source.name + suffix + FORMATS[output_format(source, asked)][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
@@ -57,9 +58,25 @@ def fresh_photoshop(resources: bytes) -> bytes:
 # --- JPEG ---------------------------------------------------------------------------------------------------------
 
 
-def jpeg_segments(photoshop: bytes | None, extended_xmp: tuple[bytes, ...]) -> bytes:
-    """APP13 and further APP1 segments, ready to stand in a JPEG file (ITU-T T.81, B.2.4.6)."""
-    payloads = [(0xE1, XMP_EXTENSION + part) for part in extended_xmp]
+def kept_segments(segments: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...]:
+    """Of a JPEG's segments (marker, payload) those that travel as they are: XMP's extension and makers' own.
+
+    EXIF, XMP, IPTC and profile travel by themselves. What describes the old file goes: JFIF (APP0), the index of
+    further pictures (APP2), a signature over the content (APP11), and Adobe's notes on compression (APP12, APP14).
+    """
+    return tuple(
+        (marker, body)
+        for marker, body in segments
+        if (marker == 0xE1 and body.startswith(XMP_EXTENSION))
+        or (marker == 0xE0 and body[6:14] == b"HEAPJPGM")  # Canon's CIFF, EXIF's forerunner
+        or marker in (*range(0xE3, 0xEB), 0xEF)
+        or (marker == 0xEC and not body.startswith(b"Ducky"))
+    )
+
+
+def jpeg_segments(photoshop: bytes | None, others: tuple[tuple[int, bytes], ...]) -> bytes:
+    """APP13 and other segments, ready to stand in a JPEG file (ITU-T T.81, B.2.4.6)."""
+    payloads = list(others)
     if photoshop:
         step = _SEGMENT_LIMIT - len(PHOTOSHOP)
         payloads += [(0xED, PHOTOSHOP + photoshop[at : at + step]) for at in range(0, len(photoshop), step)]
