@@ -94,7 +94,7 @@ def _write_png(path: Path, photo: Photo) -> None:
     import imagecodecs
 
     pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    content = imagecodecs.png_encode(pixels[..., 0] if pixels.shape[2] == 1 else pixels, level=6)
+    content = imagecodecs.png_encode(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), level=6)
     header = len(segments.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
     chunks = [chunk for chunk in photo.png_chunks if not (photo.icc and chunk[0] == b"sRGB")]
     if photo.icc:

@@ -1,0 +1,194 @@
+"""What travels beside the pixels: EXIF, GPS, XMP, IPTC, makers' segments, texts."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from qatie_cli.photo import decoding, encoding, exif, formats, segments
+from qatie_cli.photo.content import Photo
+
+GPS_IFD, EXIF_IFD, MAKE, MAKER_NOTE = 0x8825, 0x8769, 0x010F, 0x927C
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description tiff:Orientation="6" exif:GPSLatitude="50,4.5N" dc:creator="me" xmlns:dc="d">'
+    b"<exif:GPSLongitude>14,25.1E</exif:GPSLongitude><xmp:Thumbnails><rdf:Alt>old</rdf:Alt></xmp:Thumbnails>"
+    b"</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def _tags(block: bytes) -> Image.Exif:
+    tags = Image.Exif()
+    tags.load(exif.PREFIX + block)
+    return tags
+
+
+def _block() -> bytes:
+    tags = Image.Exif()
+    tags[MAKE], tags[0x0112], tags[0x0132] = "A phone", 6, "2024:05:01 10:00:00"
+    tags.get_ifd(EXIF_IFD)[MAKER_NOTE] = b"maker's own bytes, long enough to lie elsewhere"
+    tags.get_ifd(GPS_IFD)[1], tags.get_ifd(GPS_IFD)[2] = "N", (50.0, 4.0, 30.25)
+    return tags.tobytes().removeprefix(exif.PREFIX)
+
+
+def test_gps_goes_and_everything_else_stays():
+    before, after = _tags(_block()), _tags(exif.without_gps(_block()))
+    assert before.get_ifd(GPS_IFD)
+    assert not after.get_ifd(GPS_IFD)
+    assert after[MAKE] == "A phone"
+    assert after[0x0132] == "2024:05:01 10:00:00"
+    assert after.get_ifd(EXIF_IFD)[MAKER_NOTE] == before.get_ifd(EXIF_IFD)[MAKER_NOTE]
+
+
+def test_no_byte_of_the_position_stays():
+    latitude = struct.pack("<IIIIII", 50, 1, 4, 1, 121, 4)
+    block = _block()
+    order = {b"II": "<", b"MM": ">"}[block[:2]]
+    latitude = struct.pack(f"{order}IIIIII", 50, 1, 4, 1, 121, 4)
+    assert latitude in block
+    assert latitude not in exif.without_gps(block)
+    assert exif.without_gps(b"cannot be understood") == b""
+
+
+def test_xmp_is_made_upright_and_loses_its_thumbnail():
+    upright = segments.upright_xmp(XMP)
+    assert b'tiff:Orientation="1"' in upright
+    assert b"Thumbnails" not in upright
+    assert b"<tiff:Orientation>1<" in segments.upright_xmp(b"<tiff:Orientation>8</tiff:Orientation>")
+
+
+def test_xmp_loses_its_position_and_nothing_else():
+    stripped = segments.xmp_without_gps(XMP)
+    assert b"GPS" not in stripped
+    assert b'dc:creator="me"' in stripped
+    assert b"Thumbnails" in stripped
+
+
+def _resource(identity: int, body: bytes) -> bytes:
+    return struct.pack(">4sHHI", b"8BIM", identity, 0, len(body)) + body + b"\0" * (len(body) % 2)
+
+
+IPTC = _resource(0x0404, b"\x1c\x02\x78\x00\x05Prague")
+STALE = _resource(0x040C, b"old thumbnail")
+
+
+def test_photoshop_s_thumbnail_goes_and_iptc_stays():
+    assert segments.fresh_photoshop(STALE + IPTC + STALE) == IPTC
+    assert segments.fresh_photoshop(b"no resources") == b"no resources"
+
+
+@pytest.fixture
+def full_jpeg(tmp_path, coffee):
+    """A JPEG with everything."""
+    own = (0xE4, b"maker's segment"), (0xE1, segments.XMP_EXTENSION + b"further")
+    extra = segments.jpeg_segments(STALE + IPTC, own)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(coffee[:80, :120]).save(
+        path, exif=exif.PREFIX + _block(), xmp=XMP, extra=extra, comment=b"nice", dpi=(300, 300), quality=83
+    )
+    return path
+
+
+def test_a_jpeg_keeps_all_its_metadata(full_jpeg, tmp_path):
+    read = decoding.read(full_jpeg)
+    encoding.write(tmp_path / "b.jpg", read, "jpeg")
+    with Image.open(tmp_path / "b.jpg") as written:
+        kinds = dict(written.applist)
+        assert kinds["APP4"] == b"maker's segment"
+        assert kinds["APP13"] == segments.PHOTOSHOP + IPTC
+        assert b'tiff:Orientation="1"' in written.info["xmp"]
+        assert written.info["comment"] == b"nice"
+        assert written.info["dpi"] == (300, 300)
+    again = decoding.read(tmp_path / "b.jpg")
+    assert again.jpeg_segments == read.jpeg_segments
+    assert b"further" in again.jpeg_segments[0][1] + again.jpeg_segments[1][1]
+
+
+def test_a_jpeg_is_compressed_like_its_source_unless_told_otherwise(full_jpeg, tmp_path):
+    read = decoding.read(full_jpeg)
+    encoding.write(tmp_path / "like.jpg", read, "jpeg")
+    encoding.write(tmp_path / "small.jpg", read, "jpeg", quality=30)
+    assert decoding.read(tmp_path / "like.jpg").jpeg == read.jpeg
+    assert decoding.read(tmp_path / "small.jpg").jpeg.quantization != read.jpeg.quantization
+
+
+def test_progressive_stays_progressive(tmp_path, coffee):
+    Image.fromarray(coffee).save(tmp_path / "a.jpg", progressive=True)
+    encoding.write(tmp_path / "b.jpg", decoding.read(tmp_path / "a.jpg"), "jpeg")
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert written.info["progressive"]
+
+
+@pytest.mark.parametrize("fmt", formats.FORMATS)
+def test_without_gps_no_format_holds_the_place(full_jpeg, tmp_path, fmt):
+    out = tmp_path / f"b{formats.FORMATS[fmt][0]}"
+    encoding.write(out, decoding.read(full_jpeg).without_gps(), fmt)
+    again = decoding.read(out)
+    assert not _tags(again.exif).get_ifd(GPS_IFD)
+    assert _tags(again.exif)[MAKE] == "A phone"
+    assert b"GPS" not in (again.xmp or b"")
+    assert b"dc:creator" in again.xmp
+
+
+@pytest.mark.parametrize("fmt", formats.FORMATS)
+def test_without_metadata_only_colours_stay(full_jpeg, tmp_path, fmt):
+    out = tmp_path / f"b{formats.FORMATS[fmt][0]}"
+    encoding.write(out, decoding.read(full_jpeg).without_metadata(), fmt)
+    again = decoding.read(out)
+    assert not again.xmp
+    assert not again.photoshop
+    assert not again.comment
+    assert not again.jpeg_segments
+    assert not again.exif or MAKE not in _tags(again.exif)
+
+
+def test_iptc_goes_into_tiff_and_is_missed_elsewhere(full_jpeg, tmp_path):
+    read = decoding.read(full_jpeg)
+    encoding.write(tmp_path / "b.tif", read, "tiff")
+    assert decoding.read(tmp_path / "b.tif").photoshop == IPTC
+    assert encoding.left_out(read, "png") == ("IPTC left out, png has no place for it",)
+
+
+def test_a_png_keeps_texts_and_colour_chunks(tmp_path, coffee):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Author", "me")
+    texts.add_itxt("Title", "Kaffee ☕")
+    texts.add(b"gAMA", struct.pack(">I", 45455))
+    Image.fromarray(coffee[:20, :30]).save(tmp_path / "a.png", pnginfo=texts, dpi=(150, 150))
+    encoding.write(tmp_path / "b.png", decoding.read(tmp_path / "a.png"), "png")
+    with Image.open(tmp_path / "b.png") as written:
+        assert written.text["Author"] == "me"
+        assert written.text["Title"] == "Kaffee ☕"
+        assert written.info["gamma"] == pytest.approx(0.45455)
+        assert written.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+
+
+def test_exif_too_long_for_a_jpeg_is_said_not_lost_silently(tmp_path, coffee):
+    tags = Image.Exif()
+    tags.get_ifd(EXIF_IFD)[MAKER_NOTE] = b"x" * 70000
+    long = Photo(coffee, "png", exif=tags.tobytes().removeprefix(exif.PREFIX))
+    assert encoding.left_out(long, "jpeg") == ("EXIF left out, it is too long for JPEG",)
+    encoding.write(tmp_path / "a.jpg", long, "jpeg")
+    assert decoding.read(tmp_path / "a.jpg").exif is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_holds_the_exif_block_as_it_is(tmp_path, coffee, order):
+    """Maker notes hold offsets into the file: their surroundings must not move."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    note = b"maker's bytes with offsets"
+    block = mark + struct.pack(f"{order}HI", 42, 8)
+    block += struct.pack(f"{order}H", 1) + struct.pack(f"{order}HHII", EXIF_IFD, 4, 1, 26) + struct.pack(f"{order}I", 0)
+    block += struct.pack(f"{order}H", 1) + struct.pack(f"{order}HHII", MAKER_NOTE, 7, len(note), 44)
+    block += struct.pack(f"{order}I", 0) + note
+    photo = Photo(coffee[:33, :21], "jpeg", exif=block)
+    encoding.write(tmp_path / "a.tif", photo, "tiff")
+    content = (tmp_path / "a.tif").read_bytes()
+    assert content[8 : len(block)] == block[8:]
+    with Image.open(io.BytesIO(content)) as written:
+        assert np.array_equal(np.asarray(written), coffee[:33, :21])
+        assert written.getexif().get_ifd(EXIF_IFD)[MAKER_NOTE] == note
