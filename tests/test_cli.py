@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -128,6 +129,15 @@ def test_nothing_done_is_exit_code_1(tmp_path):
         ["enhance", "none.jpg", "-o", "out"],
         ["enhance", ".", "-o", "out", "--engine", "turbo"],
         ["enhance", ".", "-o", "out", "--strength", "2"],
+        ["enhance", "."],
+        ["enhance", "-o", "out"],
+        ["enhance", ".", "-o", "out", "--in-place"],
+        ["enhance", ".", "--in-place", "--yes", "--format", "png"],
+        ["enhance", ".", "-o", "out", "--max-memory", "much"],
+        ["enhance", ".", "-o", "out", "--files-from", "none.txt"],
+        ["enhance", ".", "-o", "-"],
+        ["enhance", "-", "a.jpg", "-o", "out"],
+        ["enhance", ".", "-o", "out", "--suffix", "/x"],
         ["train", "--clean", ".", "--out", "run", "--recipe", "none.toml"],
         ["nonsense"],
     ],
@@ -135,6 +145,80 @@ def test_nothing_done_is_exit_code_1(tmp_path):
 def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert qatie(*arguments, code=2).stderr
+
+
+def test_dry_run_tells_what_it_would_take(folder, tmp_path):
+    (folder / "notes.txt").write_text("x")
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--dry-run")
+    assert sorted(done.stdout.splitlines()) == sorted(
+        f"{folder / name} -> {tmp_path / 'out' / name}" for name in ("a.jpg", "broken.jpg", "sub/b.png")
+    )
+    assert "3 photos to enhance, 0.1 MP; about" in done.stderr
+    assert "1 of them cannot be read" in done.stderr
+    assert "notes.txt not named like photos" in done.stderr
+
+
+def test_a_report_is_written(folder, tmp_path):
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    qatie("enhance", folder, "-o", tmp_path / "out", "--report", tmp_path / "reports" / "r.json", code=3)
+    report = json.loads((tmp_path / "reports" / "r.json").read_text())
+    assert report["counts"] == {"enhanced": 2, "failed": 1}
+    assert report["engine"] == engines.resolve("auto")
+    assert qatie("enhance", folder, "-o", tmp_path / "o", "--report", tmp_path, code=1).stderr.count("\n") == 1
+
+
+def test_originals_are_replaced_only_when_that_is_meant(folder):
+    before = (folder / "a.jpg").read_bytes()
+    assert "--yes" in qatie("enhance", folder, "--in-place", code=2).stderr
+    assert (folder / "a.jpg").read_bytes() == before
+    assert "2 photos enhanced" in qatie("enhance", folder, "--in-place", "--yes").stderr
+    after = (folder / "a.jpg").read_bytes()
+    assert after != before
+    assert "2 photos done already" in qatie("enhance", folder, "--in-place", "--yes").stderr
+    assert (folder / "a.jpg").read_bytes() == after
+
+
+def test_a_suffix_lets_results_stand_beside_their_photos(folder):
+    qatie("enhance", folder, "-o", folder, "--suffix", "_better")
+    assert (folder / "a_better.jpg").is_file()
+    assert (folder / "sub" / "b_better.png").is_file()
+    assert "2 photos done already" in qatie("enhance", folder, "-o", folder, "--suffix", "_better").stderr
+    assert not list(folder.rglob("*_better_better*"))
+
+
+@pytest.mark.parametrize("separator", ["\n", "\0", "\r\n"])
+def test_photos_can_come_from_a_list(folder, tmp_path, separator, monkeypatch):
+    odd = "new\nline ñ 写真.png" if separator == "\0" else "ñ 写真.png"
+    (folder / "sub" / "b.png").rename(folder / "sub" / odd)
+    (tmp_path / "list").write_bytes(separator.join(["photos/a.jpg", f"photos/sub/{odd}", ""]).encode())
+    monkeypatch.chdir(tmp_path)
+    qatie("enhance", "--files-from", tmp_path / "list", "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "photos" / "a.jpg").is_file()
+    assert (tmp_path / "out" / "photos" / "sub" / odd).is_file()
+
+
+def test_one_photo_goes_through_pipes(folder, tmp_path):
+    command = [sys.executable, "-P", "-m", "qatie_cli", "enhance", "-", "-o", "-", "--strength", "0"]
+    done = subprocess.run(command, input=(folder / "sub" / "b.png").read_bytes(), capture_output=True, check=True)
+    with Image.open(io.BytesIO(done.stdout)) as made, Image.open(folder / "sub" / "b.png") as source:
+        assert np.array_equal(np.asarray(made), np.asarray(source))
+    assert b"damaged" not in done.stderr
+    refused = subprocess.run(command, input=b"no photo", capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert b"Standard input is not a photo" in refused.stderr
+    assert refused.stdout == b""
+
+
+def test_memory_that_is_too_little_for_a_photo_is_told_with_figures(folder, tmp_path):
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--max-memory", "1MB", code=1)
+    assert "--max-memory" in done.stderr
+
+
+def test_bars_and_messages_stay_out_of_pipes(folder, tmp_path):
+    done = qatie("enhance", folder, "-o", tmp_path / "out", "--quiet")
+    assert done.stdout == ""
+    assert done.stderr == ""
 
 
 def test_int8_on_a_gpu_is_refused_in_plain_words(folder, tmp_path):

@@ -115,7 +115,8 @@ def enhance(
 
         check_writable(report)
     if plan.not_photos and not quiet:
-        screen.print(f"[yellow]Skipped:[/] {_files(plan.not_photos, verbose)} not named like photos.")
+        named = ", ".join(plain(path) for path in plan.not_photos) if verbose else _files(plan.not_photos)
+        screen.print(f"[yellow]Skipped:[/] {named} not named like photos.")
     if in_place and plan.tasks and not yes:
         _ask(plan)
     if out is not None and plan.tasks:
@@ -184,13 +185,11 @@ def _show(plan: Plan, screen: Console) -> None:
     ]
     parts += [f"{len(plan.done):,} done already"] if plan.done else []
     parts += [f"{unreadable:,} of them cannot be read"] if unreadable else []
-    parts += [f"{len(plan.not_photos):,} files not named like photos"] if plan.not_photos else []
+    parts += [f"{_files(plan.not_photos)} not named like photos"] if plan.not_photos else []
     screen.print("; ".join(parts) + ".")
 
 
-def _files(paths: tuple[Path, ...], verbose: bool) -> str:
-    if verbose:
-        return ", ".join(plain(path) for path in paths) + ","
+def _files(paths: tuple[Path, ...]) -> str:
     return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
 
 

@@ -1,0 +1,247 @@
+"""A batch at work: failures, full disks, interruptions, other processes; and its report."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qatie_cli.batch import planning, report
+from qatie_cli.batch.journal import Journal
+from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.running import Batch, Result, Status, Writing, remove_stale
+from qatie_cli.photo import decoding, encoding
+from qatie_cli.photo.content import Photo
+
+
+@pytest.fixture
+def folder(tmp_path, coffee) -> Path:
+    root = tmp_path / "in"
+    root.mkdir()
+    for index in range(6):
+        Image.fromarray(coffee[index : index + 40, :60]).save(root / f"{index}.png")
+    return root
+
+
+def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
+    return photo.with_pixels(255 - photo.rgb())
+
+
+def _run(folder: Path, out: Path, enhance=_invert, writing: Writing | None = None) -> list[Result]:
+    results: list[Result] = []
+    Batch(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
+    return results
+
+
+def _files(out: Path) -> list[str]:
+    return sorted(p.name for p in out.rglob("*") if p.is_file())
+
+
+def test_every_photo_is_enhanced_once_and_reported_in_order(folder, tmp_path):
+    results = _run(folder, tmp_path / "out")
+    assert [r.task.source.name for r in results] == [f"{i}.png" for i in range(6)]
+    assert all(r.status is Status.ENHANCED for r in results)
+    assert all((r.width, r.height) == (60, 40) for r in results)
+    assert all(r.output_bytes == r.task.output.stat().st_size for r in results)
+    source, made = (np.asarray(Image.open(p)).astype(int) for p in (folder / "3.png", tmp_path / "out" / "3.png"))
+    assert (source + made == 255).all()
+
+
+def test_decoding_and_encoding_overlap_the_network(folder, tmp_path, monkeypatch):
+    """While one photo is in the network, the next is decoded and the one before is written."""
+    busy, together = set(), set()
+    lock = threading.Lock()
+
+    def during(name, function):
+        def wrapped(*arguments, **options):
+            with lock:
+                busy.add(name)
+                together.add(frozenset(busy))
+            threading.Event().wait(0.02)
+            try:
+                return function(*arguments, **options)
+            finally:
+                with lock:
+                    busy.discard(name)
+
+        return wrapped
+
+    monkeypatch.setattr(decoding, "read", during("decode", decoding.read))
+    monkeypatch.setattr(encoding, "write", during("encode", encoding.write))
+    _run(folder, tmp_path / "out", during("network", _invert))
+    assert any({"decode", "network"} <= found for found in together)
+    assert any({"encode", "network"} <= found for found in together)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), MemoryError(), ValueError("bad\nvalue")])
+def test_whatever_the_network_says_of_one_photo_the_others_are_enhanced(folder, tmp_path, error):
+    calls = iter(range(10))
+
+    def enhance(photo, _):
+        if next(calls) == 2:
+            raise error
+        return _invert(photo)
+
+    results = _run(folder, tmp_path / "out", enhance)
+    assert [r.status for r in results].count(Status.FAILED) == 1
+    assert results[2].status is Status.FAILED
+    assert "2.png" in results[2].reason
+    assert "\n" not in results[2].reason
+    assert len(_files(tmp_path / "out")) == 5
+
+
+def test_a_folder_in_the_way_of_an_output_fails_that_photo_only(folder, tmp_path):
+    (tmp_path / "out" / "1.png").mkdir(parents=True)
+    results = _run(folder, tmp_path / "out")
+    assert [r.task.source.name for r in results if r.status is Status.FAILED] == ["1.png"]
+    assert "could not be written" in results[1].reason
+
+
+def test_a_full_disk_stops_the_batch_when_nothing_can_succeed(folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(encoding, "write", full)
+    results = _run(folder, tmp_path / "out")
+    assert results[0].status is Status.FAILED
+    assert "No space left" in results[0].reason
+    assert "Make room" in results[0].reason
+    assert results[-1].status is Status.NOT_BEGUN
+    assert len(results) == 6
+    assert not _files(tmp_path / "out")
+
+
+def test_one_photo_too_large_for_the_disk_does_not_stop_smaller_ones(folder, tmp_path, monkeypatch):
+    real = encoding.write
+
+    def sometimes_full(path, *arguments, **options):
+        if path.name == "2.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(encoding, "write", sometimes_full)
+    results = _run(folder, tmp_path / "out")
+    assert [r.status for r in results].count(Status.ENHANCED) == 5
+
+
+def test_an_interruption_finishes_the_photo_being_written_and_no_other(folder, tmp_path):
+    calls = iter(range(10))
+
+    def enhance(photo, _):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return _invert(photo)
+
+    results: list[Result] = []
+    tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
+    with pytest.raises(KeyboardInterrupt):
+        Batch(enhance, Writing()).run(tasks, results.append)
+    assert [r.task.source.name for r in results] == ["0.png", "1.png", "2.png"]
+    assert _files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
+    rest = _run(folder, tmp_path / "out")
+    assert [r.task.source.name for r in rest] == ["3.png", "4.png", "5.png"]
+
+
+def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path):
+    tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
+    results: list[Result] = []
+
+    def enhance(photo, _):
+        if not (tmp_path / "out").exists():
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "4.png").write_bytes(b"made elsewhere")
+        return _invert(photo)
+
+    Batch(enhance, Writing()).run(tasks, results.append)
+    assert results[4].status is Status.SKIPPED
+    assert (tmp_path / "out" / "4.png").read_bytes() == b"made elsewhere"
+
+
+def test_stale_temporary_files_beside_outputs_are_removed(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".qatie-abc.png").write_bytes(b"half")
+    assert remove_stale(planning.plan([folder], out, Naming()).tasks) == 1
+    assert not _files(out)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_trusted(folder, tmp_path, monkeypatch):
+    real = decoding._decode
+
+    def growing(image, file):
+        with (folder / "1.png").open("ab") as more:
+            more.write(b"more")
+        return real(image, file)
+
+    monkeypatch.setattr(decoding, "_decode", growing)
+    results = _run(folder, tmp_path / "out")
+    assert results[1].status is Status.FAILED
+    assert "changed while it was read" in results[1].reason
+
+
+# --- in place -----------------------------------------------------------------------------------------------------
+
+
+def _in_place(folder: Path, journal: Journal, enhance=_invert) -> list[Result]:
+    results: list[Result] = []
+    tasks = planning.plan_in_place([folder], Naming(), journal).tasks
+    Batch(enhance, Writing(journal=journal)).run(tasks, results.append)
+    return results
+
+
+def test_photos_are_replaced_once_and_never_enhanced_twice(folder, tmp_path):
+    before = np.asarray(Image.open(folder / "0.png")).astype(int)
+    (folder / "0.png").chmod(0o640)
+    _in_place(folder, Journal(tmp_path / "journal"))
+    assert (np.asarray(Image.open(folder / "0.png")) + before == 255).all()
+    assert (folder / "0.png").stat().st_mode & 0o777 == 0o640
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "0.png")  # the owner put another photo there
+    assert [r.task.source.name for r in _in_place(folder, Journal(tmp_path / "journal"))] == ["0.png"]
+
+
+def test_a_run_killed_between_journal_and_replacement_leaves_the_photo_to_be_done(folder, tmp_path):
+    journal = Journal(tmp_path / "journal")
+    (tmp_path / "new.png").write_bytes(b"the enhanced photo")
+    journal.record((folder / "0.png").resolve(), tmp_path / "new.png")
+    with (tmp_path / "journal").open("a") as file:
+        file.write('{"path": "half')
+    assert len(_in_place(folder, Journal(tmp_path / "journal"))) == 6
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_link_stays_a_link(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.png").symlink_to(folder / "0.png")
+    _in_place(tmp_path / "links", Journal(tmp_path / "journal"))
+    assert (tmp_path / "links" / "a.png").is_symlink()
+    assert Journal(tmp_path / "journal").holds((folder / "0.png").resolve())
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+
+def test_the_report_tells_of_every_photo(folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("x")
+    (folder / "z\udcff.png").write_bytes((folder / "0.png").read_bytes())  # a name that is no UTF-8
+    plan = planning.plan([folder], tmp_path / "out", Naming())
+    results: list[Result] = []
+    Batch(_invert, Writing()).run(plan.tasks[:-1], results.append)
+    run = report.Run(datetime.datetime.now(datetime.UTC), 1.5, True, "fbgemm", "cpu", "qatie-c16", 1.0)
+    report.write(tmp_path / "report.json", report.report(run, plan, results))
+    read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert read["schema"] == report.SCHEMA
+    assert read["counts"] == {"enhanced": 6, "failed": 1, "not begun": 1, "not a photo": 1}
+    by_name = {Path(photo["input"]).name: photo for photo in read["photos"]}
+    assert by_name["0.png"]["seconds"].keys() == {"decode", "network", "encode"}
+    assert "not a photo" in by_name["broken.png"]["reason"]
+    assert by_name["notes.txt"]["status"] == report.NOT_A_PHOTO
+    assert "z\udcff.png" in by_name
+    assert read["network_seconds"] == pytest.approx(sum(r.seconds.network for r in results), abs=1e-3)
