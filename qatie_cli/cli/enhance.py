@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 def enhance(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False),
+        typer.Argument(
+            metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False, readable=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write to; - is standard output.", show_default=False)
