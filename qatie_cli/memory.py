@@ -74,8 +74,8 @@ def tile_side(
             return side
     smallest = (_TILE_SIDES[-1] + 2 * HALO) ** 2 * network_bytes_per_pixel
     raise PhotoError(
-        f"It has {width * height / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e9:.1f} GB of memory where "
-        f"{max(0, budget) / 1e9:.1f} GB are allowed.",
+        f"It has {width * height / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e6:,.0f} MB of memory; "
+        f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
         "Allow more with --max-memory.",
     )
 

@@ -34,7 +34,7 @@ def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_do
 
 
 def test_a_photo_that_no_tile_makes_small_enough_is_refused_with_figures():
-    with pytest.raises(PhotoError, match=r"108 megapixels.*GB") as refused:
+    with pytest.raises(PhotoError, match=r"108 megapixels.* MB") as refused:
         memory.tile_side(12000, 9000, 100, 500_000_000)
     assert "--max-memory" in refused.value.hint
 

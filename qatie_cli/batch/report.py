@@ -45,7 +45,7 @@ class Run:
     strength: float
 
 
-def report(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
+def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
     """The report as plain values; tasks without a result are those that were not begun."""
     reached = {result.task for result in results}
     done = [Result(task, Status.SKIPPED, reason="It was there already.") for task in plan.done]

@@ -73,6 +73,11 @@ class Writing:
     max_pixels: int = decoding.MAX_PIXELS
     journal: Journal | None = None  # of photos that replace their originals
 
+    def prepared(self, photo: Photo) -> Photo:
+        """The photo with the metadata that shall be written."""
+        photo = photo.without_metadata() if self.strip_metadata else photo
+        return photo.without_gps() if self.strip_gps else photo
+
 
 # Enhances a photo: (photo, side of the tiles or None) to the photo with other pixels.
 Enhance = Callable[[Photo, int | None], Photo]
@@ -167,12 +172,8 @@ class Batch:
                 hand.held = held
             hand.began = time.monotonic()
             hand.input_bytes = task.source.stat().st_size
-            photo = decoding.read(task.source, self._writing.max_pixels)
+            photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
             fmt = self._format(task)
-            if self._writing.strip_metadata:
-                photo = photo.without_metadata()
-            if self._writing.strip_gps:
-                photo = photo.without_gps()
             encoding.check_encodable(photo, fmt)
             hand.photo, hand.notes = photo, photo.notes + encoding.left_out(photo, fmt)
             hand.height, hand.width = photo.pixels.shape[:2]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +31,8 @@ from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.weights import DEFAULT
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from qatie_cli.batch.planning import Naming, Plan
+    from qatie_cli.batch.running import Writing
     from qatie_cli.engines import Engine
     from qatie_cli.photo.content import Photo
 
@@ -96,66 +97,79 @@ def enhance(
     from qatie_cli.batch.planning import Naming
     from qatie_cli.batch.running import Writing
 
-    inputs = inputs or []
-    allowed = None if max_memory is None else memory.parse_size(max_memory)
-    naming = Naming(format.value, suffix, not no_recursive, overwrite)
-    _check(inputs, out, in_place, files_from, naming)
-    screen = console()
-
-    def ready() -> Engine:
-        return load_engine(weights, engine, threads, device)
-
-    if stream.is_stream(inputs, out):
-        _stream(inputs[0], out, naming, quality, strip_metadata, strip_gps, max_pixels, ready, strength, screen, quiet)
+    request = _Request(
+        inputs=tuple(inputs or ()),
+        out=out,
+        in_place=in_place,
+        files_from=files_from,
+        naming=Naming(format.value, suffix, not no_recursive, overwrite),
+        writing=Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels),
+        strength=strength,
+        weights=weights,
+        load=lambda: load_engine(weights, engine, threads, device),
+        max_memory=None if max_memory is None else memory.parse_size(max_memory),
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    request.check()
+    if stream.is_stream(list(request.inputs), out):
+        _stream(request)
         return
-    plan, journal = _plan(inputs, out, in_place, files_from, naming)
+    plan, writing = _plan(request)
     if dry_run:
-        _show(plan, screen)
+        _show(plan)
         return
-    if report is not None:
-        from qatie_cli.batch.report import check_writable
-
-        check_writable(report)
-    if plan.not_photos and not quiet:
-        named = ", ".join(plain(path) for path in plan.not_photos) if verbose else _files(plan.not_photos)
-        screen.print(f"[yellow]Skipped:[/] {named} not named like photos.")
-    if in_place and plan.tasks and not yes:
-        _ask(plan)
-    if out is not None and plan.tasks:
-        _check_out(out, plan)
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels, journal)
-    _run(plan, ready, weights, strength, writing, allowed, report, Follower(plan, screen, quiet, verbose))
+    _prepare(request, plan, yes)
+    _run(request, plan, writing)
 
 
-def _check(inputs: list[Path], out: Path | None, in_place: bool, files_from: Path | None, naming: Naming) -> None:
-    """Raise UsageError where options contradict each other."""
-    if not inputs and files_from is None:
-        raise UsageError("There is no input.", "Name photos or folders, or use --files-from.")
-    if in_place:
-        if out is not None:
-            raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
-        if naming.fmt != "keep" or naming.suffix:
-            raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
-        if stream.DASH in inputs:
-            raise UsageError("Standard input has no place.", "Use -o.")
-    elif out is None:
-        raise UsageError("There is no output.", "Name a folder with -o, or use --in-place.")
-    if "/" in naming.suffix or "\\" in naming.suffix:
-        raise UsageError(f"--suffix {naming.suffix} is no part of a file name.", "Choose one without slashes.")
+@dataclass(frozen=True)
+class _Request:
+    """What the command line asks for."""
+
+    inputs: tuple[Path, ...]
+    out: Path | None
+    in_place: bool
+    files_from: Path | None
+    naming: Naming
+    writing: Writing
+    strength: float
+    weights: str
+    load: Callable[[], Engine]
+    max_memory: int | None
+    report: Path | None
+    quiet: bool
+    verbose: bool
+
+    def check(self) -> None:
+        """Raise UsageError where options contradict each other."""
+        if not self.inputs and self.files_from is None:
+            raise UsageError("There is no input.", "Name photos or folders, or use --files-from.")
+        if self.in_place:
+            if self.out is not None:
+                raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
+            if self.naming.fmt != "keep" or self.naming.suffix:
+                raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
+            if stream.DASH in self.inputs:
+                raise UsageError("Standard input has no place.", "Use -o.")
+        elif self.out is None:
+            raise UsageError("There is no output.", "Name a folder with -o, or use --in-place.")
+        if "/" in self.naming.suffix or "\\" in self.naming.suffix:
+            raise UsageError(f"--suffix {self.naming.suffix} is no part of a file name.", "Choose one without slashes.")
 
 
-def _plan(
-    inputs: list[Path], out: Path | None, in_place: bool, files_from: Path | None, naming: Naming
-) -> tuple[Plan, object]:
+def _plan(request: _Request) -> tuple[Plan, Writing]:
     from qatie_cli.batch import planning
     from qatie_cli.batch.journal import Journal
     from qatie_cli.home import user_folder
 
-    listed = [] if files_from is None else _read_list(files_from)
-    if in_place:
+    listed = [] if request.files_from is None else _read_list(request.files_from)
+    if request.in_place:
         journal = Journal(user_folder() / "in-place.jsonl")
-        return planning.plan_in_place(inputs, naming, journal, listed), journal
-    return planning.plan(inputs, out, naming, listed), None
+        plan = planning.plan_in_place(request.inputs, request.naming, journal, listed)
+        return plan, dataclasses.replace(request.writing, journal=journal)
+    return planning.plan(request.inputs, request.out, request.naming, listed), request.writing
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -167,7 +181,7 @@ def _read_list(path: Path) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in names if name]
 
 
-def _show(plan: Plan, screen: Console) -> None:
+def _show(plan: Plan) -> None:
     """What --dry-run prints: the plan, and what it would take."""
     from qatie_cli.batch import pace
     from qatie_cli.photo import decoding
@@ -181,18 +195,32 @@ def _show(plan: Plan, screen: Console) -> None:
     known = pace.remembered()
     speed, how = (pace.TYPICAL, "typical of two cores") if known is None else (known, "as in the last run here")
     duration = datetime.timedelta(seconds=round(megapixels / speed))
-    parts = [
-        f"{count(len(plan.tasks))} to enhance, {megapixels:,.1f} MP",
-        f"about {duration} at {speed:.1f} MP/s, {how}",
-    ]
+    parts = [f"{count(len(plan.tasks))} to enhance, {megapixels:,.1f} MP"]
+    parts += [f"about {duration} at {speed:.1f} MP/s, {how}"]
     parts += [f"{len(plan.done):,} done already"] if plan.done else []
     parts += [f"{unreadable:,} of them cannot be read"] if unreadable else []
     parts += [f"{_files(plan.not_photos)} not named like photos"] if plan.not_photos else []
-    screen.print("; ".join(parts) + ".")
+    console().print("; ".join(parts) + ".")
 
 
 def _files(paths: tuple[Path, ...]) -> str:
     return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
+
+
+def _prepare(request: _Request, plan: Plan, yes: bool) -> None:
+    """Everything that could forbid the work, before it begins."""
+    if request.report is not None:
+        from qatie_cli.batch.report import check_writable
+
+        check_writable(request.report)
+    if plan.not_photos and not request.quiet:
+        paths = plan.not_photos
+        named = ", ".join(plain(path) for path in paths) if request.verbose else _files(paths)
+        console().print(f"[yellow]Skipped:[/] {named} not named like photos.")
+    if plan.tasks and request.in_place and not yes:
+        _ask(plan)
+    if plan.tasks and request.out is not None:
+        _check_out(request.out, plan)
 
 
 def _ask(plan: Plan) -> None:
@@ -202,10 +230,9 @@ def _ask(plan: Plan) -> None:
 
 
 def _check_out(out: Path, plan: Plan) -> None:
-    """Raise QatieError where nothing could be written: before the work rather than after it."""
     from qatie_cli import files
 
-    folder = plan.tasks[0].output.parent if out == plan.tasks[0].output else out
+    folder = out.parent if out == plan.tasks[0].output else out
     try:
         files.check_writable(folder)
     except OSError as error:
@@ -214,38 +241,27 @@ def _check_out(out: Path, plan: Plan) -> None:
         ) from error
 
 
-def _run(
-    plan: Plan,
-    ready: Callable[[], Engine],
-    weights: str,
-    strength: float,
-    writing: object,
-    allowed: int | None,
-    report: Path | None,
-    follower: Follower,
-) -> None:
+def _run(request: _Request, plan: Plan, writing: Writing) -> None:
     """Do the work of a plan; the process ends with the exit code it deserves."""
     from qatie_cli.batch import pace
     from qatie_cli.batch.running import Batch, remove_stale
 
-    screen, started = follower.screen, datetime.datetime.now(datetime.UTC)
+    screen, started = console(), datetime.datetime.now(datetime.UTC)
+    follower = Follower(plan, screen, request.quiet, request.verbose)
     remove_stale([*plan.tasks, *plan.done])
     engine, interrupted = None, False
     if plan.tasks:
-        # Only now is there work for torch, whose import takes seconds.
-        engine = ready()
-        batch = Batch(_enhancer(engine, strength), writing, engine.network.bytes_per_pixel, allowed)
+        engine = request.load()  # only now: importing torch takes seconds
+        batch = Batch(_enhancer(engine, request.strength), writing, engine.network.bytes_per_pixel, request.max_memory)
         try:
             follower.during(lambda on_result: batch.run(plan.tasks, on_result))
         except KeyboardInterrupt:
             interrupted = True
         pace.remember(follower.megapixels(), follower.seconds)
-    elif plan.done:
-        screen.print(f"Nothing to do: {count(len(plan.done))} done already.")
-    else:
-        screen.print("No photos found.")
-    if report is not None:
-        _report(report, plan, follower, started, interrupted, engine, weights, strength)
+    elif not request.quiet:
+        screen.print(f"Nothing to do: {count(len(plan.done))} done already." if plan.done else "No photos found.")
+    if request.report is not None:
+        _report(request, plan, follower, started, interrupted, engine)
     if interrupted:
         enhanced = sum(result.status == "enhanced" for result in follower.results)
         screen.print(f"[red]Interrupted[/] after {count(enhanced)}; the same command goes on from there.")
@@ -253,36 +269,34 @@ def _run(
     if engine is None:
         raise typer.Exit(Exit.OK if plan.done else Exit.NOTHING_DONE)
     arithmetic = "float" if engine.name == "float" else f"int8 on {engine.name}"
-    follower.summarize(f"{weights}, {arithmetic}" + (f", {engine.device}" if engine.device != "cpu" else ""))
+    follower.summarize(f"{request.weights}, {arithmetic}" + (f", {engine.device}" if engine.device != "cpu" else ""))
     raise typer.Exit(follower.exit_code())
 
 
 def _report(
-    path: Path,
+    request: _Request,
     plan: Plan,
     follower: Follower,
     started: datetime.datetime,
     interrupted: bool,
     engine: Engine | None,
-    weights: str,
-    strength: float,
 ) -> None:
-    from qatie_cli.batch.report import Run, write
-    from qatie_cli.batch.report import report as made
+    from qatie_cli.batch.report import Run, as_table, write
 
     run = Run(
-        started,
-        round(follower.seconds, 4),
-        interrupted,
-        "" if engine is None else engine.name,
-        "" if engine is None else engine.device,
-        weights,
-        strength,
+        started=started,
+        seconds=round(follower.seconds, 4),
+        interrupted=interrupted,
+        engine="" if engine is None else engine.name,
+        device="" if engine is None else engine.device,
+        weights=request.weights,
+        strength=request.strength,
     )
     try:
-        write(path, made(run, plan, follower.results))
+        write(request.report, as_table(run, plan, follower.results))
     except OSError as error:
-        follower.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
+        path = plain(request.report)
+        follower.screen.print(f"[red]The report {path} could not be written:[/] {error.strerror or error}.")
 
 
 def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], Photo]:
@@ -296,31 +310,13 @@ def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], 
     return better
 
 
-def _stream(
-    source: Path,
-    out: Path | None,
-    naming: Naming,
-    quality: int | None,
-    strip_metadata: bool,
-    strip_gps: bool,
-    max_pixels: int,
-    ready: Callable[[], Engine],
-    strength: float,
-    screen: Console,
-    quiet: bool,
-) -> None:
-    def prepare(photo: Photo) -> Photo:
-        photo = photo.without_metadata() if strip_metadata else photo
-        return photo.without_gps() if strip_gps else photo
-
-    def better(photo: Photo) -> Photo:
-        return _enhancer(ready(), strength)(photo, None)
-
-    if out is None:
-        raise UsageError("There is no output.", "Name a file or - with -o.")
-    try:
-        notes = stream.run(source, out, naming.fmt, quality, max_pixels, prepare, better)
-    except OSError as error:
-        raise QatieError(f"{out} could not be written: {error.strerror or error}.") from error
-    for note in () if quiet else notes:
-        screen.print(f"[yellow]Note:[/] {plain(note)}.")
+def _stream(request: _Request) -> None:
+    notes = stream.run(
+        request.inputs[0],
+        request.out,
+        request.naming.fmt,
+        request.writing,
+        lambda photo: _enhancer(request.load(), request.strength)(photo, None),
+    )
+    for note in () if request.quiet else notes:
+        console().print(f"[yellow]Note:[/] {plain(note)}.")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qatie_cli.errors import UsageError
+from qatie_cli.errors import QatieError, UsageError
 
 if TYPE_CHECKING:
+    from qatie_cli.batch.running import Writing
     from qatie_cli.photo.content import Photo
 
 DASH = Path("-")
@@ -30,15 +31,7 @@ def is_stream(inputs: list[Path], out: Path | None) -> bool:
     return True
 
 
-def run(
-    source: Path,
-    out: Path,
-    fmt: str,
-    quality: int | None,
-    max_pixels: int,
-    prepare: Callable[[Photo], Photo],
-    enhance: Callable[[Photo], Photo],
-) -> tuple[str, ...]:
+def run(source: Path, out: Path, fmt: str, writing: Writing, enhance: Callable[[Photo], Photo]) -> tuple[str, ...]:
     """Read one photo, enhance and write it; remarks for its owner.
 
     The format is the one asked for (`fmt`), that of the output's name, or the photo's own.
@@ -48,19 +41,24 @@ def run(
     """
     from qatie_cli.photo import decoding, encoding, formats
 
-    photo = prepare(decoding.read(sys.stdin.buffer.read() if source == DASH else source, max_pixels))
-    named = None if out == DASH else formats.format_of_name(out)
     if out != DASH and out.is_dir():
         raise UsageError(f"{out} is a folder.", "Name a file with -o: a photo from standard input has no name.")
+    named = None if out == DASH else formats.format_of_name(out)
     if fmt != "keep" and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
+    photo = writing.prepared(decoding.read(sys.stdin.buffer.read() if source == DASH else source, writing.max_pixels))
     chosen = named or (formats.kept_format(photo.source_format) if fmt == "keep" else fmt)
     encoding.check_encodable(photo, chosen)
     notes = photo.notes + encoding.left_out(photo, chosen)
     better = enhance(photo)
-    if out == DASH:
-        sys.stdout.buffer.write(encoding.encoded(better, chosen, quality))
-        sys.stdout.buffer.flush()
-    else:
-        encoding.write(out, better, chosen, quality)
+    try:
+        if out == DASH:
+            sys.stdout.buffer.write(encoding.encoded(better, chosen, writing.quality))
+            sys.stdout.buffer.flush()
+        else:
+            encoding.write(out, better, chosen, writing.quality)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise QatieError(f"{out} could not be written: {error.strerror or error}.", "Choose another -o.") from error
     return notes
