@@ -226,3 +226,20 @@ def test_real_phone_photos_can_be_read(shared):
         with Image.open(path) as source:
             turned = source.format != "HEIF" and source.getexif().get(ORIENTATION, 1) >= 5
             assert read.pixels.shape[:2] == (source.size if turned else source.size[::-1]), path
+
+
+@pytest.mark.parametrize("block", [b"garbage garbage garbage", b"MM\x00*\xff\xff\xff\xff", b""])
+def test_broken_exif_is_no_reason_to_refuse_a_photo(tmp_path, coffee, block):
+    Image.fromarray(coffee).save(tmp_path / "a.jpg", exif=b"Exif\x00\x00" + block)
+    assert decoding.read(tmp_path / "a.jpg").pixels.shape == coffee.shape
+
+
+@pytest.mark.parametrize("missing", [2, 100, 3000])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_end_is_missing_is_read_as_far_as_it_goes(tmp_path, coffee, missing, progressive):
+    Image.fromarray(coffee).save(tmp_path / "a.jpg", quality=90, progressive=progressive)
+    whole = decoding.read(tmp_path / "a.jpg").pixels
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-missing])
+    cut = decoding.read(tmp_path / "cut.jpg")
+    assert cut.notes == ("its end is missing; the last rows may be gray",)
+    assert metrics.psnr(cut.pixels[:300], whole[:300]) > 30

@@ -88,8 +88,8 @@ def _why(name: str, error: Exception) -> PhotoError:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, NotImplementedError) or reason.lower().startswith(("unsupported", "unknown", "cannot")):
         return PhotoError(f"{name} is of a kind that qatie cannot read ({reason}).", "Save it as PNG or TIFF first.")
-    if not isinstance(error, OSError):
-        reason = f"its data contradict themselves ({reason})"
+    if isinstance(error, (TypeError, AttributeError, KeyError, IndexError, struct.error)):
+        reason = f"its data make no sense ({reason})"
     return PhotoError(f"{name} is damaged: {reason}.", "Copy it again from where it came.")
 
 
@@ -169,7 +169,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Photo:
     if deep is None:
         orientation, pixels, alpha, mode = _plain_pixels(image)
     else:
-        orientation, (pixels, alpha), mode = image.getexif().get(exif.ORIENTATION, 1), deep, "RGB"
+        orientation, (pixels, alpha), mode = _orientation(image), deep, "RGB"
     info = image.info
     pixels = _turned(pixels, orientation)
     block = tiff_block or info.get("exif") or None
@@ -249,12 +249,12 @@ def _tiff_metadata(image: Image.Image) -> tuple[bytes | None, dict[int, bytes]]:
     if iptc and _PHOTOSHOP_TAG not in extra:
         iptc = iptc if isinstance(iptc, bytes) else struct.pack(f"<{len(iptc)}I", *iptc)
         extra[_PHOTOSHOP_TAG] = struct.pack(">4sHHI", b"8BIM", 0x0404, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
-    tags = image.getexif()
-    for tag in TIFF_STORAGE_TAGS & set(tags):
-        del tags[tag]
     try:
+        tags = image.getexif()
+        for tag in TIFF_STORAGE_TAGS & set(tags):
+            del tags[tag]
         block = tags.tobytes() if tags else None
-    except (struct.error, ValueError, TypeError):  # tags of the wrong type: the photo matters more
+    except _DECODE_ERRORS:  # tags of the wrong type: the photo matters more
         block = None
     return block, {tag: value for tag, value in extra.items() if isinstance(value, bytes)}
 
@@ -265,10 +265,18 @@ def _tiff_metadata(image: Image.Image) -> tuple[bytes | None, dict[int, bytes]]:
 def _plain_pixels(image: Image.Image) -> tuple[int, np.ndarray, np.ndarray | None, str]:
     """Orientation still to be applied, pixels and alpha of whatever Pillow decodes, and its mode."""
     image.load()
-    orientation, mode = image.getexif().get(exif.ORIENTATION, 1), image.mode
+    orientation, mode = _orientation(image), image.mode
     pixels, alpha = _pixels(image)
     image.close()  # its pixels: two whole photos are never held together longer than the copy takes
     return orientation, pixels, alpha, mode
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1 where EXIF cannot be understood, which is no reason to refuse the photo."""
+    try:
+        return image.getexif().get(exif.ORIENTATION, 1)
+    except _DECODE_ERRORS:
+        return 1
 
 
 def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
