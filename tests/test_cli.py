@@ -215,6 +215,15 @@ def test_memory_that_is_too_little_for_a_photo_is_told_with_figures(folder, tmp_
     assert "--max-memory" in done.stderr
 
 
+def test_decoders_remarks_do_not_reach_the_terminal(tmp_path, coffee):
+    """Pillow warns of broken EXIF; the photo is fine."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(coffee[:40, :60]).save(folder / "a.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    done = qatie("enhance", folder, "-o", tmp_path / "out")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_bars_and_messages_stay_out_of_pipes(folder, tmp_path):
     done = qatie("enhance", folder, "-o", tmp_path / "out", "--quiet")
     assert done.stdout == ""

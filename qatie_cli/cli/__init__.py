@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -42,8 +44,16 @@ def _root(
     pass
 
 
+def _quiet_libraries() -> None:
+    """Decoders' remarks are told by notes and reasons; PyTorch announces the end of types that we bound it for."""
+    for library in ("PIL", "tifffile", "torch"):
+        warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
 def main() -> None:
     """Run the command line; the process ends with one of `errors.Exit`."""
+    _quiet_libraries()
     try:
         app()
     except QatieError as error:

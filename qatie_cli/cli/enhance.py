@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli import stream
-from qatie_cli.cli.console import console, plain
+from qatie_cli.cli.console import console, plain, without_library_chatter
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
     Device,
@@ -254,7 +254,8 @@ def _run(request: _Request, plan: Plan, writing: Writing) -> None:
         engine = request.load()  # only now: importing torch takes seconds
         batch = Batch(_enhancer(engine, request.strength), writing, engine.network.bytes_per_pixel, request.max_memory)
         try:
-            follower.during(lambda on_result: batch.run(plan.tasks, on_result))
+            with without_library_chatter():
+                follower.during(lambda on_result: batch.run(plan.tasks, on_result))
         except KeyboardInterrupt:
             interrupted = True
         pace.remember(follower.megapixels(), follower.seconds)
