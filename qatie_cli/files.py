@@ -14,7 +14,7 @@ try:
 except ImportError:  # Windows, where an open file cannot be removed: that is lock enough
     fcntl = None
 
-TEMPORARY_PREFIX = ".qatie-"  # temporary files are hidden, so that discovery never takes one for a photo
+TEMPORARY_PREFIX = ".qatie-tmp-"  # temporary files are hidden, so that discovery never takes one for a photo
 
 
 @contextlib.contextmanager
@@ -37,7 +37,8 @@ def atomic_path(
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
+        with contextlib.suppress(OSError):  # a file system without permissions, such as FAT
+            temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         before_replace(temporary)
         if fcntl is None:
             os.close(handle)
@@ -54,8 +55,13 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
         if fcntl is None:
             return handle, Path(name)
-        with contextlib.suppress(OSError):  # a file system without locks: stale files stay there, nothing else
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process is about to remove it as stale
+            os.close(handle)
+            continue
+        except OSError:  # a file system without locks
+            return handle, Path(name)
         # Another process may have taken it for stale before it was locked.
         with contextlib.suppress(FileNotFoundError):
             if os.stat(name).st_ino == os.fstat(handle).st_ino:  # noqa: PTH116 (a name, not a Path)
@@ -102,7 +108,7 @@ def check_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
     os.close(handle)
-    Path(name).unlink()
+    Path(name).unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

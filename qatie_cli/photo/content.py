@@ -40,6 +40,7 @@ class Photo:
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # texts and colour chunks of a PNG
     dpi: tuple[float, float] | None = None
     jpeg: JpegTraits | None = None
+    lossless: bool = False  # a WebP that was
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,12 +66,15 @@ class Photo:
         )
 
     def without_gps(self) -> Photo:
-        """The photo without the place it was taken at, in EXIF and in XMP."""
+        """The photo without the place it was taken at, in EXIF, XMP and IPTC."""
         return dataclasses.replace(
             self,
             exif=self.exif and exif.without_gps(self.exif),
             xmp=self.xmp and segments.xmp_without_gps(self.xmp),
-            jpeg_segments=(),  # makers' own, and XMP split at arbitrary bytes: what they hold cannot be told
+            photoshop=self.photoshop and segments.photoshop_without_places(self.photoshop),
+            # Words, makers' own data, and XMP split at arbitrary bytes: what they hold cannot be told.
+            comment=None,
+            jpeg_segments=(),
             png_chunks=tuple(chunk for chunk in self.png_chunks if chunk[0] in segments.PNG_COLOUR_CHUNKS),
         )
 

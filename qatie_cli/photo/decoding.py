@@ -10,6 +10,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,13 +27,12 @@ MAX_PIXELS = 250_000_000
 _STRIP_PIXELS = 1 << 22  # copied out of Pillow at a time
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
-# TIFF 6.0 and its supplements: sizes, strips, tiles, colour storage; then XMP, IPTC, Photoshop and ICC blocks, which
-# travel by themselves or not at all.
-TIFF_STORAGE_TAGS = frozenset(
-    {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339, 347}
-    | {*range(512, 533), 700, 33723, 34377, 34675}
-)
-_XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
+_PHOTOMETRIC_TAG, _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 262, 700, 33723, 34377
+_LARGEST_TAG = 1 << 26  # bytes of a metadata tag
+# What of a photo in an unusual mode will be different, in words for its owner.
+_CONVERTED = {"CMYK": ("CMYK converted to sRGB",), "LAB": ("LAB converted to sRGB",),
+              "F": ("floating point written as 16 bit",)}  # fmt: skip
+_VIDEO = re.compile(rb"ftyp(mp4|isom|qt  |MSNV|3gp)|MotionPhoto_Data")
 # Transfer characteristics of ITU-T H.273: 16 is PQ, 18 is HLG.
 _HDR_COLOURS = re.compile(rb"colrnclx..\x00[\x10\x12]", re.DOTALL)
 # Photos with strange marker or chunk data raise nearly anything in the decoders.
@@ -93,11 +93,31 @@ def _why(name: str, error: Exception) -> PhotoError:
     return PhotoError(f"{name} is damaged: {reason}.", "Copy it again from where it came.")
 
 
-def size(path: Path) -> tuple[int, int] | None:
-    """(width, height) as a file's header says, or None where it cannot be read; nothing is decoded."""
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before it is decoded; `decode_bytes` is the memory that decoding takes at its peak."""
+
+    width: int
+    height: int
+    decode_bytes: int
+
+
+# Bytes a pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
+_DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
+_LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
+_SIXTEEN_BIT_COLOUR_BYTES = 24
+
+
+def header(path: Path) -> Header | None:
+    """What a file says of itself, or None where it cannot be read; nothing is decoded."""
     try:
         with path.open("rb") as file, _open(file) as image:
-            return image.size
+            pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
+            if image.format in ("WEBP", "HEIF", "AVIF"):
+                pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
+            if _sixteen_bit_colour(image):
+                pixel = _SIXTEEN_BIT_COLOUR_BYTES
+            return Header(image.width, image.height, pixel * image.width * image.height)
     except (UnidentifiedImageError, *_DECODE_ERRORS):
         return None
 
@@ -123,6 +143,7 @@ def _read(opened: Callable[[], BinaryIO], name: str, max_pixels: int, file_size:
         except OSError as error:
             if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
                 raise
+        file.seek(0)
         content = file.read()
     return _cut_off(content, name)
 
@@ -135,8 +156,8 @@ def _cut_off(content: bytes, name: str) -> Photo:
     # Rows that never came are filled with one colour; where they reach far up, there is no photo to enhance.
     flat = (photo.pixels == photo.pixels[:, :1]).all(axis=(1, 2))
     missing = len(flat) - 1 - int(np.flatnonzero(~flat)[-1]) if (~flat).any() else len(flat)
-    if missing > len(flat) // 2:
-        raise PhotoError(f"{name} is cut off: more than half is missing.", "Copy it again from where it came.")
+    if missing > len(flat) * 3 // 4:
+        raise PhotoError(f"{name} is cut off: most of it is missing.", "Copy it again from where it came.")
     return _with_notes(photo, "its end is missing; the last rows may be gray")
 
 
@@ -164,34 +185,62 @@ def _decode(image: Image.Image, file: BinaryIO) -> Photo:
     source_format = OF_CONTENT[image.format]
     notes = _notes(image, file)
     traits = _jpeg_traits(image) if source_format == "jpeg" else None
-    tiff_block, tiff_extra = _tiff_metadata(image) if image.format == "TIFF" else (None, {})
+    tiff_block, tiff_extra = _tiff_metadata(image, file) if image.format == "TIFF" else (None, {})
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
     deep = _deep_pixels(image, file)
     if deep is None:
         orientation, pixels, alpha, mode = _plain_pixels(image)
     else:
         orientation, (pixels, alpha), mode = _orientation(image), deep, "RGB"
+    if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
+        pixels = 65535 - pixels
+    notes += _CONVERTED.get(mode, ())
     info = image.info
     pixels = _turned(pixels, orientation)
-    block = tiff_block or info.get("exif") or None
+    block = tiff_block or info.get("exif") or segments.raw_profile(info.get("Raw profile type exif", "")) or None
+    if block:
+        block = exif.upright(block.removeprefix(exif.PREFIX), pixels.shape[1::-1])
+        if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
+            block, notes = None, (*notes, "EXIF left out, it is damaged")
     packet = tiff_extra.get(_XMP_TAG) or info.get("xmp") or None
     packet = packet.encode() if isinstance(packet, str) else packet
-    photoshop = tiff_extra.get(_PHOTOSHOP_TAG) or _joined(image, 0xED, segments.PHOTOSHOP)
-    dpi = info.get("dpi")
+    photoshop = (
+        tiff_extra.get(_PHOTOSHOP_TAG)
+        or _joined(image, 0xED, segments.PHOTOSHOP)
+        or segments.raw_profile(info.get("Raw profile type iptc", ""))
+    )
     return Photo(
         pixels=pixels,
         source_format=source_format,
         alpha=None if alpha is None else _turned(alpha, orientation),
-        exif=exif.upright(block.removeprefix(exif.PREFIX), pixels.shape[1::-1]) if block else None,
+        exif=block,
         icc=None if mode in ("CMYK", "LAB", "YCbCr") else info.get("icc_profile") or None,
         xmp=segments.upright_xmp(packet) if packet else None,
         jpeg_segments=segments.kept_segments(_segments(image)),
         photoshop=segments.fresh_photoshop(photoshop) if photoshop else None,
         comment=info.get("comment") if source_format == "jpeg" else None,
         png_chunks=_png_chunks(file) if source_format == "png" else (),
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and dpi[0] and dpi[1] else None,
+        dpi=_resolution(info.get("dpi")),
         jpeg=traits,
+        lossless=source_format == "webp" and _is_lossless_webp(file),
         notes=notes,
     )
+
+
+def _resolution(dpi: tuple | None) -> tuple[float, float] | None:
+    """Pixels an inch, where they are a figure that a file can hold."""
+    try:
+        both = (float(dpi[0]), float(dpi[1])) if dpi else None
+    except (ZeroDivisionError, TypeError, ValueError):
+        return None
+    return both if both and all(0 < value < 1e5 for value in both) else None
+
+
+def _is_lossless_webp(file: BinaryIO) -> bool:
+    """Whether the picture is in a VP8L chunk (WebP container specification), not in a lossy VP8 one."""
+    file.seek(0)
+    head = file.read(1 << 16)
+    return b"VP8L" in head and b"VP8 " not in head
 
 
 def _notes(image: Image.Image, file: BinaryIO) -> tuple[str, ...]:
@@ -201,6 +250,10 @@ def _notes(image: Image.Image, file: BinaryIO) -> tuple[str, ...]:
     if frames > 1:
         what = "pages" if image.format == "TIFF" else "pictures in the file"
         notes.append(f"first of {frames} {what}; the others are left out")
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        if _VIDEO.search(file.read()):
+            notes.append("the video of a motion photo is left out")
     if image.format in ("HEIF", "AVIF"):
         file.seek(0)
         head = file.read(1 << 16)
@@ -242,21 +295,46 @@ def _png_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
     return segments.png_chunks(file.read())
 
 
-def _tiff_metadata(image: Image.Image) -> tuple[bytes | None, dict[int, bytes]]:
+def _tiff_metadata(image: Image.Image, file: BinaryIO) -> tuple[bytes | None, dict[int, bytes]]:
     """The descriptive tags of a TIFF file as an EXIF block, and its XMP, IPTC and Photoshop blocks."""
-    extra = {tag: image.tag_v2[tag] for tag in (_XMP_TAG, _PHOTOSHOP_TAG) if tag in image.tag_v2}
-    iptc = image.tag_v2.get(_IPTC_TAG)
+    extra = {tag: body for tag in (_XMP_TAG, _PHOTOSHOP_TAG) if (body := _tag_bytes(file, tag))}
+    iptc = _tag_bytes(file, _IPTC_TAG)
     if iptc and _PHOTOSHOP_TAG not in extra:
-        iptc = iptc if isinstance(iptc, bytes) else struct.pack(f"<{len(iptc)}I", *iptc)
-        extra[_PHOTOSHOP_TAG] = struct.pack(">4sHHI", b"8BIM", 0x0404, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+        extra[_PHOTOSHOP_TAG] = segments.iptc_resource(iptc)
     try:
         tags = image.getexif()
-        for tag in TIFF_STORAGE_TAGS & set(tags):
+        for tag in exif.STORAGE_TAGS & set(tags):
             del tags[tag]
         block = tags.tobytes() if tags else None
     except _DECODE_ERRORS:  # tags of the wrong type: the photo matters more
         block = None
-    return block, {tag: value for tag, value in extra.items() if isinstance(value, bytes)}
+    return block, extra
+
+
+def _tag_bytes(file: BinaryIO, wanted: int) -> bytes | None:
+    """The value of a TIFF file's tag as it stands there, whatever type the file says it has.
+
+    Writers disagree on the type of IPTC and Photoshop blocks, and libraries read each type differently.
+    """
+    file.seek(0)
+    head = file.read(8)
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
+    if order is None or len(head) < 8:
+        return None
+    file.seek(struct.unpack(f"{order}I", head[4:])[0])
+    counted = file.read(2)
+    for _ in range(struct.unpack(f"{order}H", counted)[0] if len(counted) == 2 else 0):
+        field = file.read(12)
+        if len(field) < 12:
+            return None
+        tag, kind, count, value = struct.unpack(f"{order}HHII", field)
+        if tag == wanted:
+            size = exif.BYTES_OF_TYPE.get(kind, 0) * count
+            if size <= 4:
+                return field[8 : 8 + size]
+            file.seek(value)
+            return file.read(size) if size <= _LARGEST_TAG else None
+    return None
 
 
 # --- pixels -------------------------------------------------------------------------------------------------------
@@ -282,12 +360,20 @@ def _orientation(image: Image.Image) -> int:
 def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """(H, W, 1 or 3) pixels and (H, W) alpha of an image of any mode, not yet turned."""
     if image.mode in _SIXTEEN_BIT_GRAY:
-        return _array(image, np.uint16)[..., None], None
+        values = _array(image, np.uint16)
+        see_through = image.info.get("transparency")
+        alpha = np.where(values == see_through, 0, 65535).astype(np.uint16) if isinstance(see_through, int) else None
+        return values[..., None], alpha
     if image.mode == "I":
-        return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)[..., None], None
+        values = np.asarray(image)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise NotImplementedError("32-bit integers")
+        return values.astype(np.uint16)[..., None], None
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image), nan=0.0)
-        return np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255).astype(np.uint8)[..., None], None
+        top = values.max(initial=0)
+        level = 65535 if top <= 1 else 257 if top <= 255 else 1  # of 1.0, of an 8-bit and of a 16-bit level
+        return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)[..., None], None
     if image.mode == "CMYK":
         return _array(_cmyk_to_rgb(image)), None
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
@@ -296,7 +382,7 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
         wanted = "L" if gray else "RGB"
         converted = _array(image if image.mode == wanted else image.convert(wanted))
         return (converted[..., None] if gray else converted), None
-    converted = _array(image.convert("RGBA"))
+    converted = _array(image if image.mode == "RGBA" else image.convert("RGBA"))
     alpha = np.ascontiguousarray(converted[..., 3])
     return np.ascontiguousarray(converted[..., :1] if gray else converted[..., :3]), alpha
 
@@ -335,30 +421,43 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _sixteen_bit_colour(image: Image.Image) -> bool:
+    """Whether a file has 16-bit colours, whose low bytes Pillow drops."""
+    if image.format == "PNG" and image.tile:
+        return ";16B" in str(image.tile[0][3]) and not image.mode.startswith("I")
+    return image.format == "TIFF" and image.mode in ("RGB", "RGBA") and 16 in image.tag_v2.get(258, ())
+
+
 def _deep_pixels(image: Image.Image, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Pixels and alpha of a 16-bit colour file, whose low bytes Pillow drops; None for any other file."""
-    if image.format == "PNG" and image.tile and ";16B" in str(image.tile[0][3]) and not image.mode.startswith("I"):
-        import imagecodecs
-
-        file.seek(0)
-        values = imagecodecs.png_decode(file.read())
-    elif image.format == "TIFF" and image.mode in ("RGB", "RGBA") and 16 in image.tag_v2.get(258, ()):
-        import tifffile
-
-        file.seek(0)
-        with tifffile.TiffFile(file) as opened:
-            page = opened.pages.first
-            values = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            values = np.moveaxis(values, 0, -1)
-        if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples and values.shape[-1] == 4:
-            alpha = np.maximum(values[..., 3:].astype(np.uint64), 1)
-            colours = (values[..., :3] * np.uint64(65535) + alpha // 2) // alpha
-            values = np.concatenate([np.minimum(colours, 65535).astype(np.uint16), values[..., 3:]], axis=-1)
-    else:
+    """Pixels and alpha of a file with 16-bit colours; None for any other file."""
+    if not _sixteen_bit_colour(image):
         return None
+    file.seek(0)
+    values = _png_values(file) if image.format == "PNG" else _tiff_values(file)
     if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):
         return None
     colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else 3
     alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
     return np.ascontiguousarray(values[..., :colours]), alpha
+
+
+def _png_values(file: BinaryIO) -> np.ndarray:
+    import imagecodecs
+
+    return imagecodecs.png_decode(file.read())
+
+
+def _tiff_values(file: BinaryIO) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(file) as opened:
+        page = opened.pages.first
+        values = page.asarray()
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        values = np.moveaxis(values, 0, -1)
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples and values.shape[-1] == 4 and values.dtype == np.uint16:
+        values = np.ascontiguousarray(values)
+        for strip in np.array_split(values, max(1, values.size // _STRIP_PIXELS)):
+            alpha = np.maximum(strip[..., 3:].astype(np.uint64), 1)
+            strip[..., :3] = np.minimum((strip[..., :3] * np.uint64(65535) + alpha // 2) // alpha, 65535)
+    return values

@@ -13,7 +13,13 @@ ORIENTATION, EXIF_POINTER, GPS_POINTER = 0x0112, 0x8769, 0x8825
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003  # PixelXDimension and PixelYDimension
 _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202  # JPEGInterchangeFormat and its length, in IFD1
 _SHORT, _LONG = 3, 4
-_BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+# TIFF 6.0 and its supplements: sizes, strips, tiles, colour storage; then XMP, IPTC, Photoshop and ICC blocks, which
+# travel by themselves or not at all.
+STORAGE_TAGS = frozenset(
+    {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339, 347}
+    | {*range(512, 533), 700, 33723, 34377, 34675}
+)
+BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 PREFIX = b"Exif\x00\x00"
 
 
@@ -30,7 +36,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of the value; 0 for a type that TIFF 6.0 does not know."""
-        return _BYTES_OF_TYPE.get(self.kind, 0) * self.count
+        return BYTES_OF_TYPE.get(self.kind, 0) * self.count
 
 
 class _Block:
@@ -41,7 +47,9 @@ class _Block:
         self.order = {b"II": "<", b"MM": ">"}.get(block[:2], "?")
         if self.order == "?":
             raise struct.error("no TIFF block")
-        self.first = self.unpack("I", 4)[0]
+        magic, self.first = self.unpack("HI", 2)
+        if magic != 42:
+            raise struct.error("no TIFF block")
 
     def unpack(self, form: str, at: int) -> tuple:
         return struct.unpack_from(self.order + form, self.bytes, at)
@@ -79,15 +87,33 @@ def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes:
     A block that cannot be understood is returned as it is.
     """
 
-    def change(b: _Block) -> None:
+    def turn(b: _Block) -> None:
         for entry in list(b.entries(b.first)):
-            if entry.tag == ORIENTATION and entry.kind == _SHORT:
-                b.pack("H", entry.at + 8, 1)
-            elif entry.tag == EXIF_POINTER and size is not None:
-                _set_dimensions(b, entry.value, size)
-        _drop_thumbnail(b)
+            if entry.tag == ORIENTATION and entry.kind in (_SHORT, _LONG):
+                b.pack("H" if entry.kind == _SHORT else "I", entry.at + 8, 1)
 
-    return _patched(block, change)
+    def resize(b: _Block) -> None:
+        for entry in list(b.entries(b.first)):
+            if entry.tag == EXIF_POINTER and size is not None:
+                _set_dimensions(b, entry.value, size)
+
+    # One by one: a damaged link to the thumbnail must not keep the orientation from being set.
+    for change in (turn, resize, _drop_thumbnail):
+        block = _patched(block, change)
+    return block
+
+
+def orientation(block: bytes) -> int | None:
+    """The block's orientation, or None if it has none or cannot be understood."""
+    try:
+        order, found = entries(block)
+    except struct.error:
+        return None
+    for entry in found:
+        if entry.tag == ORIENTATION:
+            field = block[entry.at + 8 : entry.at + 12]
+            return struct.unpack_from(order + ("H" if entry.kind == _SHORT else "I"), field)[0]
+    return None
 
 
 def _set_dimensions(b: _Block, directory: int, size: tuple[int, int]) -> None:

@@ -16,42 +16,96 @@ PHOTOSHOP = b"Photoshop 3.0\x00"
 _SEGMENT_LIMIT = 65533  # bytes of a JPEG segment's payload
 # Image resources (Adobe Photoshop file formats specification) that describe the old pixels: thumbnails.
 _STALE_RESOURCES = (0x0409, 0x040C)
+_EMBEDDED_METADATA = (0x0422, 0x0423, 0x0424)  # resources that hold EXIF and XMP once more
+_IPTC = 0x0404
+# IPTC IIM 4.2, record 2: content location code and name, city, sublocation, province, country code and name.
+_PLACES = (26, 27, 90, 92, 95, 100, 101)
+# XMP properties that tell the place, whatever their prefix: GPS... of EXIF, those of drones, and names of places.
+_PLACE = (
+    rb"(?:[Gg][Pp][Ss]\w*|\w*Latitude|\w*Lon[gt]+itude|City|State|Country|CountryCode|CountryName|ProvinceState"
+    rb"|Location|LocationCreated|LocationShown|Sublocation|WorldRegion)"
+)
 
 
 # --- XMP ----------------------------------------------------------------------------------------------------------
 
 
 def upright_xmp(packet: bytes) -> bytes:
-    """An XMP packet with tiff:Orientation 1 and without xmp:Thumbnails."""
+    """An XMP packet with tiff:Orientation 1, without xmp:Thumbnails and without a motion photo's video.
+
+    The video stands behind the JPEG, and does not travel.
+    """
     packet = re.sub(rb"""(tiff:Orientation(?:>|\s*=\s*["']))\s*[2-8](?=["'<])""", rb"\g<1>1", packet)
+    packet = re.sub(rb"""\s+GCamera:(?:MicroVideo|MotionPhoto)\w*\s*=\s*("[^"]*"|'[^']*')""", b"", packet)
     return re.sub(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>", b"", packet, flags=re.DOTALL)
 
 
 def xmp_without_gps(packet: bytes) -> bytes:
-    """An XMP packet without the properties exif:GPS... (attributes and elements)."""
-    packet = re.sub(rb"""\s+exif:GPS\w+\s*=\s*("[^"]*"|'[^']*')""", b"", packet)
-    return re.sub(rb"<exif:GPS(\w+)\b[^>]*?(/>|>.*?</exif:GPS\1>)", b"", packet, flags=re.DOTALL)
+    """An XMP packet without the properties that tell a place (attributes and elements).
+
+    Of a packet in another encoding than UTF-8 nothing is left: what it holds cannot be told.
+    """
+    if b"\x00" in packet.strip(b"\x00"):
+        return b""
+    packet = re.sub(rb"""\s+[\w-]+:""" + _PLACE + rb"""\s*=\s*("[^"]*"|'[^']*')""", b"", packet)
+    element = rb"<([\w-]+:" + _PLACE + rb")\b(?:[^>]*?/>|[^>]*?>.*?</\1\s*>)"
+    return re.sub(element, b"", packet, flags=re.DOTALL)
 
 
 # --- Photoshop's resources ----------------------------------------------------------------------------------------
 
 
-def fresh_photoshop(resources: bytes) -> bytes:
-    """An image resource block without the thumbnails in it; as it is where it cannot be understood."""
-    kept, at = b"", 0
-    while at < len(resources):
+def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
+    """Identity, whole bytes and data of each image resource, or None where the block cannot be understood."""
+    found, at = [], 0
+    while at < len(block):
         start = at
-        if resources[at : at + 4] not in (b"8BIM", b"8B64", b"PHUT", b"DCSR", b"AgHg") or at + 7 > len(resources):
-            return resources
-        (identity,) = struct.unpack_from(">H", resources, at + 4)
+        if block[at : at + 4] not in (b"8BIM", b"8B64", b"PHUT", b"DCSR", b"AgHg") or at + 7 > len(block):
+            return None
+        (identity,) = struct.unpack_from(">H", block, at + 4)
         at += 6
-        at += (1 + resources[at] + 1) // 2 * 2  # a Pascal string, padded to even
-        if at + 4 > len(resources):
-            return resources
-        (size,) = struct.unpack_from(">I", resources, at)
+        at += (1 + block[at] + 1) // 2 * 2  # a Pascal string, padded to even
+        if at + 4 > len(block):
+            return None
+        (size,) = struct.unpack_from(">I", block, at)
+        found.append((identity, block[start : at + 4 + (size + 1) // 2 * 2], block[at + 4 : at + 4 + size]))
         at += 4 + (size + 1) // 2 * 2
-        if identity not in _STALE_RESOURCES:
-            kept += resources[start:at]
+    return found
+
+
+def fresh_photoshop(block: bytes) -> bytes:
+    """An image resource block without the thumbnails in it; as it is where it cannot be understood."""
+    found = _resources(block)
+    if found is None:
+        return block
+    return b"".join(whole for identity, whole, _ in found if identity not in _STALE_RESOURCES)
+
+
+def photoshop_without_places(block: bytes) -> bytes:
+    """An image resource block without names of places in IPTC, nor EXIF and XMP; nothing of one not understood."""
+    kept = []
+    for identity, whole, data in _resources(block) or ():
+        if identity == _IPTC:
+            kept.append(iptc_resource(_iptc_without_places(data)))
+        elif identity not in _EMBEDDED_METADATA:
+            kept.append(whole)
+    return b"".join(kept)
+
+
+def iptc_resource(iptc: bytes) -> bytes:
+    """The image resource that holds IPTC datasets."""
+    return struct.pack(">4sHHI", b"8BIM", _IPTC, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+
+
+def _iptc_without_places(iptc: bytes) -> bytes:
+    kept, at = b"", 0
+    while at + 5 <= len(iptc) and iptc[at] == 0x1C:
+        record, dataset, size = struct.unpack_from(">BBH", iptc, at + 1)
+        if size & 0x8000:  # an extended dataset, of kilobytes: no name of a place
+            return kept
+        if not (record == 2 and dataset in _PLACES):
+            kept += iptc[at : at + 5 + size]
+        at += 5 + size
     return kept
 
 
@@ -87,7 +141,7 @@ def jpeg_segments(photoshop: bytes | None, others: tuple[tuple[int, bytes], ...]
 
 
 def png_chunks(file: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Texts and colour chunks of a PNG file; XMP, and EXIF in ImageMagick's way, travel by themselves."""
+    """Texts and colour chunks of a PNG file; XMP, and profiles in ImageMagick's way, travel by themselves."""
     found, at = [], len(PNG_SIGNATURE)
     while at + 12 <= len(file):
         size, kind = struct.unpack_from(">I4s", file, at)
@@ -107,3 +161,11 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 def xmp_chunk(packet: bytes) -> tuple[bytes, bytes]:
     """The chunk that holds an XMP packet: iTXt, uncompressed, no language."""
     return b"iTXt", XMP_KEYWORD + b"\x00\x00\x00\x00\x00" + packet
+
+
+def raw_profile(text: str) -> bytes:
+    """The bytes of a profile that ImageMagick wrote as text: a name, a length, and hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return b""

@@ -34,6 +34,7 @@ def write(path: Path, photo: Photo) -> None:
     block = photo.exif or _EMPTY
     try:
         order, described = exif.entries(block) if photo.exif else ("<", [])
+        described = [entry for entry in described if entry.tag not in exif.STORAGE_TAGS]
     except struct.error:
         block, order, described = _EMPTY, "<", []
     with path.open("wb") as file:
