@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -67,6 +68,25 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
             if os.stat(name).st_ino == os.fstat(handle).st_ino:  # noqa: PTH116 (a name, not a Path)
                 return handle, Path(name)
         os.close(handle)
+
+
+def try_lock(file: IO) -> bool:
+    """Whether the open file could be locked for this process; until it is closed, no other can lock it."""
+    if fcntl is None:
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def remove_stale(folder: Path) -> int:

@@ -12,7 +12,12 @@ from qatie_cli.errors import PhotoError, UsageError
 
 SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-_CGROUP = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+# Bytes a pixel beside the photo's own while it is encoded, measured.
+_ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
 
@@ -22,7 +27,7 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: it is none.
     """
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", text.upper())
+    found = re.fullmatch(r"\s*([0-9]{0,12}\.?[0-9]{1,12})\s*([KMGT]?I?)B?\s*", text.upper())
     if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
         raise UsageError(f"{text} is no size.", "Write it as 1.5GB, 800MB or 2GiB.")
     return size
@@ -33,10 +38,12 @@ def free_bytes() -> int:
     import psutil
 
     free = psutil.virtual_memory().available
-    for limit, used in _CGROUP:
+    for folder, limit, used in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):
-            root = Path("/sys/fs/cgroup")
-            free = min(free, int((root / limit).read_text()) - int((root / used).read_text()))
+            # What is cached of files counts as used, but makes room when it is asked to.
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+            taken = int((folder / used).read_text()) - (int(cached[1]) if cached else 0)
+            free = min(free, int((folder / limit).read_text()) - taken)
     return max(0, free)
 
 
@@ -47,24 +54,35 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def photo_bytes(width: int, height: int, sample_bytes: int = 1) -> int:
-    """What a photo takes outside the network at its peak: Pillow's copy of four bytes a pixel beside an array of three
-    while it is decoded or encoded; source, result and a strip's floats while it is enhanced.
-    """
-    return width * height * (4 + 4 * sample_bytes) + (64 << 20)
+def available(max_memory: int | None) -> int:
+    """Bytes that this process may take beside what it holds: up to `max_memory` in all, or 60% of what is free."""
+    if max_memory is None:
+        return int(free_bytes() * SHARE_OF_FREE)
+    return max(0, max_memory - resident_bytes())
+
+
+def held_bytes(width: int, height: int, sample_bytes: int = 1) -> int:
+    """What a photo takes while it is enhanced, the network aside: source and result, and a strip's floats."""
+    return width * height * 6 * sample_bytes + (64 << 20)
+
+
+def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, sample_bytes: int = 1) -> int:
+    """What a photo takes while it is encoded: itself, Pillow's copy of it, and the encoder's own."""
+    pixel = _ENCODE_BYTES[fmt] + (6 if progressive else 0) + 3 * sample_bytes
+    return width * height * pixel + (16 << 20)
 
 
 def tile_side(
     width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1
 ) -> int | None:
-    """The side of the tiles that a photo has to be worked on in to stay below `budget` bytes; None for the whole photo.
+    """The side of the tiles in which a photo stays below `budget` bytes; None where the whole photo does.
 
     Raises:
         PhotoError: not even the smallest tiles would do.
     """
     from qatie_cli.moments import HALO  # imports torch, which who only parses a size can do without
 
-    held = photo_bytes(width, height, sample_bytes)
+    held = held_bytes(width, height, sample_bytes)
     room = budget - held
     if width * height * network_bytes_per_pixel <= room:
         return None
@@ -94,6 +112,17 @@ class Budget:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._held or self._held + size <= self.total)
             self._held += size
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes more without waiting: for who has begun already."""
+        with self._changed:
+            self._held += size
+
+    @property
+    def left(self) -> int:
+        """Bytes that nobody holds."""
+        with self._changed:
+            return self.total - self._held
 
     def give_back(self, size: int) -> None:
         """Let others have `size` bytes again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -141,3 +142,26 @@ def test_originals_keep_every_byte(tree, tmp_path):
     before = state()
     _run(planning.plan([tree], tmp_path / "out", Naming()))
     assert state() == before
+
+
+def test_a_list_of_photos_is_planned_even_where_some_are_not_there(tree, tmp_path):
+    listed = [tree / "a.jpg", tree / "none.jpg", tree / ("x" * 300 + ".jpg"), tree / "notes.txt"]
+    plan = planning.plan([], tmp_path / "out", Naming(), listed)
+    assert [t.source for t in plan.tasks] == listed[:3]
+    assert plan.not_photos == (tree / "notes.txt",)
+    results = _run(plan)
+    assert [r.status for r in results] == [Status.ENHANCED, Status.FAILED, Status.FAILED]
+
+
+def test_a_folder_that_cannot_be_searched_is_named(tree, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def forbidden(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    plan = planning.plan([tree], tmp_path / "out", Naming())
+    assert plan.unsearched == ((tree / "sub", "Permission denied"),)
+    assert sorted(t.source.name for t in plan.tasks) == ["B.JPG", "a.jpg"]

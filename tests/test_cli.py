@@ -137,6 +137,9 @@ def test_nothing_done_is_exit_code_1(tmp_path):
         ["enhance", ".", "-o", "out", "--files-from", "none.txt"],
         ["enhance", ".", "-o", "-"],
         ["enhance", "-", "a.jpg", "-o", "out"],
+        ["enhance", "-", "-o", "new.jpg", "--dry-run"],
+        ["enhance", "-", "-o", "exists.jpg"],
+        ["enhance", "x" * 300, "-o", "out"],
         ["enhance", ".", "-o", "out", "--suffix", "/x"],
         ["train", "--clean", ".", "--out", "run", "--recipe", "none.toml"],
         ["nonsense"],
@@ -144,7 +147,10 @@ def test_nothing_done_is_exit_code_1(tmp_path):
 )
 def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "exists.jpg").write_bytes(b"a photo")
     assert qatie(*arguments, code=2).stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["exists.jpg", "home"] or not (tmp_path / "new.jpg").exists()
+    assert (tmp_path / "exists.jpg").read_bytes() == b"a photo"
 
 
 def test_dry_run_tells_what_it_would_take(folder, tmp_path):

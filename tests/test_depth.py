@@ -80,6 +80,21 @@ def test_a_deep_photo_in_a_shallow_format_is_announced(coffee):
     assert encoding.left_out(photo, "tiff") == ()
 
 
+def test_white_is_zero_is_no_negative(tmp_path):
+    ramp = np.arange(0, 64 * 1000, 250, dtype=np.uint16).reshape(16, 16)
+    tifffile.imwrite(tmp_path / "a.tif", 65535 - ramp, photometric="miniswhite")
+    assert np.array_equal(decoding.read(tmp_path / "a.tif").pixels[..., 0], ramp)
+
+
+def test_a_lossless_webp_stays_lossless(tmp_path, coffee):
+    for lossless in (True, False):
+        Image.fromarray(coffee).save(tmp_path / "a.webp", lossless=lossless)
+        read = decoding.read(tmp_path / "a.webp")
+        assert read.lossless == lossless
+        encoding.write(tmp_path / "b.webp", read, "webp")
+        assert np.array_equal(decoding.read(tmp_path / "b.webp").pixels, read.pixels) == lossless
+
+
 # --- colours ------------------------------------------------------------------------------------------------------
 
 

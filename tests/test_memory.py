@@ -28,7 +28,7 @@ def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_do
     assert memory.tile_side(4000, 3000, 100, 4 << 30) is None
     side = memory.tile_side(12000, 9000, 100, 1_300_000_000)
     assert side % 8 == 0
-    seen = (side + 160) ** 2 * 100 + memory.photo_bytes(12000, 9000)
+    seen = (side + 160) ** 2 * 100 + memory.held_bytes(12000, 9000)
     assert seen <= 1_300_000_000
     assert memory.tile_side(20000, 500, 100, 600_000_000) >= side
 

@@ -192,3 +192,103 @@ def test_a_tiff_holds_the_exif_block_as_it_is(tmp_path, coffee, order):
     with Image.open(io.BytesIO(content)) as written:
         assert np.array_equal(np.asarray(written), coffee[:33, :21])
         assert written.getexif().get_ifd(EXIF_IFD)[MAKER_NOTE] == note
+
+
+def _ifd(order: str, kind: int, value: int, link: bytes) -> bytes:
+    mark = {"<": b"II", ">": b"MM"}[order]
+    field = struct.pack(f"{order}HHI", 0x0112, kind, 1) + struct.pack(
+        f"{order}I" if kind == 4 else f"{order}Hxx", value
+    )
+    return mark + struct.pack(f"{order}HI", 42, 8) + struct.pack(f"{order}H", 1) + field + link
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("link", [b"\0\0\0\0", b"\xff\xff\xff\x7f", b""])
+def test_the_orientation_is_set_whatever_else_is_damaged(order, kind, link):
+    """A viewer would otherwise turn an upright photo once more."""
+    block = exif.upright(_ifd(order, kind, 6, link))
+    assert exif.orientation(block) == 1
+    assert exif.orientation(_ifd(order, kind, 6, link)) == 6
+
+
+def test_a_tiff_is_not_confused_by_tags_about_other_pixels(tmp_path, coffee):
+    tags = Image.Exif()
+    tags[MAKE], tags[322], tags[323], tags[339] = "A phone", 16, 16, 3
+    photo = Photo(coffee[:64, :64], "jpeg", exif=tags.tobytes().removeprefix(exif.PREFIX))
+    encoding.write(tmp_path / "a.tif", photo, "tiff")
+    again = decoding.read(tmp_path / "a.tif")
+    assert np.array_equal(again.pixels, coffee[:64, :64])
+    assert _tags(again.exif)[MAKE] == "A phone"
+
+
+def test_iptc_of_any_type_is_read_from_tiff(tmp_path, coffee):
+    """libtiff declares IPTC as LONGs, others as bytes."""
+    import tifffile
+
+    iptc = b"\x1c\x02\x78\x00\x06Prague\x00"
+    for kind, values in ((4, struct.unpack("<3I", iptc)), (7, iptc)):
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            coffee[:20, :30],
+            photometric="rgb",
+            extratags=[(33723, kind, len(values), values, True)],
+        )
+        assert iptc[:11] in decoding.read(tmp_path / "a.tif").photoshop
+
+
+PLACES = (
+    b'<x:xmpmeta><rdf:Description drone-dji:GpsLatitude="+50.07" drone-dji:GpsLongtitude="+14.4"'
+    b' photoshop:City="Prague" dc:rights="mine"><Iptc4xmpCore:Location>Old Town</Iptc4xmpCore:Location>'
+    b"<Iptc4xmpExt:LocationCreated><rdf:Bag>Old Town</rdf:Bag></Iptc4xmpExt:LocationCreated>"
+    b"</rdf:Description></x:xmpmeta>"
+)
+
+
+def test_names_and_positions_of_places_go_whatever_their_prefix():
+    stripped = segments.xmp_without_gps(PLACES)
+    for trace in (b"50.07", b"14.4", b"Prague", b"Old Town"):
+        assert trace not in stripped
+    assert b'dc:rights="mine"' in stripped
+    assert segments.xmp_without_gps(PLACES.decode().encode("utf-16")) == b""
+
+
+def test_places_go_from_iptc_and_captions_stay():
+    caption, city = b"\x1c\x02\x78\x00\x04Walk", b"\x1c\x02\x5a\x00\x06Prague"
+    block = segments.iptc_resource(caption + city) + _resource(0x0424, PLACES)
+    stripped = segments.photoshop_without_places(block)
+    assert b"Walk" in stripped
+    assert b"Prague" not in stripped
+
+
+def test_a_motion_photo_says_that_its_video_is_left_out(tmp_path, coffee):
+    Image.fromarray(coffee[:80, :120]).save(tmp_path / "a.jpg", xmp=b'<x GCamera:MicroVideo="1" dc:title="t"/>')
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(b"\0\0\0\x18ftypmp42" + bytes(500))
+    read = decoding.read(tmp_path / "a.jpg")
+    assert "the video of a motion photo is left out" in read.notes
+    assert b"MicroVideo" not in read.xmp
+    assert b"dc:title" in read.xmp
+
+
+def test_xmp_too_long_for_a_jpeg_is_said(tmp_path, coffee):
+    photo = Photo(coffee[:20, :30], "heic", xmp=b"<x>" + b"y" * 70000 + b"</x>")
+    assert encoding.left_out(photo, "jpeg") == ("XMP left out, it is too long for JPEG",)
+    encoding.write(tmp_path / "a.jpg", photo, "jpeg")
+    assert decoding.read(tmp_path / "a.jpg").xmp is None
+
+
+@pytest.mark.parametrize("fmt", formats.FORMATS)
+def test_exif_that_makes_no_sense_does_not_keep_a_photo_from_being_written(tmp_path, coffee, fmt):
+    photo = Photo(coffee[:20, :30], "jpeg", exif=b"no EXIF at all", dpi=(72.0, 72.0))
+    encoding.write(tmp_path / f"a{formats.FORMATS[fmt][0]}", photo, fmt)
+    assert decoding.read(tmp_path / f"a{formats.FORMATS[fmt][0]}").pixels.shape == (20, 30, 3)
+
+
+def test_exif_as_imagemagick_writes_it_into_png_is_read(tmp_path, coffee):
+    block = exif.PREFIX + _block()
+    text = f"\nexif\n{len(block):8}\n" + block.hex() + "\n"
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Raw profile type exif", text, zip=True)
+    Image.fromarray(coffee[:20, :30]).save(tmp_path / "a.png", pnginfo=texts)
+    assert _tags(decoding.read(tmp_path / "a.png").exif)[MAKE] == "A phone"

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qatie_cli.batch import planning, report
+from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Batch, Result, Status, Writing, remove_stale
+from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding
 from qatie_cli.photo.content import Photo
 
@@ -166,7 +167,7 @@ def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path)
 def test_stale_temporary_files_beside_outputs_are_removed(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".qatie-abc.png").write_bytes(b"half")
+    (out / ".qatie-tmp-abc.png").write_bytes(b"half")
     assert remove_stale(planning.plan([folder], out, Naming()).tasks) == 1
     assert not _files(out)
 
@@ -188,10 +189,10 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(folder, tmp_path, m
 # --- in place -----------------------------------------------------------------------------------------------------
 
 
-def _in_place(folder: Path, journal: Journal, enhance=_invert) -> list[Result]:
+def _in_place(folder: Path, known: Journal, enhance=_invert) -> list[Result]:
     results: list[Result] = []
-    tasks = planning.plan_in_place([folder], Naming(), journal).tasks
-    Batch(enhance, Writing(journal=journal)).run(tasks, results.append)
+    tasks = planning.plan_in_place([folder], Naming(), known).tasks
+    Batch(enhance, Writing(journal=known)).run(tasks, results.append)
     return results
 
 
@@ -207,9 +208,9 @@ def test_photos_are_replaced_once_and_never_enhanced_twice(folder, tmp_path):
 
 
 def test_a_run_killed_between_journal_and_replacement_leaves_the_photo_to_be_done(folder, tmp_path):
-    journal = Journal(tmp_path / "journal")
+    known = Journal(tmp_path / "journal")
     (tmp_path / "new.png").write_bytes(b"the enhanced photo")
-    journal.record((folder / "0.png").resolve(), tmp_path / "new.png")
+    known.record((folder / "0.png").resolve(), tmp_path / "new.png")
     with (tmp_path / "journal").open("a") as file:
         file.write('{"path": "half')
     assert len(_in_place(folder, Journal(tmp_path / "journal"))) == 6
@@ -245,3 +246,81 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
     assert by_name["notes.txt"]["status"] == report.NOT_A_PHOTO
     assert "z\udcff.png" in by_name
     assert read["network_seconds"] == pytest.approx(sum(r.seconds.network for r in results), abs=1e-3)
+
+
+# --- what must not be lost ----------------------------------------------------------------------------------------
+
+
+def test_an_edit_made_while_a_photo_was_enhanced_in_place_is_kept(folder, tmp_path):
+    def enhance(photo, _):
+        (folder / "0.png").write_bytes(b"the owner's edit")
+        return _invert(photo)
+
+    results = _in_place(folder, Journal(tmp_path / "journal"), enhance)
+    assert results[0].status is Status.FAILED
+    assert "changed while it was enhanced" in results[0].reason
+    assert (folder / "0.png").read_bytes() == b"the owner's edit"
+
+
+def test_a_photo_that_would_lose_something_in_place_stays_as_it_is(folder, tmp_path, coffee):
+    pages = [Image.fromarray(coffee[:20, :30]), Image.fromarray(coffee[20:40, :30])]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
+    before = (folder / "pages.tif").read_bytes()
+    (result,) = (r for r in _in_place(folder, Journal(tmp_path / "journal")) if r.status is Status.FAILED)
+    assert "first of 2 pages" in result.reason
+    assert (folder / "pages.tif").read_bytes() == before
+
+
+def test_only_one_process_replaces_photos_at_a_time(tmp_path):
+    path = tmp_path / "home" / "in-place.jsonl"
+    with journal.opened(path), pytest.raises(QatieError, match="Another qatie"), journal.opened(path):
+        pass
+    with journal.opened(path):
+        pass
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_disk_that_takes_only_a_part_of_a_jpeg_is_noticed(tmp_path, coffee, options):
+    """Pillow's encoders, left to write to the file themselves, do not notice."""
+    import resource
+    import signal
+
+    Image.fromarray(coffee).save(tmp_path / "a.jpg", quality=95, **options)
+    photo = decoding.read(tmp_path / "a.jpg")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            encoding.write(tmp_path / "b.jpg", photo, "jpeg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert _files(tmp_path) == ["a.jpg"]
+
+
+def test_a_photo_written_before_an_interruption_is_in_the_results(folder, tmp_path, monkeypatch):
+    """Also where the interruption comes while the batch waits for it to be written."""
+    from concurrent.futures import Future
+
+    real, interrupted = Future.result, []
+
+    def result(self, timeout=None):
+        value = real(self, timeout)
+        if isinstance(value, Result) and not interrupted:
+            interrupted.append(value)
+            raise KeyboardInterrupt
+        return value
+
+    monkeypatch.setattr(Future, "result", result)
+    results: list[Result] = []
+    with pytest.raises(KeyboardInterrupt):
+        Batch(_invert, Writing()).run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+    assert [r.task.output.name for r in results] == _files(tmp_path / "out")
+
+
+def test_a_vanished_photo_is_missed_by_its_name(folder, tmp_path):
+    tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
+    (folder / "2.png").unlink()
+    results: list[Result] = []
+    Batch(_invert, Writing()).run(tasks, results.append)
+    assert results[2].reason.startswith(f"There is no file {folder / '2.png'}")

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+from qatie_cli import files
+from qatie_cli.errors import QatieError
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Journal]:
+    """The journal at `path`, for one process at a time: two would enhance each photo twice.
+
+    Raises:
+        QatieError: another process has it, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("a")
+    except OSError as error:
+        raise QatieError(
+            f"{path.parent} cannot be written to: {error.strerror or error}.",
+            "qatie notes there what it replaced; set QATIE_HOME to another folder.",
+        ) from error
+    with lock:
+        if not files.try_lock(lock):
+            raise QatieError("Another qatie is replacing photos in place.", "Wait until it is done.")
+        yield Journal(path)
 
 
 class Journal:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatie_cli.batch.journal import Journal
@@ -41,19 +43,25 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before any work: what to do, what is done already, and names that are no photos."""
+    """Everything decided before any work.
+
+    `not_photos` are files by whose names they are none; `unsearched` are folders that could not be looked into, with
+    the reason.
+    """
 
     tasks: tuple[Task, ...]
     done: tuple[Task, ...]
-    not_photos: tuple[Path, ...]
+    not_photos: tuple[Path, ...] = ()
+    unsearched: tuple[tuple[Path, str], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    """A file of the inputs and where it will stand below the output folder."""
+    """What the inputs hold: photos with their folders relative to the output folder, and the rest."""
 
-    source: Path
-    relative: Path  # folder, relative to the output folder
+    photos: dict[Path, Path] = field(default_factory=dict)  # a photo named twice is enhanced once
+    not_photos: list[Path] = field(default_factory=list)
+    unsearched: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = ()) -> Plan:
@@ -65,21 +73,28 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
     Raises:
         UsageError: an input does not exist, two inputs would have one output, or an output is an input.
     """
-    _refuse_missing([*inputs, *listed])
-    if len(inputs) == 1 and not listed and inputs[0].is_file() and formats.format_of_name(out) and not out.is_dir():
-        task = _named(inputs[0], out, naming)
-        return _split([task], [], naming)
-    if out.exists() and not out.is_dir():
+    kinds = [_kind(path) for path in inputs]
+    try:
+        out_is_folder = out.is_dir()
+        out_is_file = out.exists() and not out_is_folder
+    except OSError as error:
+        raise UsageError(f"{out} cannot be used: {error.strerror or error}.", "Name another folder with -o.") from error
+    if kinds == [_FILE] and not listed and formats.format_of_name(out) and not out_is_folder:
+        return _split([_named(inputs[0], out, naming)], _Found(), naming)
+    if out_is_file:
         raise UsageError(f"{out} is a file.", "Name a folder with -o.")
-    found, not_photos = _found(inputs, listed, naming, exclude=out)
-    tasks = [Task(f.source, out / f.relative / formats.output_name(f.source, naming.fmt, naming.suffix)) for f in found]
+    found = _search(inputs, listed, naming, exclude=out)
+    tasks = [
+        Task(source, out / relative / formats.output_name(source, naming.fmt, naming.suffix))
+        for source, relative in found.photos.items()
+    ]
     if naming.suffix:
         # Into their own folder, earlier results stand beside the photos they came from: they are no photos to enhance.
         results = {t.output for t in tasks}
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
     tasks = _told_apart(tasks, naming)
     _refuse_collisions(tasks)
-    return _split(tasks, not_photos, naming)
+    return _split(tasks, found, naming)
 
 
 def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, listed: Sequence[Path] = ()) -> Plan:
@@ -88,43 +103,68 @@ def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, list
     Raises:
         UsageError: an input does not exist.
     """
-    _refuse_missing([*inputs, *listed])
-    found, not_photos = _found(inputs, listed, naming, exclude=None)
-    tasks = {}
-    for each in found:
-        source = each.source.resolve()  # a link stays a link: what it points to is replaced
-        tasks[source] = Task(source, source)
-    done = [] if naming.overwrite else [t for t in tasks.values() if journal.holds(t.source)]
-    finished = set(done)
-    return Plan(tuple(t for t in tasks.values() if t not in finished), tuple(done), tuple(not_photos))
+    for path in inputs:
+        _kind(path)
+    found = _search(inputs, listed, naming, exclude=None)
+    sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link stays: what it points to is replaced
+    tasks = [Task(source, source) for source in sources]
+    done = {t for t in tasks if not naming.overwrite and journal.holds(t.source)}
+    left = tuple(t for t in tasks if t not in done)
+    return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
 
 
-def _refuse_missing(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"There is no file or folder {path}.")
-        if not path.is_dir() and not path.is_file():
-            raise UsageError(f"{path} is neither a file nor a folder.", "For a pipe, use - and standard input.")
+_FILE, _FOLDER = "file", "folder"
 
 
-def _found(
-    inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None
-) -> tuple[list[_Found], list[Path]]:
-    found: dict[Path, _Found] = {}  # by path: a photo named twice is enhanced once
-    not_photos = []
-    for path in [*inputs, *listed]:
-        relative = path.parent if path in listed and not path.is_absolute() and ".." not in path.parts else Path()
-        if path.is_dir():
-            for source, is_photo in discover(path, naming.recursive, exclude):
-                if is_photo:
-                    found.setdefault(source, _Found(source, relative / source.relative_to(path).parent))
-                else:
-                    not_photos.append(source)
-        elif formats.has_photo_suffix(path):
-            found.setdefault(path, _Found(path, relative))
+def _kind(path: Path) -> str:
+    """Whether an input is a file or a folder; UsageError where it is neither."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"There is no file or folder {path}.") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{path} cannot be used: {reason}.", "Check its name and permissions.") from error
+    if stat.S_ISDIR(mode):
+        return _FOLDER
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is neither a file nor a folder.", "For a pipe, use - and standard input.")
+    return _FILE
+
+
+def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None) -> _Found:
+    found = _Found()
+
+    def add(source: Path, relative: Path) -> None:
+        if formats.has_photo_suffix(source):
+            found.photos.setdefault(source, relative)
         else:
-            not_photos.append(path)
-    return list(found.values()), not_photos
+            found.not_photos.append(source)
+
+    for path in inputs:
+        if path.is_dir():
+            _search_folder(path, Path(), naming, exclude, found, add)
+        else:
+            add(path, Path())
+    for path in listed:  # what of it is no photo, or not there, fails by itself
+        relative = path.parent if not path.is_absolute() and ".." not in path.parts else Path()
+        if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
+            _search_folder(path, relative / path.name, naming, exclude, found, add)
+        else:
+            add(path, relative)
+    return found
+
+
+def _search_folder(
+    folder: Path,
+    relative: Path,
+    naming: Naming,
+    exclude: Path | None,
+    found: _Found,
+    add: Callable[[Path, Path], None],
+) -> None:
+    for source in discover(folder, naming.recursive, exclude, found.unsearched):
+        add(source, relative / source.relative_to(folder).parent)
 
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:
@@ -136,17 +176,21 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
     return task
 
 
-def discover(folder: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple[Path, bool]]:
-    """Files below `folder`, sorted, and whether each is named like a photo.
+def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Files below `folder`, sorted; folders that cannot be looked into are added to `unsearched`.
 
     Hidden and system files, the folder `exclude` and symbolic loops are left out. Where `exclude` is `folder` itself
     nothing is left out: the plan then refuses to write over the originals.
     """
+
+    def refused(error: OSError) -> None:
+        unsearched.append((Path(error.filename), error.strerror or str(error)))
+
     excluded = None if exclude is None else _identity(exclude)
     if excluded == _identity(folder):
         excluded = None
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         here = _identity(Path(parent))
         if here in seen or (here == excluded and here is not None):
             folders.clear()
@@ -157,8 +201,16 @@ def discover(folder: Path, recursive: bool, exclude: Path | None) -> Iterator[tu
         for name in sorted(names):
             path = Path(parent, name)
             hidden = name.startswith(".") or name.startswith(TEMPORARY_PREFIX) or name.lower() in _SYSTEM_FILES
-            if not hidden and path.is_file():
-                yield path, formats.has_photo_suffix(path)
+            if not hidden and not _is_special(path):
+                yield path
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device; what cannot be asked fails later, by itself."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ELOOP)  # a link to nowhere
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -204,11 +256,12 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
             )
 
 
-def _split(tasks: Sequence[Task], not_photos: Sequence[Path], naming: Naming) -> Plan:
+def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
     """Separate what is done: outputs appear whole or not at all, so one that exists and is not empty is complete."""
     done = [] if naming.overwrite else [t for t in tasks if is_done(t)]
     finished = set(done)
-    return Plan(tuple(t for t in tasks if t not in finished), tuple(done), tuple(not_photos))
+    left = tuple(t for t in tasks if t not in finished)
+    return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
 
 
 def is_done(task: Task) -> bool:

@@ -27,6 +27,7 @@ from qatie_cli import __version__, files
 from qatie_cli.batch.planning import Plan
 from qatie_cli.batch.running import Result, Seconds, Status
 from qatie_cli.errors import QatieError
+from qatie_cli.photo import formats
 
 SCHEMA = 1
 NOT_A_PHOTO = "not a photo"
@@ -56,6 +57,10 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
     photos += [
         {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its name is not that of a photo."}
         for path in plan.not_photos
+    ]
+    photos += [
+        {"input": str(path), "output": None, "status": Status.FAILED.value, "reason": f"Cannot be searched: {reason}."}
+        for path, reason in plan.unsearched
     ]
     return {
         "schema": SCHEMA,
@@ -88,6 +93,8 @@ def _seconds(seconds: Seconds) -> dict[str, float]:
 
 def check_writable(path: Path) -> None:
     """Raise QatieError where the report could not be written: before the work rather than after it."""
+    if formats.has_photo_suffix(path):
+        raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
     try:
         files.check_writable(path.parent)
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from qatie_cli import files, memory
 from qatie_cli.batch.journal import Journal
@@ -19,7 +20,7 @@ from qatie_cli.errors import PhotoError, QatieError
 from qatie_cli.photo import decoding, encoding, formats
 from qatie_cli.photo.content import Photo
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
 _NO_SPACE_LEFT = 1 << 16  # bytes
 
@@ -96,6 +97,7 @@ class _InHand:
     width: int = 0
     height: int = 0
     input_bytes: int = 0
+    seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
     early: Result | None = None  # it ended before the network saw it
 
@@ -111,10 +113,7 @@ class Batch:
         self, enhance: Enhance, writing: Writing, network_bytes_per_pixel: float = 0.0, max_memory: int | None = None
     ) -> None:
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
-        total = memory.resident_bytes() + int(memory.free_bytes() * memory.SHARE_OF_FREE)
-        if max_memory is not None:
-            total = max_memory
-        self._budget = memory.Budget(max(0, total - memory.resident_bytes()))
+        self._budget = memory.Budget(memory.available(max_memory))
         self._stop = threading.Event()
         self._full_in_a_row = 0
 
@@ -137,8 +136,7 @@ class Batch:
                     begun += 1
                     ahead = decoder.submit(self._decode, tasks[begun]) if begun < len(tasks) else None
                     self._through_the_network(hand)
-                    while pending:
-                        self._report(pending.pop(), on_result)
+                    self._report(pending, on_result)
                     pending.append(encoder.submit(self._finish, hand))
                     del hand
                     if self._stop.is_set():
@@ -147,13 +145,16 @@ class Batch:
                 self._stop.set()
                 if ahead is not None:
                     ahead.cancel()
-                while pending:
-                    self._report(pending.pop(), on_result)
+                self._report(pending, on_result)
         for task in tasks[begun:]:
             on_result(Result(task, Status.NOT_BEGUN, reason="The disk is full."))
 
-    def _report(self, written: Future[Result], on_result: Callable[[Result], None]) -> None:
-        on_result(written.result())
+    @staticmethod
+    def _report(pending: list[Future[Result]], on_result: Callable[[Result], None]) -> None:
+        """Tell of the photos that are written; what an interruption finds here is told afterwards."""
+        for result in [written.result() for written in pending]:
+            pending.pop(0)
+            on_result(result)
 
     # --- the three stages; none of them lets an error of one photo out -------------------------------------------
 
@@ -165,22 +166,34 @@ class Batch:
             hand.early = Result(task, Status.SKIPPED, reason="Another run made it meanwhile.")
             return hand
         try:
-            size = decoding.size(task.source)
-            if size is not None and size[0] * size[1] <= self._writing.max_pixels:
-                held = memory.photo_bytes(*size)
-                self._budget.take(held)
-                hand.held = held
-            hand.began = time.monotonic()
-            hand.input_bytes = task.source.stat().st_size
-            photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
             fmt = self._format(task)
+            _check_target(task)
+            hand.seen = _identity(task.source)
+            hand.input_bytes = hand.seen[0]
+            self._reserve(hand, fmt)
+            hand.began = time.monotonic()
+            photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
             encoding.check_encodable(photo, fmt)
             hand.photo, hand.notes = photo, photo.notes + encoding.left_out(photo, fmt)
             hand.height, hand.width = photo.pixels.shape[:2]
+            if task.in_place and hand.notes:
+                hand.photo = None
+                lost = "; ".join(hand.notes)
+                raise PhotoError(f"{task.source} would lose something in place ({lost}).", "Use -o for it.")
         except Exception as error:
             hand.early = self._failed(hand, error)
         hand.decode = time.monotonic() - hand.began
         return hand
+
+    def _reserve(self, hand: _InHand, fmt: str) -> None:
+        """Wait until there is memory for the photo; the network's is counted while it is there."""
+        header = decoding.header(hand.task.source)
+        if header is None or header.width * header.height > self._writing.max_pixels:
+            return  # it will be refused
+        size = header.width, header.height
+        held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
+        self._budget.take(held)
+        hand.held = held
 
     @staticmethod
     def _format(task: Task) -> str:
@@ -193,14 +206,19 @@ class Batch:
         if hand.photo is None:
             return
         began = time.monotonic()
+        sample_bytes, network = hand.photo.pixels.itemsize, 0
         try:
-            side = memory.tile_side(
-                hand.width, hand.height, self._network_bytes, self._budget.total, hand.photo.pixels.itemsize
-            )
+            budget = self._budget.left + hand.held  # what the photos before and behind it leave
+            side = memory.tile_side(hand.width, hand.height, self._network_bytes, budget, sample_bytes)
+            seen = hand.width * hand.height if side is None else side * side
+            network = int(seen * self._network_bytes)
+            self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
             hand.early = self._failed(hand, error)
             hand.photo = None
+        finally:
+            self._budget.give_back(network)
         hand.network = time.monotonic() - began
 
     def _finish(self, hand: _InHand) -> Result:
@@ -208,7 +226,7 @@ class Batch:
         try:
             if hand.photo is None:
                 return hand.early or Result(hand.task, Status.NOT_BEGUN, reason="The run was stopped.")
-            size = self._write(hand.task, hand.photo)
+            size = self._write(hand, hand.photo)
             self._full_in_a_row = 0
         except Exception as error:
             self._stop_where_the_disk_is_full(hand.task, error)
@@ -222,16 +240,20 @@ class Batch:
             hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
         )
 
-    def _write(self, task: Task, photo: Photo) -> int:
-        fmt, journal = self._format(task), self._writing.journal
-        if task.in_place and journal is not None:
+    def _write(self, hand: _InHand, photo: Photo) -> int:
+        task, journal = hand.task, self._writing.journal
+        fmt, mode = self._format(task), None
+        if task.in_place:
             mode = task.source.stat().st_mode & 0o7777
-            encoding.write(
-                task.output, photo, fmt, self._writing.quality, mode, lambda made: journal.record(task.output, made)
-            )
-        else:
-            task.output.parent.mkdir(parents=True, exist_ok=True)
-            encoding.write(task.output, photo, fmt, self._writing.quality)
+
+        def before_replace(made: Path) -> None:
+            if task.in_place and _identity(task.source) != hand.seen:
+                raise PhotoError(f"{task.source} was changed while it was enhanced; it stays as it is.", "Try again.")
+            if journal is not None:
+                journal.record(task.output, made)
+
+        task.output.parent.mkdir(parents=True, exist_ok=True)
+        encoding.write(task.output, photo, fmt, self._writing.quality, mode, before_replace)
         return task.output.stat().st_size
 
     # --- failures -------------------------------------------------------------------------------------------------
@@ -261,6 +283,30 @@ class Batch:
             free = 0
         if free < _NO_SPACE_LEFT or self._full_in_a_row >= _FAILURES_OF_A_FULL_DISK:
             self._stop.set()
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does: size, time of change and inode.
+
+    Raises:
+        PhotoError: there is no such file, or it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise PhotoError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _check_target(task: Task) -> None:
+    """Raise PhotoError where the output cannot be written: before the work rather than after it."""
+    folder = task.output.parent
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
+    if task.output.is_dir():
+        raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
 
 
 def _reason(task: Task, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -49,6 +50,8 @@ def _quiet_libraries() -> None:
     for library in ("PIL", "tifffile", "torch"):
         warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are printed as they are
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -114,14 +115,17 @@ def enhance(
     )
     request.check()
     if stream.is_stream(list(request.inputs), out):
+        if dry_run or report is not None or files_from is not None:
+            raise UsageError("--dry-run, --report and --files-from are for batches, not for -.", "Leave them out.")
         _stream(request)
         return
-    plan, writing = _plan(request)
-    if dry_run:
-        _show(plan)
-        return
-    _prepare(request, plan, yes)
-    _run(request, plan, writing)
+    with contextlib.ExitStack() as until_done:
+        plan, writing = _plan(request, until_done)
+        if dry_run:
+            _show(plan)
+            return
+        _prepare(request, plan, yes)
+        _run(request, plan, writing)
 
 
 @dataclass(frozen=True)
@@ -159,16 +163,15 @@ class _Request:
             raise UsageError(f"--suffix {self.naming.suffix} is no part of a file name.", "Choose one without slashes.")
 
 
-def _plan(request: _Request) -> tuple[Plan, Writing]:
-    from qatie_cli.batch import planning
-    from qatie_cli.batch.journal import Journal
+def _plan(request: _Request, until_done: contextlib.ExitStack) -> tuple[Plan, Writing]:
+    from qatie_cli.batch import journal, planning
     from qatie_cli.home import user_folder
 
     listed = [] if request.files_from is None else _read_list(request.files_from)
     if request.in_place:
-        journal = Journal(user_folder() / "in-place.jsonl")
-        plan = planning.plan_in_place(request.inputs, request.naming, journal, listed)
-        return plan, dataclasses.replace(request.writing, journal=journal)
+        replaced = until_done.enter_context(journal.opened(user_folder() / "in-place.jsonl"))
+        plan = planning.plan_in_place(request.inputs, request.naming, replaced, listed)
+        return plan, dataclasses.replace(request.writing, journal=replaced)
     return planning.plan(request.inputs, request.out, request.naming, listed), request.writing
 
 
@@ -189,9 +192,9 @@ def _show(plan: Plan) -> None:
     megapixels, unreadable = 0.0, 0
     for task in plan.tasks:
         print(f"{task.source} -> {task.output}")
-        size = decoding.size(task.source)
-        unreadable += size is None
-        megapixels += size[0] * size[1] / 1e6 if size else 0.0
+        header = decoding.header(task.source)
+        unreadable += header is None
+        megapixels += header.width * header.height / 1e6 if header else 0.0
     known = pace.remembered()
     speed, how = (pace.TYPICAL, "typical of two cores") if known is None else (known, "as in the last run here")
     duration = datetime.timedelta(seconds=round(megapixels / speed))
@@ -261,17 +264,19 @@ def _run(request: _Request, plan: Plan, writing: Writing) -> None:
         pace.remember(follower.megapixels(), follower.seconds)
     elif not request.quiet:
         screen.print(f"Nothing to do: {count(len(plan.done))} done already." if plan.done else "No photos found.")
-    if request.report is not None:
-        _report(request, plan, follower, started, interrupted, engine)
+    reported = request.report is None or _report(request, plan, follower, started, interrupted, engine)
     if interrupted:
         enhanced = sum(result.status == "enhanced" for result in follower.results)
         screen.print(f"[red]Interrupted[/] after {count(enhanced)}; the same command goes on from there.")
         raise typer.Exit(Exit.INTERRUPTED)
-    if engine is None:
-        raise typer.Exit(Exit.OK if plan.done else Exit.NOTHING_DONE)
-    arithmetic = "float" if engine.name == "float" else f"int8 on {engine.name}"
-    follower.summarize(f"{request.weights}, {arithmetic}" + (f", {engine.device}" if engine.device != "cpu" else ""))
-    raise typer.Exit(follower.exit_code())
+    if engine is not None:
+        arithmetic = "float" if engine.name == "float" else f"int8 on {engine.name}"
+        device = f", {engine.device}" if engine.device != "cpu" else ""
+        follower.summarize(f"{request.weights}, {arithmetic}{device}")
+    else:
+        follower.tell_unsearched()
+    code = follower.exit_code()
+    raise typer.Exit(Exit.SOME_FAILED if code == Exit.OK and not reported else code)
 
 
 def _report(
@@ -281,7 +286,8 @@ def _report(
     started: datetime.datetime,
     interrupted: bool,
     engine: Engine | None,
-) -> None:
+) -> bool:
+    """Write the report; whether that worked."""
     from qatie_cli.batch.report import Run, as_table, write
 
     run = Run(
@@ -298,6 +304,8 @@ def _report(
     except OSError as error:
         path = plain(request.report)
         follower.screen.print(f"[red]The report {path} could not be written:[/] {error.strerror or error}.")
+        return False
+    return True
 
 
 def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], Photo]:
@@ -311,13 +319,24 @@ def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], 
     return better
 
 
+def _alone(request: _Request, photo: Photo) -> Photo:
+    """One photo enhanced by itself, within the memory that it may take."""
+    from qatie_cli import memory
+
+    engine = request.load()
+    height, width = photo.pixels.shape[:2]
+    budget = memory.available(request.max_memory) + photo.pixels.nbytes
+    side = memory.tile_side(width, height, engine.network.bytes_per_pixel, budget, photo.pixels.itemsize)
+    return _enhancer(engine, request.strength)(photo, side)
+
+
 def _stream(request: _Request) -> None:
     notes = stream.run(
         request.inputs[0],
         request.out,
         request.naming.fmt,
         request.writing,
-        lambda photo: _enhancer(request.load(), request.strength)(photo, None),
+        lambda photo: _alone(request, photo),
     )
     for note in () if request.quiet else notes:
         console().print(f"[yellow]Note:[/] {plain(note)}.")

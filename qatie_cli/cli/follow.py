@@ -76,12 +76,19 @@ class Follower:
         if failed:
             names = ", ".join(plain(result.task.source) for result in failed)
             self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+        self.tell_unsearched()
         if not_begun:
             self.screen.print(f"[red]{count(not_begun)} not begun;[/] the same command goes on from there.")
 
+    def tell_unsearched(self) -> None:
+        """Name the folders that could not be looked into."""
+        for path, reason in self.plan.unsearched:
+            self.screen.print(f"[red]Not searched:[/] {plain(path)}: {reason}.")
+
     def exit_code(self) -> Exit:
         """What the process ends with."""
-        if all(result.status in ("enhanced", "skipped") for result in self.results):
+        well = all(result.status in ("enhanced", "skipped") for result in self.results)
+        if well and not self.plan.unsearched and (self.results or self.plan.done):
             return Exit.OK
         return Exit.SOME_FAILED if self._with("enhanced") or self.plan.done else Exit.NOTHING_DONE
 

@@ -44,6 +44,8 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, enhance: Callable[[
     if out != DASH and out.is_dir():
         raise UsageError(f"{out} is a folder.", "Name a file with -o: a photo from standard input has no name.")
     named = None if out == DASH else formats.format_of_name(out)
+    if out != DASH and out.exists() and not writing.overwrite:
+        raise UsageError(f"{out} exists.", "Name another file with -o, or add --overwrite.")
     if fmt != "keep" and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
     photo = writing.prepared(decoding.read(sys.stdin.buffer.read() if source == DASH else source, writing.max_pixels))

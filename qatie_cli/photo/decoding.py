@@ -100,6 +100,7 @@ class Header:
     width: int
     height: int
     decode_bytes: int
+    progressive: bool = False
 
 
 # Bytes a pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
@@ -117,7 +118,8 @@ def header(path: Path) -> Header | None:
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
             if _sixteen_bit_colour(image):
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
-            return Header(image.width, image.height, pixel * image.width * image.height)
+            progressive = bool(image.info.get("progressive"))
+            return Header(image.width, image.height, pixel * image.width * image.height, progressive)
     except (UnidentifiedImageError, *_DECODE_ERRORS):
         return None
 
