@@ -287,7 +287,7 @@ def test_exif_that_makes_no_sense_does_not_keep_a_photo_from_being_written(tmp_p
 
 def test_exif_as_imagemagick_writes_it_into_png_is_read(tmp_path, coffee):
     block = exif.PREFIX + _block()
-    text = f"\nexif\n{len(block):8}\n" + block.hex() + "\n"
+    text = f"\nexif\n{len(block):8}\n" + block.hex() + "\nwhat a careless writer left"
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Raw profile type exif", text, zip=True)
     Image.fromarray(coffee[:20, :30]).save(tmp_path / "a.png", pnginfo=texts)

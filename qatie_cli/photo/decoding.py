@@ -204,7 +204,12 @@ def _decode(image: Image.Image, file: BinaryIO) -> Photo:
         block = exif.upright(block.removeprefix(exif.PREFIX), pixels.shape[1::-1])
         if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
             block, notes = None, (*notes, "EXIF left out, it is damaged")
-    packet = tiff_extra.get(_XMP_TAG) or info.get("xmp") or None
+    packet = (
+        tiff_extra.get(_XMP_TAG)
+        or info.get("xmp")
+        or segments.raw_profile(info.get("Raw profile type xmp", ""))
+        or None
+    )
     packet = packet.encode() if isinstance(packet, str) else packet
     photoshop = (
         tiff_extra.get(_PHOTOSHOP_TAG)

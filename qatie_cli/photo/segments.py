@@ -165,7 +165,8 @@ def xmp_chunk(packet: bytes) -> tuple[bytes, bytes]:
 
 def raw_profile(text: str) -> bytes:
     """The bytes of a profile that ImageMagick wrote as text: a name, a length, and hexadecimal digits."""
+    lines = text.strip("\n").split("\n")
     try:
-        return bytes.fromhex("".join(text.split("\n")[3:]))
-    except ValueError:
+        return bytes.fromhex("".join(lines[2:])[: 2 * int(lines[1])])
+    except (ValueError, IndexError):
         return b""
