@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from qatie_cli.errors import PhotoError, UsageError
 
 SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
+_M_ARENA_MAX = -8  # of malloc.h
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
@@ -52,6 +54,22 @@ def resident_bytes() -> int:
     import psutil
 
     return psutil.Process().memory_info().rss
+
+
+def keep_together() -> None:
+    """Let all threads of this process share one heap, where the C library (glibc) keeps one for each.
+
+    What a decoding thread has freed, the network could otherwise not use again: a photo of 108 megapixels took 1.65 GB
+    instead of 1.36 GB, in the same time.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_free_memory_back() -> None:
+    """Return to the system what was freed but is kept for later (glibc)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available(max_memory: int | None) -> int:

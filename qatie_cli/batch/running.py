@@ -23,6 +23,7 @@ from qatie_cli.photo.content import Photo
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
 _NO_SPACE_LEFT = 1 << 16  # bytes
+_LARGE = 32_000_000  # pixels from which on freed memory is given back between the stages
 
 
 class Status(StrEnum):
@@ -207,6 +208,8 @@ class Batch:
             return
         began = time.monotonic()
         sample_bytes, network = hand.photo.pixels.itemsize, 0
+        if hand.width * hand.height > _LARGE:
+            memory.give_free_memory_back()
         try:
             budget = self._budget.left + hand.held  # what the photos before and behind it leave
             side = memory.tile_side(hand.width, hand.height, self._network_bytes, budget, sample_bytes)
@@ -219,6 +222,8 @@ class Batch:
             hand.photo = None
         finally:
             self._budget.give_back(network)
+            if hand.width * hand.height > _LARGE:
+                memory.give_free_memory_back()
         hand.network = time.monotonic() - began
 
     def _finish(self, hand: _InHand) -> Result:

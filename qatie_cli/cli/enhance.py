@@ -98,6 +98,7 @@ def enhance(
     from qatie_cli.batch.planning import Naming
     from qatie_cli.batch.running import Writing
 
+    memory.keep_together()  # before there are threads
     request = _Request(
         inputs=tuple(inputs or ()),
         out=out,
