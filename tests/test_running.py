@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qatie_cli import memory
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Naming
@@ -184,6 +185,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(folder, tmp_path, m
     results = _run(folder, tmp_path / "out")
     assert results[1].status is Status.FAILED
     assert "changed while it was read" in results[1].reason
+
+
+def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_path):
+    """Alone it would fit into the budget; the one behind it may then wait or overlap a little."""
+    per_pixel = 1000.0
+    alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
+    batch = Batch(_invert, Writing(), per_pixel, memory.resident_bytes() + alone + (8 << 20))
+    results: list[Result] = []
+    batch.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+    assert [r.status for r in results] == [Status.ENHANCED] * 6
 
 
 # --- in place -----------------------------------------------------------------------------------------------------

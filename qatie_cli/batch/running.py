@@ -148,7 +148,7 @@ class Batch:
                     ahead.cancel()
                 self._report(pending, on_result)
         for task in tasks[begun:]:
-            on_result(Result(task, Status.NOT_BEGUN, reason="The disk is full."))
+            on_result(Result(task, Status.NOT_BEGUN, reason="Nothing could be written any more."))
 
     @staticmethod
     def _report(pending: list[Future[Result]], on_result: Callable[[Result], None]) -> None:
@@ -211,8 +211,7 @@ class Batch:
         if hand.width * hand.height > _LARGE:
             memory.give_free_memory_back()
         try:
-            budget = self._budget.left + hand.held  # what the photos before and behind it leave
-            side = memory.tile_side(hand.width, hand.height, self._network_bytes, budget, sample_bytes)
+            side = self._tile_side(hand, sample_bytes)
             seen = hand.width * hand.height if side is None else side * side
             network = int(seen * self._network_bytes)
             self._budget.add(network)
@@ -225,6 +224,14 @@ class Batch:
             if hand.width * hand.height > _LARGE:
                 memory.give_free_memory_back()
         hand.network = time.monotonic() - began
+
+    def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
+        """Tiles for what the photos before and behind this one leave; for all of the budget where that is too little."""
+        size = hand.width, hand.height, self._network_bytes
+        try:
+            return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes)
+        except PhotoError:
+            return memory.tile_side(*size, self._budget.total, sample_bytes)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()
