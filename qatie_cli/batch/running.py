@@ -226,7 +226,7 @@ class Batch:
         hand.network = time.monotonic() - began
 
     def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
-        """Tiles for what the photos before and behind this one leave; for all of the budget where that is too little."""
+        """Tiles for what the photos before and behind leave of the budget; for all of it where that is too little."""
         size = hand.width, hand.height, self._network_bytes
         try:
             return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes)
