@@ -197,6 +197,18 @@ def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_pat
     assert [r.status for r in results] == [Status.ENHANCED] * 6
 
 
+def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, coffee):
+    decoding.open_heif()
+    folder, out = tmp_path / "heic", tmp_path / "out"
+    folder.mkdir()
+    alpha = np.full((40, 60, 1), 255, np.uint8)
+    Image.fromarray(np.dstack([coffee[:40, :60], alpha])).save(folder / "opaque.heic")
+    Image.fromarray(np.dstack([coffee[:40, :60], alpha // 2])).save(folder / "clear.heic")
+    assert [r.status for r in _run(folder, out)] == [Status.ENHANCED] * 2
+    assert _files(out) == ["clear.png", "opaque.jpg"]
+    assert planning.plan([folder], out, Naming()).tasks == ()
+
+
 # --- in place -----------------------------------------------------------------------------------------------------
 
 

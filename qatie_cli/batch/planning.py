@@ -30,10 +30,15 @@ class Naming:
 
 @dataclass(frozen=True)
 class Task:
-    """One photo to be enhanced."""
+    """One photo to be enhanced.
+
+    `with_alpha` is where it goes instead if it turns out to have transparent parts and `output` is a JPEG only because
+    qatie writes HEIC so.
+    """
 
     source: Path
     output: Path
+    with_alpha: Path | None = None
 
     @property
     def in_place(self) -> bool:
@@ -94,6 +99,7 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
     tasks = _told_apart(tasks, naming)
     _refuse_collisions(tasks)
+    tasks = _with_places_for_alpha(tasks, naming)
     return _split(tasks, found, naming)
 
 
@@ -237,6 +243,16 @@ def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     ]
 
 
+def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
+    taken = {_key(task.output) for task in tasks}
+    made = []
+    for task in tasks:
+        png = task.output.with_suffix(".png")
+        by_default = naming.fmt == "keep" and formats.format_of_name(task.source) == "heic"
+        made.append(Task(task.source, task.output, png) if by_default and _key(png) not in taken else task)
+    return made
+
+
 def _refuse_collisions(tasks: Sequence[Task]) -> None:
     """Raise UsageError where outputs would replace each other (names compared without case) or an input."""
     sources = {_identity(t.source): t.source for t in tasks}
@@ -266,7 +282,11 @@ def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
 
 def is_done(task: Task) -> bool:
     """Whether the output is there, whole."""
+    return any(_is_whole(path) for path in (task.output, task.with_alpha) if path is not None)
+
+
+def _is_whole(path: Path) -> bool:
     try:
-        return task.output.is_file() and task.output.stat().st_size > 0
+        return path.is_file() and path.stat().st_size > 0
     except OSError:
         return False

@@ -174,6 +174,9 @@ class Batch:
             self._reserve(hand, fmt)
             hand.began = time.monotonic()
             photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
+            if task.with_alpha is not None and photo.has_transparency:
+                hand.task = task = Task(task.source, task.with_alpha)
+                fmt = self._format(task)
             encoding.check_encodable(photo, fmt)
             hand.photo, hand.notes = photo, photo.notes + encoding.left_out(photo, fmt)
             hand.height, hand.width = photo.pixels.shape[:2]

@@ -48,6 +48,11 @@ class Photo:
         """Millions of pixels."""
         return self.pixels.shape[0] * self.pixels.shape[1] / 1e6
 
+    @property
+    def has_transparency(self) -> bool:
+        """Whether any pixel is not opaque."""
+        return self.alpha is not None and bool(self.alpha.min() < np.iinfo(self.alpha.dtype).max)
+
     def rgb(self) -> np.ndarray:
         """(H, W, 3) in the photo's own bit depth; gray is repeated."""
         if self.pixels.shape[2] == 3:

@@ -27,7 +27,7 @@ _JPEG_XMP_LIMIT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\x00")
 
 def check_encodable(photo: Photo, fmt: str) -> None:
     """Raise PhotoError where `fmt` cannot hold the photo; asked before the work rather than after it."""
-    if fmt == "jpeg" and photo.alpha is not None and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
+    if fmt == "jpeg" and photo.has_transparency:
         raise PhotoError("The photo has transparent parts, which JPEG cannot hold.", "Use --format png or webp.")
     limit = {"jpeg": 65500, "webp": 16383}.get(fmt)
     if limit and max(photo.pixels.shape[:2]) > limit:
