@@ -204,8 +204,14 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
     alpha = np.full((40, 60, 1), 255, np.uint8)
     Image.fromarray(np.dstack([coffee[:40, :60], alpha])).save(folder / "opaque.heic")
     Image.fromarray(np.dstack([coffee[:40, :60], alpha // 2])).save(folder / "clear.heic")
-    assert [r.status for r in _run(folder, out)] == [Status.ENHANCED] * 2
+    plan = planning.plan([folder], out, Naming())
+    results: list[Result] = []
+    Batch(_invert, Writing()).run(plan.tasks, results.append)
     assert _files(out) == ["clear.png", "opaque.jpg"]
+    run = report.Run(datetime.datetime.now(datetime.UTC), 1.0, False, "fbgemm", "cpu", "qatie-c16", 1.0)
+    table = report.as_table(run, plan, results)
+    assert table["counts"] == {"enhanced": 2}
+    assert [Path(photo["output"]).name for photo in table["photos"]] == ["clear.png", "opaque.jpg"]
     assert planning.plan([folder], out, Naming()).tasks == ()
 
 

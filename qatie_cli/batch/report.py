@@ -48,10 +48,12 @@ class Run:
 
 def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
     """The report as plain values; tasks without a result are those that were not begun."""
-    reached = {result.task for result in results}
+    reached = {result.task.source for result in results}
     done = [Result(task, Status.SKIPPED, reason="It was there already.") for task in plan.done]
     rest = [
-        Result(task, Status.NOT_BEGUN, reason="The run was interrupted.") for task in plan.tasks if task not in reached
+        Result(task, Status.NOT_BEGUN, reason="The run was interrupted.")
+        for task in plan.tasks
+        if task.source not in reached
     ]
     photos = [_row(result) for result in [*results, *done, *rest]]
     photos += [

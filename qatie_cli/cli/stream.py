@@ -50,6 +50,14 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, enhance: Callable[[
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
     photo = writing.prepared(decoding.read(sys.stdin.buffer.read() if source == DASH else source, writing.max_pixels))
     chosen = named or (formats.kept_format(photo.source_format) if fmt == "keep" else fmt)
+    if (
+        chosen == "jpeg"
+        and photo.source_format == "heic"
+        and fmt == "keep"
+        and named is None
+        and photo.has_transparency
+    ):
+        chosen = "png"
     encoding.check_encodable(photo, chosen)
     notes = photo.notes + encoding.left_out(photo, chosen)
     better = enhance(photo)

@@ -51,7 +51,8 @@ def format_of_name(path: Path) -> str | None:
 def kept_format(own: str | None) -> str:
     """What a photo of the format `own` is written as unless another is asked for.
 
-    HEIC becomes JPEG (PNG, should it have transparent parts), as most other programs cannot read it; BMP becomes PNG, which loses nothing and keeps metadata.
+    HEIC becomes JPEG (PNG, should it have transparent parts), as most other programs cannot read it; BMP becomes PNG,
+    which loses nothing and keeps metadata.
     """
     return {"heic": "jpeg", "bmp": "png", "gif": "png", None: "png"}.get(own, own)
 
