@@ -49,15 +49,8 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, enhance: Callable[[
     if fmt != "keep" and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
     photo = writing.prepared(decoding.read(sys.stdin.buffer.read() if source == DASH else source, writing.max_pixels))
-    chosen = named or (formats.kept_format(photo.source_format) if fmt == "keep" else fmt)
-    if (
-        chosen == "jpeg"
-        and photo.source_format == "heic"
-        and fmt == "keep"
-        and named is None
-        and photo.has_transparency
-    ):
-        chosen = "png"
+    own = "png" if photo.source_format == "heic" and photo.has_transparency else photo.source_format
+    chosen = named or (formats.kept_format(own) if fmt == "keep" else fmt)
     encoding.check_encodable(photo, chosen)
     notes = photo.notes + encoding.left_out(photo, chosen)
     better = enhance(photo)
