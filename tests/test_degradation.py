@@ -112,3 +112,18 @@ def test_recipes_survive_their_table():
 def test_recipes_that_make_no_sense_are_refused(table):
     with pytest.raises(ValueError, match=r"degradation"):
         degradation.recipe_from_table(table)
+
+
+def test_noise_has_the_asked_strength_and_the_correlations_of_developed_photos():
+    drawn = Draw(grain=0.8, noise_gray=0.7, blotch=0.3, noise_seed=1)
+    noise = degradation.unit_noise(drawn, (256, 256))
+    assert noise.var() == pytest.approx(1, abs=0.05)
+    assert (noise[:, 1:] * noise[:, :-1]).mean() == pytest.approx(0.75, abs=0.1)
+    assert (noise[:, 4:] * noise[:, :-4]).mean() == pytest.approx(0.15, abs=0.1)
+    assert np.corrcoef(noise[..., 0].ravel(), noise[..., 2].ravel())[0, 1] == pytest.approx(0.7, abs=0.1)
+
+
+def test_white_noise_stays_white():
+    noise = degradation.unit_noise(Draw(noise_seed=1), (128, 128))
+    assert noise.var() == pytest.approx(1, abs=0.05)
+    assert (noise[:, 1:] * noise[:, :-1]).mean() == pytest.approx(0, abs=0.03)
