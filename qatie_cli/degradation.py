@@ -43,9 +43,7 @@ class Recipe:
     blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels
     shot_noise: Knob = Knob(0.7, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
     read_noise: Knob = Knob(0.7, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
-    grain: Knob = Knob(
-        0.9, 0.4, 1.1
-    )  # what demosaicing makes of a noisy pixel: Gaussian, standard deviation in pixels
+    grain: Knob = Knob(0.9, 0.4, 1.1)  # what demosaicing makes of a noisy pixel: Gaussian, standard deviation in pixels
     noise_gray: Knob = Knob(0.9, 0.2, 0.9)  # share of the noise's variance that is common to all channels
     blotch: Knob = Knob(0.8, 0.0, 0.6)  # share of the noise's variance in blotches of about 8 pixels
     gamma: Knob = Knob(0.5, 0.8, 1.25)  # exponent

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from qatie_cli import degradation, metrics
+from qatie_cli import degradation, metrics, sheets
 from qatie_cli.degradation import Draw
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding
@@ -23,7 +22,6 @@ DRAWS = {
     "rocket": Draw(exposure=0.4, haze=0.1, contrast=0.7, saturation=0.7, jpeg=75, noise_seed=4),
     "motorcycle": Draw(exposure=-0.9, contrast=0.7, read_noise=0.004, saturation=0.6, blur=0.5, jpeg=80, noise_seed=5),
 }
-_CAPTION_PX = 28
 _AS_PHONES = JpegTraits(subsampling=2, quantization=(), progressive=False)
 
 
@@ -70,20 +68,8 @@ def make(out: Path, enhance: Callable[[Photo], Photo]) -> list[Shown]:
         encoding.write(better, after, "jpeg")
         picture = out / "before-after" / f"{name}.png"
         columns = {"phone": before.rgb_u8(), "qatie": after.rgb_u8(), "original": original}
-        encoding.write(picture, Photo(side_by_side(columns), "png"), "png")
+        encoding.write(picture, Photo(sheets.side_by_side(columns), "png"), "png")
         shown.append(
             Shown(name, picture, metrics.psnr(before.rgb_u8(), original), metrics.psnr(after.rgb_u8(), original))
         )
     return shown
-
-
-def side_by_side(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Photos of equal size (H, W, 3) uint8 in a row, each under its caption."""
-    height, width = next(iter(columns.values())).shape[:2]
-    canvas = Image.new("RGB", (width * len(columns), height + _CAPTION_PX), "white")
-    pen = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=_CAPTION_PX * 0.6)
-    for index, (caption, pixels) in enumerate(columns.items()):
-        canvas.paste(Image.fromarray(pixels), (index * width, _CAPTION_PX))
-        pen.text((index * width + 8, 4), caption, fill="black", font=font)
-    return np.asarray(canvas)

@@ -1,12 +1,20 @@
-"""Training losses on photos (N, 3, H, W), nominal range 0..1; every loss is a mean and 0 for equal photos."""
+"""Training losses on photos (N, 3, H, W), nominal range 0..1.
+
+Every loss is a mean over the photos and 0 for equal ones, so the loss of a batch is the mean of its parts' losses.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_LEAST_SQUARED_ERROR = 1e-8  # 80 dB: nearer than a photo of 8 bit can come
+_MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,17 @@ class LossWeights:
     l1: float = 1.0
     ssim: float = 0.15
     gradient: float = 0.25
+    ms_ssim: float = 0.0
+    colour: float = 0.0
+    # The paper's terms; its weights are 2, 1 and 1, with all of the above at 0.
+    psnr_y: float = 0.0
+    cosine: float = 0.0
+    outlier: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = dataclasses.asdict(self)
+        if min(shares.values()) < 0 or not any(shares.values()):
+            raise ValueError(f"shares of the loss must be at least 0, and one of them more, not {shares}")
 
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
@@ -54,23 +73,102 @@ def dissimilarity(output: Tensor, target: Tensor) -> Tensor:
 
 
 def matched_tone(target: Tensor, base: Tensor) -> Tensor:
-    """`target` with one cubic curve per photo and channel, fitted by least squares to `base`; no gradient."""
-    x = target.detach().flatten(2)
+    """`target` with one cubic curve per photo and channel, fitted by least squares to `base`; no gradient.
+
+    In double precision: in single, the fit changed by a thousandth with the number of photos solved for at once.
+    """
+    device = torch.device("cpu") if target.device.type == "mps" else target.device  # which has no double precision
+    x = target.detach().flatten(2).to(device, torch.float64)
+    wanted = base.detach().flatten(2).to(x).unsqueeze(-1)
     powers = torch.stack([torch.ones_like(x), x, x**2, x**3], dim=-1)  # (N, 3, pixels, 4)
     weighted = powers.transpose(-1, -2) / x.shape[-1]
     # A photo of one colour leaves the curve undetermined: the small diagonal then decides.
-    normal = weighted @ powers + 1e-5 * torch.eye(4, dtype=x.dtype, device=x.device)
-    curve = torch.linalg.solve(normal, weighted @ base.detach().flatten(2).unsqueeze(-1))
-    return (powers @ curve).squeeze(-1).view_as(target)
+    normal = weighted @ powers + 1e-5 * torch.eye(4, dtype=x.dtype, device=device)
+    curve = torch.linalg.solve(normal, weighted @ wanted)
+    return (powers @ curve).squeeze(-1).view_as(target).to(target)
 
 
-def terms(output: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Every term, unweighted."""
-    return {
-        "l1": l1(output, target),
-        "ssim": dissimilarity(output, target),
-        "gradient": gradient(output, target),
-    }
+def psnr_y(output: Tensor, target: Tensor) -> Tensor:
+    """PSNR of luma (BT.601), as hundredths of a dB below 80 dB, which is where it ends (paper, training loss)."""
+    weights = torch.tensor([0.257, 0.504, 0.098], dtype=output.dtype, device=output.device).view(1, 3, 1, 1)
+    squared = ((output - target) * weights).sum(1).square().mean((1, 2))
+    return (10 * torch.log10(squared / _LEAST_SQUARED_ERROR + 1) / 100).mean()
+
+
+def cosine(output: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine of the angle between whole photos as vectors (paper, training loss)."""
+    return (1 - F.cosine_similarity(output.flatten(1), target.flatten(1), dim=1)).mean()
+
+
+def outlier(output: Tensor, target: Tensor) -> Tensor:
+    """L1 in which errors count by how far they stray from their channel's mean error (paper, training loss).
+
+    The weight of an error e is tanh(|e - mean| / (deviation / sqrt 2)), without gradient.
+    """
+    error = output - target
+    mean = error.mean((2, 3), keepdim=True)
+    spread = error.std((2, 3), keepdim=True) / 2**0.5
+    weight = torch.tanh((error - mean).abs() / (spread + 1e-6)).detach()
+    return (error.abs() * weight).mean()
+
+
+def colour(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference after a Gaussian blur of 3 pixels: colour (Ignatov et al. 2017, section 3.1.1)."""
+    return F.mse_loss(_blurred(output, 3.0, 10), _blurred(target, 3.0, 10))
+
+
+def ms_dissimilarity(output: Tensor, target: Tensor) -> Tensor:
+    """1 - MS-SSIM (Wang, Simoncelli and Bovik 2003): Gaussian window of 11 pixels, 1.5 px, range 1.
+
+    Crops have room for as many of the five scales as keep a side of 11 pixels; their exponents are scaled to sum to 1.
+    """
+    scales = [e for i, e in enumerate(_MS_SSIM_EXPONENTS) if min(output.shape[-2:]) >> i >= 11]
+    if not scales:
+        raise ValueError(f"MS-SSIM needs sides of 11 pixels or more, not {tuple(output.shape[-2:])}")
+    product = torch.ones(output.shape[:2], dtype=output.dtype, device=output.device)
+    for index, exponent in enumerate(scales):
+        luminance, structure = _ssim_parts(output, target)
+        last = index + 1 == len(scales)
+        value = (luminance * structure if last else structure).mean((2, 3)).clamp(min=1e-6)
+        product = product * value ** (exponent / sum(scales))
+        output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+    return 1 - product.mean()
+
+
+def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance and contrast-structure maps of SSIM, Gaussian window, where the window fits."""
+    mean_a, mean_b = _blurred(a, 1.5, 5), _blurred(b, 1.5, 5)
+    c1, c2 = 0.01**2, 0.03**2
+    variances = _blurred(a * a, 1.5, 5) - mean_a**2 + _blurred(b * b, 1.5, 5) - mean_b**2
+    covariance = _blurred(a * b, 1.5, 5) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return luminance, (2 * covariance + c2) / (variances + c2)
+
+
+def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
+    """Gaussian blur of `sigma` pixels, cut off at `radius`, where the window fits."""
+    offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    taps = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    taps = (taps / taps.sum()).expand(x.shape[1], 1, 1, -1)
+    x = F.conv2d(x, taps, groups=x.shape[1])
+    return F.conv2d(x, taps.transpose(2, 3), groups=x.shape[1])
+
+
+_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1,
+    "ssim": dissimilarity,
+    "gradient": gradient,
+    "ms_ssim": ms_dissimilarity,
+    "colour": colour,
+    "psnr_y": psnr_y,
+    "cosine": cosine,
+    "outlier": outlier,
+}
+
+
+def terms(weights: LossWeights, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Every term that has a share, unweighted."""
+    return {name: term(output, target) for name, term in _TERMS.items() if getattr(weights, name)}
 
 
 def total(weights: LossWeights, values: dict[str, Tensor]) -> Tensor:

@@ -22,6 +22,13 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     )
 
 
+def ciede2000(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean colour difference CIEDE2000 (CIE 142-2001) of sRGB photos under D65; about 1 is just noticeable."""
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    return float(np.mean(deltaE_ciede2000(rgb2lab(a), rgb2lab(b))))
+
+
 def tone_aligned(output: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`output` with one cubic curve per channel, fitted by least squares to `target`: what is left is detail and noise.
 

@@ -239,6 +239,10 @@ class Network(nn.Module):
         del encoded1, pair1
         return self.decode1(x, rounding, moments)
 
+    def refinements(self) -> list[Refine]:
+        """The refinement blocks, in the order in which they run."""
+        return [self.refine1, self.refine2, self.bottleneck, self.decode2, self.decode1]
+
     def tail(self) -> tuple[Tensor, Tensor]:
         """Weight (12, c, 3, 3) and bias (12) that turn features into the residual's four phases (`fold_tail`)."""
         return fold_tail(self.up, self.head)

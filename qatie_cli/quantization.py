@@ -206,7 +206,7 @@ def equalize(network: Network, photos: Iterable[Tensor], balance: float = 0.5) -
     """
     extremes = _observe(network, list(photos), _Extremes())
     magnitude = {n: torch.maximum(extremes.high[n].abs(), extremes.low[n].abs()) for n in extremes.low}
-    blocks = {name: b for name, b in network.named_children() if isinstance(b, Refine)}
+    blocks = {b.name: b for b in network.refinements()}
     for name, block in blocks.items():
         _rescale_before_norm(block, magnitude[f"{name}.local"])
     for group in _groups(network, blocks, magnitude):

@@ -46,16 +46,22 @@ class ToneStage(nn.Module):
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
 
-    def forward(self, thumbnail: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int:
+        """Number of pooled features, means and maxima."""
+        return self.hidden.in_features
+
+    def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots.
 
-        `dropout` is the share of pooled features left out, for the training of this stage only.
+        `kept` (N, features) is a factor of each pooled feature: the dropout of this stage's training.
         """
         x = thumbnail - 0.5
         for layer in self.convs:
             x = F.leaky_relu(layer(x), 0.2)
         x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-        x = F.dropout(x, dropout)
+        if kept is not None:
+            x = x * kept
         raw = self.decide(F.leaky_relu(self.hidden(x), 0.2))
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]

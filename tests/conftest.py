@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,16 @@ from qatie_cli.model import ModelConfig
 from qatie_cli.network import NetworkConfig
 from qatie_cli.tone import ToneConfig
 
+QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    done = subprocess.run([*QATIE, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture(scope="session")

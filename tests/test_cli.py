@@ -10,21 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import qatie
 from PIL import Image
 
 from qatie_cli import __version__, checkpoint, engines, metrics, weights
 
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage")
-
-
-def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "qatie_cli", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture
@@ -278,39 +269,3 @@ def test_demo_makes_pictures_that_are_nearer_to_the_original(tmp_path):
         before, after = (decoding.read(tmp_path / "out" / f / f"{name}.jpg").pixels for f in ("phone", "enhanced"))
         gains.append(metrics.psnr(after, original) - metrics.psnr(before, original))
     assert np.mean(gains) > 1
-
-
-def test_evaluate_reports_figures_as_json(tmp_path, coffee):
-    for name, photo in (("input", coffee // 2), ("target", coffee)):
-        (tmp_path / "pairs" / name).mkdir(parents=True)
-        Image.fromarray(photo).save(tmp_path / "pairs" / name / "a.png")
-    report = json.loads(qatie("evaluate", "--data", tmp_path / "pairs", "--json").stdout)
-    assert report["photos"][0]["photo"] == "a.png"
-    assert report["mean"]["input_psnr_db"] == pytest.approx(metrics.psnr(coffee // 2, coffee))
-    assert report["mean"]["agreement_db"] > 36
-
-
-def test_training_from_the_command_line_ends_with_usable_weights(tmp_path, coffee, astronaut):
-    clean = tmp_path / "clean"
-    clean.mkdir()
-    for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1])):
-        Image.fromarray(np.ascontiguousarray(photo)).save(clean / f"{index}.png")
-    (tmp_path / "recipe.toml").write_text("tone_steps = 2\nwidth = 4\nbatch = 2\ncrop = 32\ntone_batch = 2\n")
-    done = qatie(
-        "train",
-        "--clean",
-        clean,
-        "--out",
-        tmp_path / "run",
-        "--recipe",
-        tmp_path / "recipe.toml",
-        "--steps",
-        3,
-        "--qat",
-    )
-    assert "QAT int8" in done.stderr
-    for name in ("config.toml", "metrics.csv", "last.safetensors", "best.safetensors"):
-        assert (tmp_path / "run" / name).is_file()
-    qatie("enhance", clean, "-o", tmp_path / "out", "--weights", tmp_path / "run" / "last.safetensors")
-    refused = qatie("train", "--clean", clean, "--out", tmp_path / "run", "--steps", 3, code=1)
-    assert "--resume" in refused.stderr

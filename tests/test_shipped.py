@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qatie_cli import checkpoint, engines, metrics, pairs, weights
+from qatie_cli import checkpoint, engines, metrics, weights
 from qatie_cli.enhance import enhance
+from qatie_cli.pairs import layouts, paired
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
@@ -21,7 +22,8 @@ def shipped() -> checkpoint.Weights:
 
 
 def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [pairs.load_pair(pair, 1024) for pair in pairs.find_pairs(shared / "pairs" / "dev" / name)]
+    layout = layouts.pairs_or_photos(shared / "pairs" / "dev" / name)
+    return [paired.load_pair(pair, 1024) for pair in layout.pairs]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import tomllib
 from pathlib import Path
@@ -11,11 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from qatie_cli import checkpoint, degradation, engines, losses, metrics, pairs, training
+from qatie_cli import checkpoint, degradation, engines, losses, metrics, network
 from qatie_cli.degradation import Knob
 from qatie_cli.enhance import enhance
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.training import Recipe
+from qatie_cli.pairs import clean as clean_photos
+from qatie_cli.pairs import sampling, splitting
+from qatie_cli.pairs.clean import CleanPhotos, DegradedSource
+from qatie_cli.training import run as training
+from qatie_cli.training.recipe import Recipe
+from qatie_cli.training.run import Setting
+from qatie_cli.training.team import Team
 
 TINY = Recipe(
     width=4,
@@ -32,11 +39,17 @@ TINY = Recipe(
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory, astronaut, coffee) -> pairs.CleanPhotos:
+def clean(tmp_path_factory, astronaut, coffee) -> CleanPhotos:
     folder = tmp_path_factory.mktemp("clean")
     for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1], coffee[:300])):
         Image.fromarray(np.ascontiguousarray(photo)).resize((160, 120)).save(folder / f"{index}.png")
-    return pairs.load_clean(folder, TINY.validation_share, TINY.seed)
+    return clean_photos.load(folder, TINY.validation_share, TINY.seed)
+
+
+def train(photos: CleanPhotos, recipe: Recipe, out: Path, *, init=None, **options) -> training.Finished:
+    """A run on good photos, in the folder `out`."""
+    source = DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop)
+    return training.train(source, recipe, Setting(out, init=init), **options)
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -47,11 +60,11 @@ def _same(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("stops", [[2], [3], [5, 11], [9], [1, 2, 3, 4]])
 def test_a_run_stopped_anywhere_ends_as_the_whole_one(clean, tmp_path, stops):
-    whole = training.train(clean, TINY, tmp_path / "whole")
+    whole = train(clean, TINY, tmp_path / "whole")
     for index, stop in enumerate([*stops, 10**6]):
         steps = []
         try:
-            training.train(
+            train(
                 clean,
                 TINY,
                 tmp_path / "parts",
@@ -68,29 +81,28 @@ def test_a_run_stopped_anywhere_ends_as_the_whole_one(clean, tmp_path, stops):
 def test_a_run_killed_after_its_checkpoint_ends_as_the_whole_one(clean, tmp_path, monkeypatch):
     """SIGKILL leaves the last checkpoint and no more."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    whole = training.train(clean, TINY, tmp_path / "whole")
+    whole = train(clean, TINY, tmp_path / "whole")
 
     def kill(progress):
         if progress.run_step == 8:
             raise MemoryError  # any way out that saves nothing
 
     with pytest.raises(MemoryError):
-        training.train(clean, TINY, tmp_path / "killed", on_progress=kill)
-    training.train(clean, TINY, tmp_path / "killed", resume=True)
+        train(clean, TINY, tmp_path / "killed", on_progress=kill)
+    train(clean, TINY, tmp_path / "killed", resume=True)
     assert _same(whole.weights, tmp_path / "killed" / "last.safetensors")
 
 
 def test_the_closing_table_compares_float_post_training_and_qat(clean, tmp_path):
-    table = training.train(clean, TINY, tmp_path / "run").table
-    assert [row.name.split(" (")[0] for row in table] == [
-        "float",
-        "post-training int8",
-        "float of the QAT weights",
-        "QAT int8",
-    ]
+    table = train(clean, TINY, tmp_path / "run").table
+    int8 = [name for name in engines.available() if name != "float"]
+    expected = [("float", "float"), *(("post-training", name) for name in int8)]
+    expected += [("float after QAT", "float"), *(("QAT", name) for name in int8)]
+    assert [(row.name, row.engine) for row in table] == expected
     for row in table:
         assert row.mean.psnr_db > 5
-        assert (row.mean.agreement_db is None) == ("float" in row.name)
+        assert 0 < row.mean.ciede2000 < 60
+        assert (row.mean.agreement_db is None) == (row.engine == "float")
 
 
 def test_validation_and_the_last_half_of_qat_leave_ranges_alone(clean, tmp_path):
@@ -102,7 +114,7 @@ def test_validation_and_the_last_half_of_qat_leave_ranges_alone(clean, tmp_path)
             ranges.append(checkpoint.read(path).activations if progress.validation_db else None)
 
     recipe = dataclasses.replace(TINY, qat_steps=8, validate_every=1)
-    done = training.train(clean, recipe, tmp_path / "run", on_progress=look)
+    done = train(clean, recipe, tmp_path / "run", on_progress=look)
     frozen = checkpoint.read(done.weights).activations
     assert checkpoint.read(tmp_path / "run" / "best.safetensors").activations in ranges
     assert frozen is not None
@@ -117,18 +129,16 @@ def test_training_learns_to_undo_a_fixed_exposure(clean, tmp_path):
     )  # fmt: skip
     recipe = dataclasses.replace(TINY, tone_steps=60, steps=2, qat_steps=0, tone_rate=1e-2, ema=0.9, tone_batch=8)
     recipe = dataclasses.replace(recipe, degradation=only_dark)
-    done = training.train(clean, recipe, tmp_path / "run")
+    done = train(clean, recipe, tmp_path / "run")
     engine = engines.load(checkpoint.read(done.weights), "float")
-    for seen, target in pairs.validation_pairs(clean, only_dark, 0):
+    for seen, target in DegradedSource(clean, only_dark, 0, 32).validation():
         assert metrics.psnr(enhance(seen, engine), target) > metrics.psnr(seen, target) + 3
 
 
 def test_the_network_learns_detail(clean):
     """A few steps on one batch of noise bring it nearer to the target."""
     noisy = dataclasses.replace(degradation.Recipe(), untouched=0.0, read_noise=Knob(1, 0.02, 0.02))
-    batch = pairs.training_batch(clean, noisy, 0, 0, 4, 32)
-    from qatie_cli import network
-
+    batch = DegradedSource(clean, noisy, 0, 32).crops(0, range(4))
     net = network.create(network.NetworkConfig(8), torch.Generator().manual_seed(0))
     reference = losses.matched_tone(batch.target, batch.input)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
@@ -141,7 +151,8 @@ def test_the_network_learns_detail(clean):
 
 
 def test_batches_are_a_function_of_seed_and_step(clean):
-    first, again, other = (pairs.training_batch(clean, degradation.Recipe(), 0, step, 2, 32) for step in (4, 4, 5))
+    source = DegradedSource(clean, degradation.Recipe(), 0, 32)
+    first, again, other = (source.crops(step, range(2)) for step in (4, 4, 5))
     assert torch.equal(first.input, again.input)
     assert torch.equal(first.thumbnail, again.thumbnail)
     assert not torch.equal(first.target, other.target)
@@ -150,18 +161,18 @@ def test_batches_are_a_function_of_seed_and_step(clean):
 def test_crops_reach_from_native_pixels_to_the_whole_frame():
     rng = np.random.default_rng(0)
     sides = [
-        right - left for left, _, right, _ in (pairs._crop_box((900, 600), (0, 0, 1, 1), 64, rng) for _ in range(500))
+        right - left for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng) for _ in range(500))
     ]
     assert min(sides) < 70
-    assert np.mean(np.isclose(sides, 600)) == pytest.approx(pairs.WHOLE_SHARE, abs=0.06)
+    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.WHOLE_SHARE, abs=0.06)
 
 
 def test_the_split_depends_on_names_and_seed_only():
     names = [f"{i}.jpg" for i in range(50)]
-    held_out = pairs.validation_names(names, 0.1, seed=0)
+    held_out = splitting.held_out(names, 0.1, seed=0)
     assert len(held_out) == 5
-    assert pairs.validation_names(names[::-1], 0.1, seed=0) == held_out
-    assert pairs.validation_names(names, 0.1, seed=1) != held_out
+    assert splitting.held_out(names[::-1], 0.1, seed=0) == held_out
+    assert splitting.held_out(names, 0.1, seed=1) != held_out
 
 
 def test_no_validation_photo_is_learnt_from(clean):
@@ -174,24 +185,24 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     Image.fromarray(coffee // 8).save(tmp_path / "dark.png")
     (tmp_path / "broken.png").write_bytes(b"no photo")
     with pytest.raises(DataError) as refused:
-        pairs.load_clean(tmp_path, 0.1, 0)
+        clean_photos.load(tmp_path, 0.1, 0)
     assert "1 usable photos; training needs 4" in str(refused.value)
     assert "1 could not be read; 1 are too dark" in refused.value.hint
 
 
 def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
     with pytest.raises(DataError, match="no run"):
-        training.train(clean, TINY, tmp_path / "none", resume=True)
-    training.train(clean, dataclasses.replace(TINY, qat_steps=0), tmp_path / "run")
+        train(clean, TINY, tmp_path / "none", resume=True)
+    train(clean, dataclasses.replace(TINY, qat_steps=0), tmp_path / "run")
     with pytest.raises(DataError, match="another recipe"):
-        training.train(clean, TINY, tmp_path / "run", resume=True)
+        train(clean, TINY, tmp_path / "run", resume=True)
     with pytest.raises(DataError, match="holds a run"):
-        training.train(clean, TINY, tmp_path / "run")
+        train(clean, TINY, tmp_path / "run")
 
 
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
     with pytest.raises(UsageError, match="another width"):
-        training.train(clean, TINY, tmp_path / "run", init=weights)
+        train(clean, TINY, tmp_path / "run", init=weights)
 
 
 def test_recipes_survive_their_table():
@@ -215,7 +226,20 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
     assert losses.l1(losses.matched_tone(target, darker), darker) < 0.004
 
 
-@pytest.mark.parametrize("term", [losses.l1, losses.local_mean, losses.gradient, losses.dissimilarity])
+@pytest.mark.parametrize(
+    "term",
+    [
+        losses.l1,
+        losses.local_mean,
+        losses.gradient,
+        losses.dissimilarity,
+        losses.ms_dissimilarity,
+        losses.colour,
+        losses.psnr_y,
+        losses.cosine,
+        losses.outlier,
+    ],
+)
 def test_losses_are_zero_for_equal_photos_and_grow_with_the_error(term):
     torch.manual_seed(0)
     photo, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
@@ -263,6 +287,157 @@ def test_the_tone_stage_goes_on_from_where_validation_was_best(clean, tmp_path, 
     monkeypatch.setattr(training._Run, "__init__", remember)
     recipe = dataclasses.replace(TINY, tone_steps=3, steps=1, qat_steps=0, validate_every=1)
     with pytest.raises(StopIteration):  # the float stage asks for a fourth score
-        training.train(clean, recipe, tmp_path / "run", on_progress=look)
+        train(clean, recipe, tmp_path / "run", on_progress=look)
     kept = training_state().ema.tone.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in run[0].items())
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(losses.LossWeights)])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
+    """What lets processes share a batch."""
+    only = losses.LossWeights(**{f.name: float(f.name == name) for f in dataclasses.fields(losses.LossWeights)})
+    torch.manual_seed(0)
+    photo, other = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)
+
+    def loss(rows: slice) -> float:
+        return float(losses.total(only, losses.terms(only, photo[rows], other[rows])))
+
+    assert loss(slice(0, 4)) == pytest.approx((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, rel=1e-5)
+    assert loss(slice(0, 4)) > 0
+
+
+def test_psnr_y_is_the_psnr_of_luma(astronaut):
+    a = astronaut[:64, :64]
+    b = np.clip(a.astype(int) + 9, 0, 255).astype(np.uint8)
+    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
+    luma = [(x.astype(np.float64) / 255) @ [0.257, 0.504, 0.098] for x in (a, b)]
+    expected = -10 * np.log10(np.mean((luma[0] - luma[1]) ** 2))
+    assert 80 - 100 * float(losses.psnr_y(*as_tensor)) == pytest.approx(expected, abs=0.01)
+
+
+def test_ms_ssim_agrees_with_the_published_definition(astronaut):
+    """As torchmetrics computes it, where all five scales fit."""
+    metric = pytest.importorskip("torchmetrics.functional.image")
+    a = astronaut[:256, :256]
+    b = np.clip(a + np.random.default_rng(0).normal(0, 20, a.shape), 0, 255).astype(np.uint8)
+    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (b, a)]
+    theirs = metric.multiscale_structural_similarity_index_measure(*as_tensor, data_range=1.0)
+    assert 1 - float(losses.ms_dissimilarity(*as_tensor)) == pytest.approx(float(theirs), abs=0.005)
+
+
+def test_errors_that_stray_count_more():
+    flat, spike = torch.full((1, 3, 16, 16), 0.1), torch.zeros(1, 3, 16, 16)
+    spike[..., 0, 0] = 0.1 * 256
+    target = torch.zeros(1, 3, 16, 16)
+    assert losses.l1(flat, target) == pytest.approx(float(losses.l1(spike, target)))
+    assert losses.outlier(flat, target) < 0.1 * losses.outlier(spike, target)
+
+
+@pytest.mark.parametrize("terms", [{"l1": -1.0}, {f.name: 0.0 for f in dataclasses.fields(losses.LossWeights)}])
+def test_losses_that_ask_for_nothing_are_refused(terms):
+    with pytest.raises(ValueError, match="shares of the loss"):
+        losses.LossWeights(**terms)
+
+
+def test_training_goes_on_from_given_weights_and_keeps_them_where_nothing_is_better(clean, tmp_path):
+    """The tone stage's best includes where it began: a rate that ruins it leaves the start."""
+    first = train(clean, dataclasses.replace(TINY, qat_steps=0), tmp_path / "first")
+    start = checkpoint.read(first.weights)
+    ruinous = dataclasses.replace(TINY, tone_rate=10.0, tone_steps=3, steps=0, qat_steps=0, ema=0.0, tone_dropout=0.0)
+    seen = []
+    again = train(clean, ruinous, tmp_path / "again", init=start, on_progress=seen.append)
+    assert (seen[0].step, seen[0].run_step) == (0, 0)
+    assert seen[-1].validation_db < seen[0].validation_db - 0.5
+    kept = checkpoint.read(again.weights)
+    assert all(torch.equal(kept.state[n], start.state[n]) for n in start.state if n.startswith("tone."))
+    assert again.table[0].name == "start"
+
+
+def test_a_run_leaves_metrics_and_pictures(clean, tmp_path):
+    train(clean, TINY, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    steps = [(row["stage"], int(row["step"])) for row in rows]
+    assert steps == [("tone", 3), ("float", 6), ("float", 9), ("qat", 12), ("qat", 13)]
+    assert float(rows[-1]["agreement"]) > 0
+    assert rows[0]["ssim"] == "" and float(rows[1]["ssim"]) > 0
+    previews = sorted((tmp_path / "run" / "previews").iterdir())
+    assert [p.name for p in previews] == ["000003.jpg", "000006.jpg", "000009.jpg", "000012.jpg", "000013.jpg"]
+    assert Image.open(previews[0]).width >= 3 * 160
+
+
+def test_a_loss_that_is_no_number_keeps_its_batch(clean, tmp_path):
+    from safetensors import safe_open
+
+    recipe = dataclasses.replace(TINY, tone_steps=0)
+    source = DegradedSource(clean, recipe.degradation, recipe.seed, recipe.crop)
+    whole = source.crops
+
+    def poisoned(step, rows):
+        batch = whole(step, rows)
+        if step == 2:
+            batch.target[0, 0, 0, 0] = torch.nan
+        return batch
+
+    source.crops = poisoned
+    with pytest.raises(DataError, match=r"loss is nan at step 2 \(float stage\)") as refused:
+        training.train(source, recipe, Setting(tmp_path / "run"))
+    assert source.names(2, range(2), "float")[0] in refused.value.hint
+    with safe_open(tmp_path / "run" / training.BATCH_FILE, "pt") as kept:
+        assert torch.isnan(kept.get_tensor("target")).sum() == 1
+        assert kept.metadata()["photos"].split("\n") == source.names(2, range(2), "float")
+
+
+def test_a_full_disk_is_reported(clean, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.states, "save", full)
+    with pytest.raises(DataError, match="could not be written: No space left on device") as refused:
+        train(clean, TINY, tmp_path / "run")
+    assert "--resume" in refused.value.hint
+
+
+def test_other_photos_are_no_continuation(clean, tmp_path):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(training.RunInterruptedError):
+        train(clean, TINY, tmp_path / "run", should_stop=lambda: True)
+    fewer = dataclasses.replace(clean, training=clean.training[1:])
+    with pytest.raises(DataError, match="not those that the run began with"):
+        train(fewer, TINY, tmp_path / "run", resume=True)
+
+
+def test_biases_that_a_norm_takes_away_stay_as_they_are(clean, tmp_path):
+    """Their gradient is rounding noise, of which Adam makes full steps: runs would drift apart."""
+    recipe = dataclasses.replace(TINY, tone_steps=0, qat_steps=0, steps=3)
+    stopped = iter([False, False, False])
+    train(clean, recipe, tmp_path / "run", should_stop=lambda: next(stopped))
+    from safetensors.torch import load_file
+
+    from qatie_cli import model
+
+    begun, ended = model.create(recipe.config, recipe.seed), load_file(tmp_path / "run" / "resume.safetensors")
+    assert torch.equal(begun.network.refine1.local.bias, ended["model.network.refine1.local.bias"])
+    assert not torch.equal(begun.network.refine1.outer.bias, ended["model.network.refine1.outer.bias"])
+
+
+def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
+    from conftest import as_tensor
+
+    from qatie_cli.quantization import FakeQuantizer
+
+    done = checkpoint.read(train(clean, dataclasses.replace(TINY, steps=40, qat_steps=10), tmp_path / "run").weights)
+    net = done.build().network
+    photo = np.asarray(clean.validation[0].picture.image)[:96, :128]
+    expected = net(as_tensor(photo), FakeQuantizer(done.activations))[0].permute(1, 2, 0).numpy()
+    for name in engines.available()[1:]:
+        engine = engines.load(done, name).network
+        got = engine.residual(engine.features(photo), 0, photo.shape[0])
+        assert -10 * np.log10(np.mean((got - expected) ** 2)) > 50, name
+
+
+def test_a_team_shares_a_batch_evenly_or_says_so():
+    assert [list(Team(rank, 2).rows(4)) for rank in (0, 1)] == [[0, 1], [2, 3]]
+    with pytest.raises(UsageError, match="batch of 5 cannot be shared evenly by 2"):
+        Team(0, 2).rows(5)

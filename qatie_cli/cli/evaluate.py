@@ -2,53 +2,133 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, progress
-from qatie_cli.cli.options import EngineName, EngineOption, Quiet, Threads, WeightsOption, load_engine
+from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.options import (
+    EngineName,
+    EngineOption,
+    Folders,
+    Quiet,
+    Threads,
+    WeightsOption,
+    load_engine,
+    need_extra,
+)
+from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.weights import DEFAULT
+
+if TYPE_CHECKING:
+    from qatie_cli.evaluation import Figures
+
+# Columns of the figures: attribute, heading, digits.
+_COLUMNS = (
+    ("psnr_db", "PSNR dB", 2),
+    ("ssim", "SSIM", 4),
+    ("ciede2000", "CIEDE2000", 2),
+    ("aligned_db", "aligned dB", 2),
+    ("agreement_db", "to float dB", 2),
+)
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Folder with input/ and target/, or of photos to leave alone.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of pairs, or of good photos to leave alone.")],
     weights: WeightsOption = DEFAULT,
     engine: EngineOption = EngineName.auto,
     threads: Threads = 0,
+    folders: Folders = None,
     longest: Annotated[int, typer.Option(min=8, help="Photos with a longer side are reduced to it first.")] = 1024,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Measure autocontrast and CLAHE, too.")
+    ] = True,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the figures of every photo and method to this file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures of every photo on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure weights on pairs: PSNR and SSIM to the target before and after, and int8 against float.
+    """Measure weights on pairs: PSNR, SSIM and CIEDE2000 to the target, detail, and int8 against float.
 
-    Needs the extra `train`. In a folder without input/ and target/ every photo is its own target.
+    Needs the extra `train`. In a folder without pairs every photo is its own target. "aligned" is PSNR after fitting
+    one cubic curve per channel from output to target, which leaves noise and detail; "identity" is the input as it is.
     """
-    from qatie_cli import engines, evaluation, pairs
+    need_extra("train", "skimage", "scipy")
+    from qatie_cli import engines, evaluation
+    from qatie_cli.pairs import layouts, paired
 
+    layout = layouts.pairs_or_photos(data, folders)
     ready = load_engine(weights, engine, threads)
     reference = load_engine(weights, EngineName.float, threads) if ready.name != engines.FLOAT else None
-    found = pairs.find_pairs(data)
-    rows = []
+    methods = list(evaluation.BASELINES) if baselines else ["identity"]
+    screen = console()
+    for left in layout.left_out:
+        screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}.")
+    measured: dict[str, dict[str, Figures]] = {}
+    failed = []
     with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
-        shown = bar.add_task("", total=len(found), name="")
-        for pair in found:
-            bar.update(shown, name=pair.name)
-            rows.append(evaluation.compare(pair.name, pairs.load_pair(pair, longest), ready, reference))
+        shown = bar.add_task("", total=len(layout.pairs), name="")
+        for pair in layout.pairs:
+            bar.update(shown, name=plain(pair.name))
+            try:
+                measured[pair.name] = evaluation.compare(paired.load_pair(pair, longest), ready, reference, methods)
+            except (DataError, PhotoError) as error:
+                failed.append(error)
             bar.advance(shown)
-    summary = evaluation.summarize(rows)
+    for error in failed:
+        screen.print(f"[yellow]Left out:[/] {plain(error.one_line())}")
+    if not measured:
+        raise DataError(f"None of the {len(failed)} pairs in {data} can be used.")
+    means = evaluation.means(list(measured.values()))
+    if csv_file is not None:
+        _write_csv(csv_file, measured)
     if as_json:
-        print(json.dumps({"engine": ready.name, "weights": weights, "mean": summary, "photos": rows}, indent=1))
-        return
-    _show(rows, summary, f"{data.name}: {weights} on {ready.name}, {len(rows)} photos")
+        as_tables = {name: _tables(found) for name, found in measured.items()}
+        report = {"weights": weights, "engine": ready.name, "mean": _tables(means), "photos": as_tables}
+        print(json.dumps(report | {"left_out": len(failed) + len(layout.left_out)}, indent=1))
+    else:
+        _show(measured, means, ready.name, f"{data.name}: {weights}, {len(measured)} photos")
 
 
-def _show(rows: list[dict], summary: dict, title: str) -> None:
+def _tables(found: dict[str, Figures]) -> dict[str, dict]:
+    return {method: dataclasses.asdict(f) for method, f in found.items()}
+
+
+def _write_csv(path: Path, measured: dict[str, dict[str, Figures]]) -> None:
+    import csv
+    import io
+
+    from qatie_cli import files
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["photo", "method", *(name for name, _, _ in _COLUMNS)])
+    for photo, found in measured.items():
+        for method, f in found.items():
+            writer.writerow([photo, method, *(getattr(f, name) for name, _, _ in _COLUMNS)])
+    try:
+        files.write_atomic(path, text.getvalue())
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror}.", "Name another file.") from error
+
+
+def _show(measured: dict[str, dict[str, Figures]], means: dict[str, Figures], engine: str, title: str) -> None:
     from rich.table import Table
 
-    table = Table("photo", *(name.replace("_", " ") for name in summary), title=title)
-    for row in [*rows, {"photo": "mean"} | summary]:
-        table.add_row(row["photo"], *(f"{row[n]:.4f}" if "ssim" in n else f"{row[n]:.2f}" for n in summary))
-    console().print(table)
+    photos = Table("photo", *(heading for _, heading, _ in _COLUMNS), title=f"{title}, on {engine}")
+    for name, found in measured.items():
+        photos.add_row(plain(name), *_cells(found[engine]))
+    methods = Table("method", *(heading for _, heading, _ in _COLUMNS), title="Means")
+    for method, f in means.items():
+        methods.add_row(method, *_cells(f))
+    console().print(photos)
+    console().print(methods)
+
+
+def _cells(f: Figures) -> list[str]:
+    values = [(getattr(f, name), digits) for name, _, digits in _COLUMNS]
+    return ["-" if value is None else f"{value:.{digits}f}" for value, digits in values]

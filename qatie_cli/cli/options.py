@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qatie_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from qatie_cli.engines import Engine
 
@@ -26,6 +28,15 @@ class EngineName(StrEnum):
 class Device(StrEnum):
     """Choices of --device."""
 
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class TrainingDevice(StrEnum):
+    """Choices of --device of `qatie train`."""
+
+    auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
     mps = "mps"
@@ -50,6 +61,12 @@ EngineOption = Annotated[
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 lets PyTorch choose.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="TOML file of settings, as those in weights/recipes.")
+]
+Folders = Annotated[
+    str | None, typer.Option(help="Names of the two folders of pairs, input first, as in A/B, where they are unusual.")
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 
@@ -69,3 +86,29 @@ def use_threads(threads: int) -> None:
 
     if threads:
         torch.set_num_threads(threads)
+
+
+def read_recipe(path: Path | None) -> dict:
+    """The table of a TOML recipe; empty for None.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    import tomllib
+
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # bad TOML, or not UTF-8
+        raise UsageError(f"The recipe {path} is not TOML: {error}.") from error
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """Raise UsageError where modules that `pip install 'qatie[extra]'` brings are missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise UsageError(f"This needs {', '.join(missing)}.", f"Run: pip install 'qatie[{extra}]'")

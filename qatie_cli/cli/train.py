@@ -1,4 +1,4 @@
-"""`qatie train`: weights from a folder of good photos."""
+"""`qatie train`: weights from pairs, or from good photos alone."""
 
 from __future__ import annotations
 
@@ -8,79 +8,230 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, progress
-from qatie_cli.cli.options import Device, DeviceOption, Quiet, Threads, use_threads
+from qatie_cli.cli import pairs as pairs_cli
+from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.options import (
+    Folders,
+    Quiet,
+    RecipeFile,
+    Threads,
+    TrainingDevice,
+    need_extra,
+    read_recipe,
+    use_threads,
+)
 from qatie_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from qatie_cli.checkpoint import Weights
     from qatie_cli.evaluation import Row
-    from qatie_cli.training import Recipe
+    from qatie_cli.pairs.source import Source
+    from qatie_cli.training.recipe import Recipe
+    from qatie_cli.training.run import Finished, Progress, Setting
+    from qatie_cli.training.team import Team
+
+LEFT_OUT_FILE = "left-out.csv"
+_QAT_SHARE = 5  # with --qat alone, the quantization-aware stage has this part of the float stage's steps
 
 
 def train(
-    clean: Annotated[Path, typer.Option("--clean", help="Folder of good photos; phone-like ones are made of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: weights, metrics, what resuming needs.")],
-    recipe: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of pairs to learn from.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Folder of good photos instead; phone-like ones are made of them.")
+    ] = None,
+    val: Annotated[Path | None, typer.Option(help="Folder of pairs to validate on, instead of a part of DATA.")] = None,
+    folders: Folders = None,
+    init: Annotated[str | None, typer.Option(help="Start from these weights: a name or a file.")] = None,
+    recipe: RecipeFile = None,
     width: Annotated[int | None, typer.Option(min=1, help="Base width of the network.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the float stage.")] = None,
-    qat: Annotated[bool, typer.Option("--qat", help="Add the quantization-aware stage, a fifth of the steps.")] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
+    tone_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the tone stage; as many as --steps if only that is given.")
+    ] = None,
+    qat: Annotated[
+        bool,
+        typer.Option("--qat", help="Add the quantization-aware stage: a fifth of the steps, or as the recipe says."),
+    ] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the split, the degradations and the first weights.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Start from these weights: a name or a file.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of a recipe, as in loss.psnr_y=2; repeatable."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT from its last checkpoint.")
     ] = False,
-    device: DeviceOption = Device.cpu,
+    device: Annotated[TrainingDevice, typer.Option(help="auto takes a GPU where there is one.")] = TrainingDevice.auto,
     threads: Threads = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events to OUT/events (extra tensorboard).")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train weights: tone stage, float stage, and with --qat the quantization-aware stage.
 
-    Ctrl-C writes a checkpoint and ends with exit code 130; --resume goes on from that very step.
+    Ctrl-C writes a checkpoint and ends with exit code 130; --resume goes on from that very step, and so it does after a
+    crash. Options override the recipe file. With torchrun, several processes share every batch:
+    torchrun --nproc-per-node 2 -m qatie_cli train ...
     """
-    from qatie_cli import checkpoint, engines, pairs, training
-    from qatie_cli.weights import locate
+    need_extra("train", "skimage", "scipy")
+    from qatie_cli import engines
+    from qatie_cli.training import run
+    from qatie_cli.training.recipe import FINE_TUNING, Recipe
+    from qatie_cli.training.team import join
 
-    settings = _recipe(recipe, width=width, steps=steps, batch=batch, crop=crop, seed=seed)
-    if qat and not settings.qat_steps:
-        settings = _changed(settings, qat_steps=max(1, settings.steps // 5))
     use_threads(threads)
-    engines.check_device(device.value)
-    start = None if init is None else checkpoint.read(locate(init))
-    screen = console()
-    photos = pairs.load_clean(clean, settings.validation_share, settings.seed)
-    for name in photos.unreadable:
-        screen.print(f"[yellow]Skipped:[/] {name} cannot be read.")
-    if not quiet:
-        screen.print(
-            f"{len(photos.training)} photos to learn from, {len(photos.validation)} to validate on; "
-            f"{len(photos.unsuitable)} too dark, too bright or too flat for a target left out."
-        )
+    where = engines.best_device() if device is TrainingDevice.auto else device.value
+    engines.check_device(where)
+    start = None if init is None else _initial(init)
+    given = {"width": width, "steps": steps, "tone_steps": tone_steps, "batch": batch, "crop": crop, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    if steps is not None and tone_steps is None and recipe is None:
+        given["tone_steps"] = steps
+    recorded = run.recorded(out) if resume else None
+    if recorded is not None and not (given or setting or recipe):
+        settings = recorded[0]
+    else:
+        defaults = {} if start is None else FINE_TUNING | _shape(start)
+        settings = _recipe(Recipe, defaults, read_recipe(recipe), given, setting or [])
+        if qat and not settings.qat_steps:
+            settings = _changed(settings, qat_steps=max(1, settings.steps // _QAT_SHARE))
+    notes = _notes(data=data, clean=clean, val=val, folders=folders, init=init)
+    if recorded is not None and not any(name in notes for name in ("data", "clean")):
+        notes = recorded[1]
+        start = start or (_initial(notes["init"]) if "init" in notes else None)
+    if "init" in notes:
+        notes["init_sha256"] = _digest(notes["init"])
+    with join(where) as (team, place):
+        show = _Screen(team, quiet)
+        source = _source(settings, notes, out, team, show)
+        chosen = run.Setting(out, team, place, start, notes, tensorboard)
+        finished = _run(source, settings, chosen, resume, show)
+    if team.leads:
+        _show_table(finished.table)
+        console().print(f"Weights: {plain(finished.weights)}")
+
+
+class _Screen:
+    """What this process says: the team's leader speaks, the others keep quiet."""
+
+    def __init__(self, team: Team, quiet: bool) -> None:
+        self.quiet = quiet or not team.leads
+        self.console = console()
+
+    def say(self, text: str) -> None:
+        """One line, in Rich's markup."""
+        if not self.quiet:
+            self.console.print(text)
+
+
+def _run(source: Source, settings: Recipe, setting: Setting, resume: bool, screen: _Screen) -> Finished:
+    from qatie_cli.training import run
+
     stop = _StopFlag()
-    with progress("{task.fields[text]}", quiet=quiet) as bar:
+    with progress("{task.fields[text]}", quiet=screen.quiet) as bar:
         shown = bar.add_task("", total=sum(count for _, count in settings.stages), text="")
 
-        def show(p: training.Progress) -> None:
-            text = f"{p.stage} {p.step}/{p.stage_steps}  loss {p.loss:.4f}  {p.samples_per_second:.0f} samples/s"
+        def show(p: Progress) -> None:
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in p.terms.items())
+            text = (
+                f"{p.stage} {p.step}/{p.stage_steps}  loss {p.loss:.4f}  {terms}  {p.samples_per_second:.0f} samples/s"
+            )
             bar.update(shown, completed=p.run_step, text=text)
-            if p.validation_db is not None and not quiet:
-                screen.print(f"{p.stage} {p.step}/{p.stage_steps}: validation {p.validation_db:.2f} dB")
+            if p.validation_db is not None:
+                learnt = f"loss {p.loss:.4f}, " if p.terms else "before the first step: "
+                screen.say(f"{p.stage} {p.step}/{p.stage_steps}: {learnt}validation {p.validation_db:.2f} dB")
 
-        finished = training.train(
-            photos,
-            settings,
-            out,
-            device=device.value,
-            init=start,
-            resume=resume,
-            on_progress=show,
-            should_stop=stop.asked,
+        return run.train(source, settings, setting, resume=resume, on_progress=show, should_stop=stop.asked)
+
+
+def _source(settings: Recipe, notes: dict[str, str], out: Path, team: Team, screen: _Screen) -> Source:
+    """The photos that the run learns from, read and checked."""
+    import os
+
+    from qatie_cli import memory
+    from qatie_cli.pairs import clean as clean_photos
+    from qatie_cli.pairs import paired
+    from qatie_cli.pairs.store import SHARE_OF_FREE, Store
+
+    if ("data" in notes) == ("clean" in notes):
+        raise UsageError("What to learn from is missing.", "Give --data PAIRS or --clean PHOTOS, one of them.")
+    # Processes on one machine share its memory.
+    share = SHARE_OF_FREE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    store = Store(int(memory.free_bytes() * share), settings.longest)
+    folders = notes.get("folders")
+    held = paired.load_held(Path(notes["val"]), store, folders) if "val" in notes else None
+    if "clean" in notes:
+        photos = clean_photos.load(
+            Path(notes["clean"]), settings.validation_share, settings.seed, separate_validation=held is not None
         )
-    _show_table(finished.table)
-    screen.print(f"Weights: {finished.weights}")
+        for name in photos.unreadable:
+            screen.say(f"[yellow]Left out:[/] {plain(name)} cannot be read")
+        source = clean_photos.DegradedSource(photos, settings.degradation, settings.seed, settings.crop, held)
+        count = len(photos.training)
+        flat = len(photos.unsuitable)
+        aside = f"; {flat} too dark, too bright or too flat for a target left out" if flat else ""
+    else:
+        with progress("reading pairs", quiet=screen.quiet) as bar:
+            shown = bar.add_task("", total=None)
+            pairs = paired.load(
+                Path(notes["data"]),
+                store,
+                settings.validation_share,
+                settings.seed,
+                settings.crop,
+                folders=folders,
+                separate_validation=held is not None,
+                on_start=lambda total: bar.update(shown, total=total),
+                on_read=lambda: bar.advance(shown),
+            )
+        if team.leads:
+            _report(pairs, settings, out, screen)
+        source = paired.PairSource(pairs, settings.seed, held)
+        count, aside = len(pairs.training), ""
+    screen.say(f"{count} photos to learn from, {len(source.validation())} to validate on{aside}.")
+    return source
+
+
+def _report(pairs: object, settings: Recipe, out: Path, screen: _Screen) -> None:
+    """Say how the pairs were understood; list what takes no part in the run's folder."""
+    screen.say(f"{plain(pairs.layout)}, matched by name.")
+    if pairs.left_out:
+        listed = out / LEFT_OUT_FILE
+        _list_left_out(pairs.left_out, listed)
+        if not screen.quiet:
+            pairs_cli.show_left_out(pairs.left_out, listed)
+    if not screen.quiet:
+        pairs_cli.show_alignment(pairs.alignment)
+    if pairs.crop != settings.crop:
+        screen.say(f"Crops of {pairs.crop} pixels instead of {settings.crop}: most photos are no larger.")
+    if pairs.store.kept_share < 1:
+        screen.say(
+            f"{pairs.store.kept_share:.0%} of the photos fit into memory; the others are read again for every crop. "
+            "--set longest=1500 reduces them when they are read."
+        )
+
+
+def _list_left_out(left_out: tuple, path: Path) -> None:
+    import csv
+    import io
+
+    from qatie_cli import files
+    from qatie_cli.errors import DataError
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["file", "reason"])
+    writer.writerows((left.file, left.reason) for left in left_out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, text.getvalue())
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror}.", "Name another --out.") from error
 
 
 class _StopFlag:
@@ -101,22 +252,51 @@ class _StopFlag:
         return self._set
 
 
-def _recipe(path: Path | None, **overrides: int | None) -> Recipe:
-    """The recipe of a TOML file, or the default one, with options on top."""
+def _initial(name_or_path: str) -> Weights:
+    from qatie_cli import checkpoint
+    from qatie_cli.weights import locate
+
+    return checkpoint.read(locate(name_or_path))
+
+
+def _digest(name_or_path: str) -> str:
+    from qatie_cli import files
+    from qatie_cli.weights import locate
+
+    return files.sha256(locate(name_or_path))
+
+
+def _shape(start: Weights) -> dict:
+    """The part of a recipe that must be as in the weights it starts from."""
+    return {"width": start.config.network.width, "tone": start.config.tone is not None}
+
+
+def _notes(**options: object) -> dict[str, str]:
+    """What a run records of its data: absolute paths, so that it can be resumed from anywhere."""
+    paths = {name: str(value.resolve()) for name, value in options.items() if isinstance(value, Path)}
+    return paths | {name: value for name, value in options.items() if isinstance(value, str)}
+
+
+def _recipe(kind: type[Recipe], defaults: dict, table: dict, given: dict, texts: list[str]) -> Recipe:
+    """Defaults, then the recipe file, then options, then --set."""
     import tomllib
 
-    from qatie_cli.training import Recipe
-
-    table: dict = {}
-    if path is not None:
+    merged = defaults | table | given
+    for text in texts:
+        name, equals, value = text.partition("=")
+        section, dot, inner = name.strip().partition(".")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-        except ValueError as error:  # bad TOML, or not UTF-8
-            raise UsageError(f"The recipe {path} is not TOML: {error}.") from error
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except ValueError:
+            parsed = None
+        if not equals or parsed is None:
+            raise UsageError(f"--set {text} is no setting.", "Write it as name=value, as in rate=1e-3.")
+        if dot:
+            merged[section] = dict(merged.get(section, {})) | {inner: parsed}
+        else:
+            merged[section] = parsed
     try:
-        return Recipe.from_table(table | {k: v for k, v in overrides.items() if v is not None})
+        return kind.from_table(merged)
     except (ValueError, TypeError) as error:
         raise UsageError(f"The recipe cannot be used: {error}.") from error
 
@@ -130,9 +310,12 @@ def _changed(settings: Recipe, **values: int) -> Recipe:
 def _show_table(rows: tuple[Row, ...]) -> None:
     from rich.table import Table
 
-    table = Table("arithmetic", "PSNR dB", "SSIM", "to own float, mean dB", "worst dB", title="Validation photos")
+    headings = ("weights", "engine", "PSNR dB", "SSIM", "CIEDE2000", "to float dB", "worst dB")
+    table = Table(*headings, title="Validation photos")
     for row in rows:
-        agreement = ("", "") if row.mean.agreement_db is None else (row.mean.agreement_db, row.worst_agreement_db)
-        cells = [f"{value:.2f}" if value != "" else "-" for value in agreement]
-        table.add_row(row.name, f"{row.mean.psnr_db:.2f}", f"{row.mean.ssim:.4f}", *cells)
+        agreement = (row.mean.agreement_db, row.worst_agreement_db)
+        cells = ["-" if value is None else f"{value:.2f}" for value in agreement]
+        table.add_row(
+            row.name, row.engine, f"{row.mean.psnr_db:.2f}", f"{row.mean.ssim:.4f}", f"{row.mean.ciede2000:.2f}", *cells
+        )
     console().print(table)

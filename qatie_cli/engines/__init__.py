@@ -99,6 +99,13 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu") -> Engine:
     return Engine(name, device, model.tone, Int8Network(model.network, weights.activations, name))
 
 
+def best_device() -> str:
+    """A GPU where torch can use one, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def check_device(device: str) -> None:
     """Raise EngineError unless torch can use `device` (cpu, cuda or mps)."""
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -1,0 +1,107 @@
+"""`qatie pairs`: what a folder of pairs holds, and pairs made of good photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra, read_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qatie_cli.pairs.checking import Alignment
+    from qatie_cli.pairs.layouts import LeftOut
+
+LISTED = 10  # files named on the screen; a run's folder has the whole list
+
+app = typer.Typer(help="Pairs of photos to train and measure with.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder of pairs.")], folders: Folders = None, quiet: Quiet = False
+) -> None:
+    """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
+    need_extra("train", "skimage", "scipy")
+    from qatie_cli.errors import DataError
+    from qatie_cli.pairs import checking, layouts
+    from qatie_cli.pairs.store import Store
+
+    layout = layouts.recognise(data, folders)
+    everything = (*layout.pairs, *layout.validation)
+    with progress(quiet=quiet) as bar:
+        shown = bar.add_task("", total=len(everything))
+        checked = checking.check(everything, Store(0), lambda: bar.advance(shown))
+    print(
+        f"{layout.description}: {len(checked.usable)} usable pairs of {len({p.group for p in checked.usable})} photos"
+    )
+    if layout.validation:
+        print(f"{len(layout.validation)} of them are the layout's own to validate on")
+    for left in (*layout.left_out, *checked.left_out):
+        print(f"left out: {left.file} {left.reason}")
+    show_alignment(checked.alignment)
+    if not checked.usable:
+        raise DataError(f"{data} holds no usable pair.", "The list above says why.")
+
+
+@app.command()
+def make(
+    clean: Annotated[Path, typer.Argument(help="Folder of good photos.")],
+    out: Out,
+    recipe: RecipeFile = None,
+    versions: Annotated[int, typer.Option(min=1, help="Pairs made of each photo.")] = 1,
+    longest: Annotated[int | None, typer.Option(min=32, help="Reduce photos to this long side first.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the degradations.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make phone-like versions of good photos: OUT/input, OUT/target, pairs.csv and a contact sheet.
+
+    The degradations are those of the recipe's [degradation] table. Pairs that are there already are skipped.
+    """
+    from qatie_cli import degradation
+    from qatie_cli.errors import UsageError
+    from qatie_cli.pairs import making
+
+    table = read_recipe(recipe).get("degradation", {})
+    try:
+        settings = degradation.recipe_from_table(table)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"The recipe cannot be used: {error}.") from error
+    with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
+        shown = bar.add_task("", total=None, name="")
+
+        def step(name: str, total: int) -> None:
+            bar.update(shown, total=total, name=plain(name), advance=1)
+
+        made = making.make(clean, out, settings, seed=seed, versions=versions, longest=longest, on_photo=step)
+    show_left_out(made.left_out)
+    if not quiet:
+        already = f", {made.skipped} were there" if made.skipped else ""
+        console().print(f"{made.pairs} pairs written{already}. Look at {plain(made.sheet)}")
+
+
+def show_left_out(left_out: Sequence[LeftOut], listed_in: Path | None = None) -> None:
+    """Name the first files that take no part, and how many there are."""
+    screen = console()
+    for left in left_out[:LISTED]:
+        screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}")
+    if len(left_out) > LISTED:
+        where = f"; all are listed in {plain(listed_in)}" if listed_in else ""
+        screen.print(f"[yellow]Left out:[/] {len(left_out) - LISTED} more{where}")
+
+
+def show_alignment(alignment: Alignment | None) -> None:
+    """Say how far targets are shifted against their inputs."""
+    if alignment is None:
+        return
+    text = (
+        f"Misalignment over {alignment.measured} pairs: median {alignment.median:.1f} px, 90% below "
+        f"{alignment.p90:.1f} px, worst {alignment.worst:.1f} px ({plain(alignment.worst_pair)})"
+    )
+    mark = "[yellow]Warning:[/] " if alignment.matters else ""
+    hint = ". What is shifted by more than a pixel blurs what is learnt: align the pairs first" if mark else ""
+    console().print(f"{mark}{text}{hint}.")

@@ -1,0 +1,14 @@
+"""Which photos are held out to validate on: a pure function of their names and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+FEWEST = 4  # photos of which training can begin: one to validate on, three to learn from
+
+
+def held_out(names: Sequence[str], share: float, seed: int) -> set[str]:
+    """The names to validate on, whatever their order: `share` of them, at least one."""
+    ranked = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return set(ranked[: max(1, round(share * len(ranked)))])

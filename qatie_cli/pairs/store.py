@@ -1,0 +1,90 @@
+"""Decoded photos, kept in memory as far as there is room and read again where there is none."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from qatie_cli.photo import decoding
+
+OVERVIEW_PX = 320  # long side of the small copies that views of the whole photo are cut from
+SHARE_OF_FREE = 0.5  # of the memory that is free when a run begins
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo in RGB, upright, and a copy of at most 320 px for views of the whole."""
+
+    image: Image.Image
+    overview: Image.Image
+
+
+def picture(path: Path, longest: int | None = None) -> Picture:
+    """Read a photo, reduced to a long side of at most `longest` pixels.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    image = Image.fromarray(decoding.read(path).rgb_u8())
+    if longest is not None:
+        image = reduced(image, longest)
+    overview = image.copy()
+    overview.thumbnail((OVERVIEW_PX, OVERVIEW_PX), Image.Resampling.BOX)
+    return Picture(image, overview)
+
+
+def reduced(image: Image.Image, longest: int) -> Image.Image:
+    """The photo with a long side of at most `longest`."""
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+
+
+def size_in_memory(image: Image.Image) -> int:
+    """Bytes of its pixels; Pillow pads RGB to four."""
+    return image.width * image.height * 4
+
+
+class Store:
+    """Pictures by path. What was read once stays until `budget` bytes are taken; overviews stay in any case.
+
+    Keeping the first that come is as good as any rule: training asks for all of them alike.
+    """
+
+    def __init__(self, budget: int, longest: int | None = None) -> None:
+        self.longest = longest
+        self._room = budget
+        self._pictures: dict[Path, Picture] = {}
+        self._overviews: dict[Path, Image.Image] = {}
+        self._lock = threading.Lock()
+
+    def get(self, path: Path) -> Picture:
+        """The picture of a file.
+
+        Raises:
+            PhotoError: it cannot be read (any more).
+        """
+        if (kept := self._pictures.get(path)) is not None:
+            return kept
+        read = picture(path, self.longest)
+        with self._lock:
+            self._overviews.setdefault(path, read.overview)
+            if self._room >= (size := size_in_memory(read.image)):
+                self._room -= size
+                self._pictures[path] = read
+        return read
+
+    def overview(self, path: Path) -> Image.Image:
+        """The small copy of a file's picture; it is read where it never was."""
+        if (kept := self._overviews.get(path)) is not None:
+            return kept
+        return self.get(path).overview
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the pictures read so far that stay in memory."""
+        return len(self._pictures) / max(1, len(self._overviews))

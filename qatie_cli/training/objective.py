@@ -1,0 +1,53 @@
+"""What a stage minimizes, as a module: the form in which PyTorch averages gradients over processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qatie_cli import losses
+from qatie_cli.model import Model
+from qatie_cli.network import Rounding
+from qatie_cli.pairs.sampling import Batch
+from qatie_cli.tone import apply_tone
+from qatie_cli.training.recipe import Recipe
+
+Terms = dict[str, Tensor]
+
+
+class ToneObjective(nn.Module):
+    """The tone stage on whole photos: L1, and L1 between 16x16 means."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.stage = model.tone
+
+    def forward(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Terms]:
+        """`kept` is the dropout's mask (N, features), None for none."""
+        toned = apply_tone(batch.input, *self.stage(batch.thumbnail, kept))
+        terms = {"l1": losses.l1(toned, batch.target), "local_mean": losses.local_mean(toned, batch.target)}
+        return sum(terms.values()), terms
+
+
+class NetworkObjective(nn.Module):
+    """The network behind the finished tone stage; in the QAT stage also the distance of rounded from float output."""
+
+    def __init__(self, model: Model, recipe: Recipe, stage: str) -> None:
+        super().__init__()
+        self.network = model.network
+        self._toned = model.toned  # not a part of this module: the tone stage is not trained here
+        self._matches = model.tone is not None
+        self.recipe, self.quantized = recipe, stage == "qat"
+
+    def forward(self, batch: Batch, rounding: Rounding) -> tuple[Tensor, Terms]:
+        base = self._toned(batch.input, batch.thumbnail)
+        target = losses.matched_tone(batch.target, base) if self._matches else batch.target
+        mixed = self.recipe.mixed_precision and not self.quantized
+        with torch.autocast(base.device.type, torch.bfloat16, enabled=mixed):
+            residual = self.network(base, rounding)
+        terms = losses.terms(self.recipe.loss, base + residual.float(), target)
+        loss = losses.total(self.recipe.loss, terms)
+        if self.quantized and self.recipe.agreement:
+            terms["agreement"] = losses.l1(residual, self.network(base))
+            loss = loss + self.recipe.agreement * terms["agreement"]
+        return loss, terms

@@ -1,0 +1,121 @@
+"""The recipe: everything that decides what a run learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from qatie_cli import degradation
+from qatie_cli.losses import LossWeights
+from qatie_cli.model import ModelConfig
+from qatie_cli.network import NetworkConfig
+from qatie_cli.tone import ToneConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run learns; two runs with equal recipes and photos give equal weights on a CPU."""
+
+    width: int = 16
+    tone: bool = True
+    tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
+    steps: int = 2500  # the network in float, behind the finished tone stage
+    qat_steps: int = 0  # the network with int8's rounding
+    mixed_precision: bool = False  # bfloat16 convolutions in the float stage; twice as fast where the CPU has them
+    batch: int = 16
+    crop: int = 128
+    tone_batch: int = 64
+    tone_dropout: float = 0.0  # of the tone stage's pooled features
+    tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
+    rate: float = 2e-3
+    qat_rate: float = 2e-4
+    weight_decay: float = 1e-4
+    warm_up: float = 0.05  # share of a stage
+    clip: float = 1.0  # gradient norm
+    ema: float = 0.998
+    agreement: float = 1.0  # QAT only: L1 between the rounded and the float output of the same weights
+    validation_share: float = 0.1
+    validate_every: int = 500
+    longest: int | None = None  # photos are reduced to this long side when they are read
+    seed: int = 0
+    loss: LossWeights = LossWeights()
+    degradation: degradation.Recipe = degradation.Recipe()
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
+            raise ValueError("width, batch sizes and the validation interval must be at least 1")
+        if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0:
+            raise ValueError("learning rates and the gradient's clip must be above 0")
+        shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
+        if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
+            raise ValueError(f"{', '.join(wrong)} must lie in 0..1, 1 left out")
+        if not 0 < self.validation_share < 1:
+            raise ValueError("the validation share must lie between 0 and 1")
+        if self.crop % 8 or self.crop < 32:
+            raise ValueError(f"crops must be a multiple of 8 and at least 32 pixels wide, not {self.crop}")
+        if min(self.tone_steps, self.steps, self.qat_steps) < 0:
+            raise ValueError("numbers of steps cannot be negative")
+
+    @property
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Stages in their order with their numbers of steps."""
+        tone_steps = self.tone_steps if self.tone else 0
+        return (("tone", tone_steps), ("float", self.steps), ("qat", self.qat_steps))
+
+    def to_table(self) -> dict:
+        """Plain values, as in a TOML file."""
+        table = dataclasses.asdict(self)
+        return table | {"degradation": degradation.recipe_to_table(self.degradation)}
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file that `from_table` takes back."""
+        table = self.to_table()
+        plain = {name: value for name, value in table.items() if value is not None and not isinstance(value, dict)}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+        for section in (name for name, value in table.items() if isinstance(value, dict)):
+            lines += ["", f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in table[section].items())]
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def from_table(table: dict) -> Recipe:
+        """The inverse of `to_table`; names left out keep their defaults.
+
+        Raises:
+            ValueError: a name that is none of a recipe, or a value of the wrong kind.
+        """
+        known = {f.name for f in dataclasses.fields(Recipe)}
+        if unknown := sorted(set(table) - known):
+            raise ValueError(f"unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        values = dict(table)
+        for name, value in values.items():
+            if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
+                raise ValueError(f"{name} = {value!r} is of the wrong kind")
+        if "loss" in values:
+            terms = {f.name for f in dataclasses.fields(LossWeights)}
+            if unknown := sorted(set(values["loss"]) - terms):
+                raise ValueError(f"unknown loss {', '.join(unknown)}; there are {', '.join(sorted(terms))}")
+            values["loss"] = LossWeights(**values["loss"])
+        if "degradation" in values:
+            values["degradation"] = degradation.recipe_from_table(values["degradation"])
+        return Recipe(**values)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model that is trained."""
+        return ModelConfig(NetworkConfig(self.width), ToneConfig() if self.tone else None)
+
+
+def _kind(default: object) -> type | tuple[type, ...]:
+    if isinstance(default, float):
+        return (float, int)
+    if default is None:
+        return (int, type(None))
+    return dict if dataclasses.is_dataclass(default) else type(default)
+
+
+# What a TOML file may hold under each name.
+_KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
+
+# What differs where training goes on from good weights: lower rates, since most of the way is behind them.
+FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 1e-4}
