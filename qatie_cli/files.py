@@ -114,9 +114,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8) to `path` in one step."""
+    """Write `content` (text as UTF-8; file names in it keep bytes that are none) to `path` in one step."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 def check_writable(folder: Path) -> None:

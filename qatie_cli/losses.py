@@ -1,6 +1,7 @@
 """Training losses on photos (N, 3, H, W), nominal range 0..1.
 
-Every loss is a mean over the photos and 0 for equal ones, so the loss of a batch is the mean of its parts' losses.
+Every loss is a mean over the photos, so the loss of a batch is the mean of its parts' losses. It is 0 for equal photos
+(the cosine's for black ones aside).
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor
+from conftest import as_tensor, random_weights
 
 from qatie_cli import checkpoint, engines, metrics
 from qatie_cli import weights as shipped_weights
-from qatie_cli.engines.int8 import _interleave
+from qatie_cli.engines import int8
 from qatie_cli.enhance import enhance
 from qatie_cli.errors import EngineError, WeightsError
 from qatie_cli.network import interleave
-from qatie_cli.quantization import FakeQuantizer
+from qatie_cli.quantization import TANH, Activation, FakeQuantizer
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
@@ -67,10 +67,44 @@ def test_float_engine_is_the_network(weights, coffee):
     np.testing.assert_allclose(_residual(engines.load(weights, "float"), coffee, 400), expected, atol=1e-5)
 
 
-def test_interleaving_bytes_equals_interleaving_floats():
-    phases = torch.rand(1, 12, 5, 6)
-    stored = torch.quantize_per_tensor(phases.contiguous(memory_format=torch.channels_last), 1 / 255, 3, torch.quint8)
-    assert torch.equal(_interleave(stored).dequantize(), interleave(stored.dequantize()))
+def _quantized(x: torch.Tensor) -> torch.Tensor:
+    return torch.quantize_per_tensor(x.contiguous(memory_format=torch.channels_last), 1 / 255, 3, torch.quint8)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 6, 8, 12, 16, 24])
+def test_joining_bytes_is_interleaving_and_concatenating(channels):
+    phases, other = _quantized(torch.rand(1, 4 * channels, 5, 6)), _quantized(torch.rand(1, 2 * channels, 8, 10))
+    expected = torch.cat([interleave(phases.dequantize()), other.dequantize()], dim=1)
+    assert torch.equal(int8._joined([other], phases).dequantize(), expected)
+    for half, there in zip(int8._halves(other), other.dequantize().chunk(2, dim=1), strict=True):
+        assert torch.equal(half.dequantize(), there)
+
+
+def test_tanh_is_looked_up_as_the_engine_computes_it():
+    at = Activation(0.031, 117)
+    x = torch._make_per_tensor_quantized_tensor(
+        torch.randint(0, 256, (1, 6, 9, 7), dtype=torch.uint8).contiguous(memory_format=torch.channels_last),
+        at.scale, at.zero_point,
+    )  # fmt: skip
+    found = int8._looked_up(x, int8._tanh_of_pairs(at), TANH)
+    assert torch.equal(found.int_repr(), torch.tanh(x).int_repr())
+    assert found.q_scale() == torch.tanh(x).q_scale()
+
+
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("width", [4, 24])
+def test_strips_are_the_whole_bit_by_bit(name, width, astronaut, monkeypatch):
+    """However few rows are computed at a time, and at any width of the network."""
+    engine = engines.load(random_weights([astronaut[:64, :64]], width), name)
+    photo = np.ascontiguousarray(astronaut[:136, :88])
+    whole = engine.network.features(photo)
+    monkeypatch.setattr(int8, "STRIP_VALUES", 1)
+    strips = engine.network.features(photo)
+    for a, b in ((whole.local, strips.local), (whole.side, strips.side)):
+        assert torch.equal(a.int_repr(), b.int_repr())
+    at_once = engine.network.residual(whole, 0, 136)
+    for top in range(0, 136, 34):
+        np.testing.assert_allclose(engine.network.residual(strips, top, top + 34), at_once[top : top + 34], atol=1e-6)
 
 
 def test_auto_is_an_int8_engine_of_this_machine():

@@ -269,3 +269,37 @@ def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee)
 
     view = sampling.halve(sampling.cut(Image.fromarray(coffee), (0, 0, 1, 1), sampling.VIEW_PX, flip=False))
     assert np.abs(view - tone.thumbnail(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
+
+
+def test_names_that_are_not_utf8_are_split_and_listed(tmp_path):
+    from qatie_cli import files
+    from qatie_cli.pairs import splitting
+
+    names = [f"{i}\udcff.jpg" for i in range(8)]
+    assert len(splitting.held_out(names, 0.25, 0)) == 2
+    files.write_atomic(tmp_path / "list.csv", names[0])
+    assert (tmp_path / "list.csv").read_bytes() == b"0\xff.jpg"
+
+
+def test_a_layout_whose_own_validation_cannot_be_used_says_so(tmp_path):
+    _pairs(tmp_path / "training_data", "iphone", "canon", NAMES)
+    (tmp_path / "test_data" / "patches").mkdir(parents=True)
+    for side in ("iphone", "canon"):
+        (tmp_path / "test_data" / "patches" / side).mkdir()
+        (tmp_path / "test_data" / "patches" / side / "0.png").write_bytes(b"no photo")
+    with pytest.raises(DataError, match="None of the 1 pairs"):
+        paired.load(tmp_path, Store(10**9), 0.2, 0, 32)
+
+
+def test_what_the_table_says_of_pairs_that_were_there_stays(tmp_path):
+    _write(tmp_path / "clean" / "a.png", _photo("coffee"))
+    making.make(tmp_path / "clean", tmp_path / "out", degradation.Recipe(), seed=0)
+    before = (tmp_path / "out" / "pairs.csv").read_text()
+    making.make(tmp_path / "clean", tmp_path / "out", degradation.Recipe(), seed=5)
+    assert (tmp_path / "out" / "pairs.csv").read_text() == before
+
+
+def test_pairs_too_small_to_measure_are_refused(tmp_path):
+    _write(tmp_path / "a.png", _photo("coffee")[:9, :40])
+    with pytest.raises(DataError, match="too small to be measured: 40x9"):
+        paired.load_pair(PairFiles("a.png", tmp_path / "a.png", tmp_path / "a.png"), 1024)

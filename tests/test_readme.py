@@ -43,7 +43,7 @@ def test_every_option_has_a_help_text(name):
 
 def test_every_option_in_the_readme_exists():
     known = {option for command in COMMANDS.values() for p in command.params for option in p.opts}
-    assert set(re.findall(r"`?(--[a-z][a-z-]*)", README)) <= known | {"--help", "--version"}
+    assert set(re.findall(r"`?(--[a-z][a-z-]*)", README)) <= known | {"--help", "--version", "--nproc-per-node"}
 
 
 def test_the_setup_commands_come_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from qatie_cli.errors import DataError, UsageError
 from qatie_cli.pairs import clean as clean_photos
 from qatie_cli.pairs import sampling, splitting
 from qatie_cli.pairs.clean import CleanPhotos, DegradedSource
+from qatie_cli.pairs.store import Store
 from qatie_cli.training import run as training
 from qatie_cli.training.recipe import Recipe
 from qatie_cli.training.run import Setting
@@ -43,7 +45,7 @@ def clean(tmp_path_factory, astronaut, coffee) -> CleanPhotos:
     folder = tmp_path_factory.mktemp("clean")
     for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1], coffee[:300])):
         Image.fromarray(np.ascontiguousarray(photo)).resize((160, 120)).save(folder / f"{index}.png")
-    return clean_photos.load(folder, TINY.validation_share, TINY.seed)
+    return clean_photos.load(folder, Store(10**9), TINY.validation_share, TINY.seed)
 
 
 def train(photos: CleanPhotos, recipe: Recipe, out: Path, *, init=None, **options) -> training.Finished:
@@ -185,9 +187,9 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     Image.fromarray(coffee // 8).save(tmp_path / "dark.png")
     (tmp_path / "broken.png").write_bytes(b"no photo")
     with pytest.raises(DataError) as refused:
-        clean_photos.load(tmp_path, 0.1, 0)
+        clean_photos.load(tmp_path, Store(0), 0.1, 0)
     assert "1 usable photos; training needs 4" in str(refused.value)
-    assert "1 could not be read; 1 are too dark" in refused.value.hint
+    assert "1 could not be read; 1 are too small, dark" in refused.value.hint
 
 
 def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
@@ -212,10 +214,21 @@ def test_recipes_survive_their_table():
 
 
 @pytest.mark.parametrize(
-    "table", [{"speed": 1}, {"loss": {"gan": 1}}, {"degradation": {"rain": [1, 0, 1]}}, {"crop": 30}]
+    "table",
+    [
+        {"speed": 1},
+        {"loss": {"gan": 1}},
+        {"degradation": {"rain": [1, 0, 1]}},
+        {"crop": 30},
+        {"seed": -1},
+        {"weight_decay": -0.1},
+        {"clip": float("inf")},
+        {"longest": 64},
+        {"width": "16"},
+    ],
 )
 def test_recipes_that_make_no_sense_are_refused(table):
-    with pytest.raises(ValueError, match=r"unknown|multiple of 8"):
+    with pytest.raises(ValueError, match=r"unknown|must|cannot|wrong kind"):
         Recipe.from_table(table)
 
 
@@ -343,7 +356,7 @@ def test_training_goes_on_from_given_weights_and_keeps_them_where_nothing_is_bet
     """The tone stage's best includes where it began: a rate that ruins it leaves the start."""
     first = train(clean, dataclasses.replace(TINY, qat_steps=0), tmp_path / "first")
     start = checkpoint.read(first.weights)
-    ruinous = dataclasses.replace(TINY, tone_rate=10.0, tone_steps=3, steps=0, qat_steps=0, ema=0.0, tone_dropout=0.0)
+    ruinous = dataclasses.replace(TINY, tone_rate=0.3, tone_steps=3, steps=0, qat_steps=0, ema=0.0, tone_dropout=0.0)
     seen = []
     again = train(clean, ruinous, tmp_path / "again", init=start, on_progress=seen.append)
     assert (seen[0].step, seen[0].run_step) == (0, 0)
@@ -379,12 +392,12 @@ def test_a_loss_that_is_no_number_keeps_its_batch(clean, tmp_path):
         return batch
 
     source.crops = poisoned
-    with pytest.raises(DataError, match=r"loss is nan at step 2 \(float stage\)") as refused:
+    with pytest.raises(DataError, match=r"is nan at step 2 \(float stage\)") as refused:
         training.train(source, recipe, Setting(tmp_path / "run"))
     assert source.names(2, range(2), "float")[0] in refused.value.hint
     with safe_open(tmp_path / "run" / training.BATCH_FILE, "pt") as kept:
         assert torch.isnan(kept.get_tensor("target")).sum() == 1
-        assert kept.metadata()["photos"].split("\n") == source.names(2, range(2), "float")
+        assert json.loads(kept.metadata()["photos"]) == source.names(2, range(2), "float")
 
 
 def test_a_full_disk_is_reported(clean, tmp_path, monkeypatch):
@@ -429,7 +442,7 @@ def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
 
     done = checkpoint.read(train(clean, dataclasses.replace(TINY, steps=40, qat_steps=10), tmp_path / "run").weights)
     net = done.build().network
-    photo = np.asarray(clean.validation[0].picture.image)[:96, :128]
+    photo = np.asarray(clean.store.get(clean.validation[0].path).image)[:96, :128]
     expected = net(as_tensor(photo), FakeQuantizer(done.activations))[0].permute(1, 2, 0).numpy()
     for name in engines.available()[1:]:
         engine = engines.load(done, name).network
@@ -441,3 +454,18 @@ def test_a_team_shares_a_batch_evenly_or_says_so():
     assert [list(Team(rank, 2).rows(4)) for rank in (0, 1)] == [[0, 1], [2, 3]]
     with pytest.raises(UsageError, match="batch of 5 cannot be shared evenly by 2"):
         Team(0, 2).rows(5)
+
+
+@pytest.mark.parametrize("stage", ["tone_rate", "rate", "qat_rate"])
+def test_a_step_that_ruins_the_weights_is_noticed_before_they_are_saved(clean, tmp_path, stage):
+    recipe = dataclasses.replace(TINY, **{stage: 1e30}, warm_up=0.0)
+    with pytest.raises(DataError, match="the batch is in"):
+        train(clean, recipe, tmp_path / "run")
+    assert (tmp_path / "run" / training.BATCH_FILE).is_file()
+    for path in (tmp_path / "run").glob("*.safetensors"):
+        if path.name not in (training.BATCH_FILE, "resume.safetensors"):
+            checkpoint.read(path)  # refuses what is not finite
+
+
+def test_not_all_photos_are_held_out():
+    assert len(splitting.held_out(["a", "b", "c", "d"], 0.99, 0)) == 3

@@ -42,7 +42,7 @@ def evaluate(
     engine: EngineOption = EngineName.auto,
     threads: Threads = 0,
     folders: Folders = None,
-    longest: Annotated[int, typer.Option(min=8, help="Photos with a longer side are reduced to it first.")] = 1024,
+    longest: Annotated[int, typer.Option(min=32, help="Photos with a longer side are reduced to it first.")] = 1024,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Measure autocontrast and CLAHE, too.")
     ] = True,
@@ -84,14 +84,14 @@ def evaluate(
     if not measured:
         raise DataError(f"None of the {len(failed)} pairs in {data} can be used.")
     means = evaluation.means(list(measured.values()))
-    if csv_file is not None:
-        _write_csv(csv_file, measured)
     if as_json:
         as_tables = {name: _tables(found) for name, found in measured.items()}
         report = {"weights": weights, "engine": ready.name, "mean": _tables(means), "photos": as_tables}
         print(json.dumps(report | {"left_out": len(failed) + len(layout.left_out)}, indent=1))
     else:
         _show(measured, means, ready.name, f"{data.name}: {weights}, {len(measured)} photos")
+    if csv_file is not None:
+        _write_csv(csv_file, measured)
 
 
 def _tables(found: dict[str, Figures]) -> dict[str, dict]:

@@ -99,7 +99,9 @@ def read_recipe(path: Path | None) -> dict:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table.pop("run", None)  # where a run recorded its recipe, it also recorded its data
+        return table
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # bad TOML, or not UTF-8

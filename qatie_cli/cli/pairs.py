@@ -40,7 +40,9 @@ def check(
         f"{layout.description}: {len(checked.usable)} usable pairs of {len({p.group for p in checked.usable})} photos"
     )
     if layout.validation:
-        print(f"{len(layout.validation)} of them are the layout's own to validate on")
+        held = {pair.input for pair in layout.validation}
+        kept = sum(p.files.input in held for p in checked.usable)
+        print(f"{kept} of them are the layout's own to validate on")
     for left in (*layout.left_out, *checked.left_out):
         print(f"left out: {left.file} {left.reason}")
     show_alignment(checked.alignment)

@@ -87,31 +87,29 @@ def train(
     use_threads(threads)
     where = engines.best_device() if device is TrainingDevice.auto else device.value
     engines.check_device(where)
-    start = None if init is None else _initial(init)
     given = {"width": width, "steps": steps, "tone_steps": tone_steps, "batch": batch, "crop": crop, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
     if steps is not None and tone_steps is None and recipe is None:
         given["tone_steps"] = steps
-    recorded = run.recorded(out) if resume else None
-    if recorded is not None and not (given or setting or recipe):
-        settings = recorded[0]
+    notes = _notes(data=data, clean=clean, val=val, folders=folders, init=init)
+    if resume and not (given or setting or recipe or qat or notes):
+        settings, notes = run.recorded(out)
+        start = _initial(notes["init"]) if "init" in notes else None
     else:
+        start = None if init is None else _initial(init)
         defaults = {} if start is None else FINE_TUNING | _shape(start)
         settings = _recipe(Recipe, defaults, read_recipe(recipe), given, setting or [])
         if qat and not settings.qat_steps:
             settings = _changed(settings, qat_steps=max(1, settings.steps // _QAT_SHARE))
-    notes = _notes(data=data, clean=clean, val=val, folders=folders, init=init)
-    if recorded is not None and not any(name in notes for name in ("data", "clean")):
-        notes = recorded[1]
-        start = start or (_initial(notes["init"]) if "init" in notes else None)
-    if "init" in notes:
-        notes["init_sha256"] = _digest(notes["init"])
+        if start is not None:
+            notes["init_sha256"] = _digest(init)
     with join(where) as (team, place):
         show = _Screen(team, quiet)
-        source = _source(settings, notes, out, team, show)
         chosen = run.Setting(out, team, place, start, notes, tensorboard)
+        run.check(settings, chosen, resume)  # before hours of reading photos
+        source = _source(settings, notes, out, team, show)
         finished = _run(source, settings, chosen, resume, show)
-    if team.leads:
+    if team.leads and not quiet:
         _show_table(finished.table)
         console().print(f"Weights: {plain(finished.weights)}")
 
@@ -165,16 +163,17 @@ def _source(settings: Recipe, notes: dict[str, str], out: Path, team: Team, scre
     store = Store(int(memory.free_bytes() * share), settings.longest)
     folders = notes.get("folders")
     held = paired.load_held(Path(notes["val"]), store, folders) if "val" in notes else None
+    if held is not None and team.leads:
+        _say_left_out(held.left_out, out / f"validation-{LEFT_OUT_FILE}", screen)
     if "clean" in notes:
-        photos = clean_photos.load(
-            Path(notes["clean"]), settings.validation_share, settings.seed, separate_validation=held is not None
-        )
+        share, seed = settings.validation_share, settings.seed
+        photos = clean_photos.load(Path(notes["clean"]), store, share, seed, separate_validation=held is not None)
         for name in photos.unreadable:
             screen.say(f"[yellow]Left out:[/] {plain(name)} cannot be read")
         source = clean_photos.DegradedSource(photos, settings.degradation, settings.seed, settings.crop, held)
         count = len(photos.training)
         flat = len(photos.unsuitable)
-        aside = f"; {flat} too dark, too bright or too flat for a target left out" if flat else ""
+        aside = f"; {flat} too small, dark, bright or flat for a target left out" if flat else ""
     else:
         with progress("reading pairs", quiet=screen.quiet) as bar:
             shown = bar.add_task("", total=None)
@@ -193,18 +192,14 @@ def _source(settings: Recipe, notes: dict[str, str], out: Path, team: Team, scre
             _report(pairs, settings, out, screen)
         source = paired.PairSource(pairs, settings.seed, held)
         count, aside = len(pairs.training), ""
-    screen.say(f"{count} photos to learn from, {len(source.validation())} to validate on{aside}.")
+    screen.say(f"{count} photos to learn from, {len(source.validation_names)} to validate on{aside}.")
     return source
 
 
 def _report(pairs: object, settings: Recipe, out: Path, screen: _Screen) -> None:
     """Say how the pairs were understood; list what takes no part in the run's folder."""
     screen.say(f"{plain(pairs.layout)}, matched by name.")
-    if pairs.left_out:
-        listed = out / LEFT_OUT_FILE
-        _list_left_out(pairs.left_out, listed)
-        if not screen.quiet:
-            pairs_cli.show_left_out(pairs.left_out, listed)
+    _say_left_out(pairs.left_out, out / LEFT_OUT_FILE, screen)
     if not screen.quiet:
         pairs_cli.show_alignment(pairs.alignment)
     if pairs.crop != settings.crop:
@@ -214,6 +209,15 @@ def _report(pairs: object, settings: Recipe, out: Path, screen: _Screen) -> None
             f"{pairs.store.kept_share:.0%} of the photos fit into memory; the others are read again for every crop. "
             "--set longest=1500 reduces them when they are read."
         )
+
+
+def _say_left_out(left_out: tuple, path: Path, screen: _Screen) -> None:
+    """List what takes no part in the run's folder, and name the first few."""
+    if not left_out:
+        return
+    _list_left_out(left_out, path)
+    if not screen.quiet:
+        pairs_cli.show_left_out(left_out, path)
 
 
 def _list_left_out(left_out: tuple, path: Path) -> None:
@@ -273,8 +277,16 @@ def _shape(start: Weights) -> dict:
 
 def _notes(**options: object) -> dict[str, str]:
     """What a run records of its data: absolute paths, so that it can be resumed from anywhere."""
-    paths = {name: str(value.resolve()) for name, value in options.items() if isinstance(value, Path)}
-    return paths | {name: value for name, value in options.items() if isinstance(value, str)}
+    notes = {name: str(value.resolve()) for name, value in options.items() if isinstance(value, Path)}
+    notes |= {name: value for name, value in options.items() if isinstance(value, str)}
+    if Path(notes.get("init", "")).is_file():
+        notes["init"] = str(Path(notes["init"]).resolve())
+    for value in notes.values():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"The name {value} is not UTF-8 and cannot be recorded.", "Rename it.") from None
+    return notes
 
 
 def _recipe(kind: type[Recipe], defaults: dict, table: dict, given: dict, texts: list[str]) -> Recipe:
@@ -291,10 +303,10 @@ def _recipe(kind: type[Recipe], defaults: dict, table: dict, given: dict, texts:
             parsed = None
         if not equals or parsed is None:
             raise UsageError(f"--set {text} is no setting.", "Write it as name=value, as in rate=1e-3.")
-        if dot:
-            merged[section] = dict(merged.get(section, {})) | {inner: parsed}
+        if dot and isinstance(table := merged.get(section, {}), dict):
+            merged[section] = table | {inner: parsed}
         else:
-            merged[section] = parsed
+            merged[name.strip()] = parsed
     try:
         return kind.from_table(merged)
     except (ValueError, TypeError) as error:

@@ -24,6 +24,7 @@ ALIKE = 0.3
 CERTAINLY_ALIKE = 0.6
 _PLAIN = 0.03  # standard deviation of luma below which a picture shows nothing to compare by
 _LIKENESS_PX = 32
+_MOST_SUSPECTS = 500  # unlike pairs for which a better partner is looked for
 _ALIGNMENT_SAMPLE = 64  # pairs on which misalignment is measured
 _ALIGNMENT_PX = 512
 
@@ -72,6 +73,7 @@ class _Looked:
     group: str = ""
     twin: str = ""  # digest of input and target: equal for a pair that is there twice
     descriptors: tuple[np.ndarray, np.ndarray] | None = None
+    likeness: float = 0.0
     plain: bool = False
 
 
@@ -112,12 +114,14 @@ def _look(pair: PairFiles, store: Store) -> _Looked:
         return _Looked(pair, f"is smaller than {SMALLEST_SIDE} pixels: {sizes[0][0]}x{sizes[0][1]}")
     digests = [hashlib.blake2b(np.asarray(p.image).data, digest_size=16).hexdigest() for p in pictures]
     spread = [float(np.asarray(p.overview.convert("L")).std()) / 255 for p in pictures]
+    described = (descriptor(pictures[0].overview), descriptor(pictures[1].overview))
     return _Looked(
         pair,
         size=sizes[0],
         group=digests[1],
         twin="".join(digests),
-        descriptors=(descriptor(pictures[0].overview), descriptor(pictures[1].overview)),
+        descriptors=described,
+        likeness=float(described[0] @ described[1]),
         plain=min(spread) < _PLAIN,
     )
 
@@ -133,23 +137,27 @@ def descriptor(overview: Image.Image) -> np.ndarray:
     ranks = small.ravel().argsort(kind="stable").argsort(kind="stable").reshape(small.shape).astype(np.float32)
     local = ranks - ndimage.uniform_filter(ranks, 7, mode="nearest")
     local -= local.mean()
-    return (local / max(1e-6, float(np.sqrt((local**2).sum())))).ravel()
+    return (local / max(1e-6, float(np.sqrt((local**2).sum())))).ravel().astype(np.float32)
 
 
 def _unlike(looked: list[_Looked]) -> Iterator[str | None]:
     """For each pair the reason why its two photos do not belong together, None where they do."""
-    targets = np.array([seen.descriptors[1] for seen in looked], np.float32)
+    suspects = [i for i, seen in enumerate(looked) if seen.likeness < ALIKE][:_MOST_SUSPECTS]
+    fitting: dict[int, str] = {}
+    if suspects:
+        targets = np.array([seen.descriptors[1] for seen in looked], np.float32)
+        likeness = np.array([looked[i].descriptors[0] for i in suspects], np.float32) @ targets.T
+        for index, row in zip(suspects, likeness, strict=True):
+            best = int(row.argmax())
+            if best != index and row[best] >= CERTAINLY_ALIKE:
+                fitting[index] = looked[best].files.name
     for index, seen in enumerate(looked):
-        own = float(seen.descriptors[0] @ targets[index])
-        if own >= ALIKE:
-            yield None
-            continue
-        likeness = targets @ seen.descriptors[0]
-        best = int(likeness.argmax())
-        if best != index and likeness[best] >= CERTAINLY_ALIKE:
-            yield f"shows another picture than its target; that of {looked[best].files.name} fits: swapped?"
+        if index in fitting:
+            yield f"shows another picture than its target; that of {fitting[index]} fits: swapped?"
+        elif seen.likeness < ALIKE and not seen.plain:
+            yield "shows another picture than its target"
         else:
-            yield None if seen.plain else "shows another picture than its target"
+            yield None
 
 
 def _alignment(pairs: Iterable[Usable], store: Store) -> Alignment | None:

@@ -14,27 +14,30 @@ from PIL import Image
 from qatie_cli import degradation
 from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.pairs import sampling, splitting, store
-from qatie_cli.pairs.paired import Held
+from qatie_cli.pairs import sampling, splitting
+from qatie_cli.pairs.checking import SMALLEST_SIDE
+from qatie_cli.pairs.paired import Held, evenly
 from qatie_cli.pairs.sampling import VIEW_PX, Batch
 from qatie_cli.pairs.source import Pair
-from qatie_cli.pairs.store import Picture
+from qatie_cli.pairs.store import Store
 from qatie_cli.photo import formats
 
 
 @dataclass(frozen=True)
 class CleanPhoto:
-    """One good photo."""
+    """One good photo, of `size` (width, height)."""
 
     name: str
-    picture: Picture
+    path: Path
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class CleanPhotos:
-    """Good photos held in memory, split by photo into those to learn from and those to validate on."""
+    """Good photos, split by photo into those to learn from and those to validate on; `store` reads them."""
 
     folder: Path
+    store: Store
     training: tuple[CleanPhoto, ...]
     validation: tuple[CleanPhoto, ...]
     unreadable: tuple[str, ...]
@@ -59,11 +62,17 @@ def photos_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
-    return sorted(p for p in folder.rglob("*") if formats.has_photo_suffix(p) and not p.name.startswith("."))
+    try:
+        found = [p for p in folder.rglob("*") if formats.has_photo_suffix(p)]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be searched: {error.strerror}.", "Check its permissions.") from error
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def load(folder: Path, validation_share: float, seed: int, *, separate_validation: bool = False) -> CleanPhotos:
-    """Every photo below `folder`, decoded; with `separate_validation` all of them are learnt from.
+def load(
+    folder: Path, store: Store, validation_share: float, seed: int, *, separate_validation: bool = False
+) -> CleanPhotos:
+    """Every photo below `folder`, read once; with `separate_validation` all of them are learnt from.
 
     Raises:
         DataError: no such folder, or fewer than four suitable photos in it.
@@ -72,23 +81,24 @@ def load(folder: Path, validation_share: float, seed: int, *, separate_validatio
     for path in photos_below(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            picture = store.picture(path)
+            picture = store.get(path)
         except PhotoError:
             unreadable.append(name)
             continue
-        if is_good_target(picture.overview):
-            found.append(CleanPhoto(name, picture))
+        if min(picture.image.size) >= SMALLEST_SIDE and is_good_target(picture.overview):
+            found.append(CleanPhoto(name, path, picture.image.size))
         else:
             unsuitable.append(name)
     if len(found) < splitting.FEWEST:
         raise DataError(
             f"{folder} holds {len(found)} usable photos; training needs {splitting.FEWEST} at the very least.",
-            f"{len(unreadable)} could not be read; {len(unsuitable)} are too dark, too bright or too flat.",
+            f"{len(unreadable)} could not be read; {len(unsuitable)} are too small, dark, bright or flat.",
         )
     names = [p.name for p in found]
     chosen = set() if separate_validation else splitting.held_out(names, validation_share, seed)
     return CleanPhotos(
         folder,
+        store,
         tuple(p for p in found if p.name not in chosen),
         tuple(p for p in found if p.name in chosen),
         tuple(unreadable),
@@ -109,20 +119,25 @@ class DegradedSource:
         return {
             "folder": self.photos.folder.name,
             "training_photos": len(self.photos.training),
-            "validation_photos": [p.name for p in self.photos.validation] if self.held is None else self.held.names,
+            "validation_photos": self.validation_names,
             "unsuitable_photos": len(self.photos.unsuitable),
         }
 
     @property
+    def validation_names(self) -> list[str]:
+        return [p.name for p in evenly(self.photos.validation)] if self.held is None else self.held.names
+
+    @property
     def fingerprint(self) -> str:
-        described = [(p.name, p.picture.image.size) for p in (*self.photos.training, *self.photos.validation)]
+        described = [(p.name, p.size) for p in (*self.photos.training, *self.photos.validation)]
+        described += [] if self.held is None else self.held.names
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def crops(self, step: int, rows: Sequence[int]) -> Batch:
         inputs, targets, thumbnails = [], [], []
         for row in rows:
             rng = np.random.default_rng([self.seed, step, row])
-            clean = self._draw(rng).picture
+            clean = self.photos.store.get(self._draw(rng).path)
             place = sampling.draw_place(clean.image.size, self.crop, rng)
             target = sampling.cut(clean.image, place.crop, self.crop, place.flip)
             view = sampling.cut(clean.overview, place.frame, VIEW_PX, place.flip)
@@ -136,7 +151,7 @@ class DegradedSource:
         inputs, targets = [], []
         for row in rows:
             rng = np.random.default_rng([self.seed, step, row, 1])
-            overview = self._draw(rng).picture.overview
+            overview = self.photos.store.overview(self._draw(rng).path)
             target = sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5)
             degraded = degradation.apply(degradation.draw(self.recipe, rng), target, tone_only=True)
             inputs.append(sampling.halve(degraded))
@@ -157,10 +172,10 @@ class DegradedSource:
             return self.held.whole()
         recipe = dataclasses.replace(self.recipe, untouched=0.0)
         pairs = []
-        for clean in self.photos.validation:
-            digest = hashlib.sha256(clean.name.encode()).digest()
+        for clean in evenly(self.photos.validation):
+            digest = hashlib.sha256(clean.name.encode("utf-8", "surrogateescape")).digest()
             rng = np.random.default_rng([self.seed, int.from_bytes(digest[:4], "little")])
-            small = sampling.shrunk(clean.picture.image, sampling.LONGEST_VALIDATION_SIDE)
+            small = sampling.shrunk(self.photos.store.get(clean.path).image, sampling.LONGEST_VALIDATION_SIDE)
             target = degradation.from_u8(np.asarray(small))
             degraded = degradation.apply(degradation.draw(recipe, rng), target)
             pairs.append((degradation.to_u8(degraded), degradation.to_u8(target)))
@@ -170,7 +185,7 @@ class DegradedSource:
         rng = np.random.default_rng([self.seed, 2**31])
         made = []
         for index in rng.permutation(len(self.photos.training))[: sampling.CALIBRATION_PHOTOS]:
-            image = self.photos.training[index].picture.image
+            image = self.photos.store.get(self.photos.training[index].path).image
             clean = np.asarray(sampling.shrunk(image, sampling.LONGEST_VALIDATION_SIDE))
             drawn = degradation.draw(self.recipe, rng)
             made.append(degradation.to_u8(degradation.apply(drawn, degradation.from_u8(clean))))

@@ -59,9 +59,12 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", f"Name a folder with {_KNOWN}.")
-    if folders is not None:
-        return _named(folder, folders)
-    found = _two_folders(folder) or _dped(folder) or _fivek(folder)
+    try:
+        if folders is not None:
+            return _named(folder, folders)
+        found = _two_folders(folder) or _dped(folder) or _fivek(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be searched: {error.strerror}.", "Check its permissions.") from error
     if found is None:
         raise DataError(
             f"{folder} holds no pairs that are recognised.",

@@ -20,6 +20,12 @@ from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
 
 MOST_VALIDATED = 64
+SMALLEST_MEASURED = 11  # pixels: the window of SSIM
+
+
+def evenly(many: tuple) -> tuple:
+    """At most 64 of them, evenly chosen."""
+    return many[:: max(1, -(-len(many) // MOST_VALIDATED))]
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,11 @@ def load(
     elif layout.validation:
         held = checking.check(layout.validation, store, on_read)
         left_out += held.left_out
+        if not held.usable:
+            raise DataError(
+                f"None of the {len(layout.validation)} pairs that {folder} keeps to validate on can be used.",
+                f"Repair them, or name others with --val. {_reasons(left_out)}",
+            )
         training, validation = usable, held.usable
     else:
         first: dict[str, str] = {}  # of each group, the name that stands for it; pairs are sorted by name
@@ -94,10 +105,11 @@ class Held:
 
     pairs: tuple[Usable, ...]
     store: Store
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def chosen(self) -> tuple[Usable, ...]:
-        return self.pairs[:: max(1, -(-len(self.pairs) // MOST_VALIDATED))]
+        return evenly(self.pairs)
 
     @property
     def names(self) -> list[str]:
@@ -114,11 +126,13 @@ def load_held(folder: Path, store: Store, folders: str | None = None) -> Held:
     Raises:
         DataError: no known layout, or no usable pair.
     """
-    layout = layouts.recognise(folder, folders)
+    named = folders is not None and all((folder / name).is_dir() for name in folders.split("/"))
+    layout = layouts.recognise(folder, folders if named else None)
     checked = checking.check(layout.validation or layout.pairs, store)
+    left_out = (*layout.left_out, *checked.left_out)
     if not checked.usable:
-        raise DataError(f"{folder} holds no usable pair.", _reasons([*layout.left_out, *checked.left_out]))
-    return Held(checked.usable, store)
+        raise DataError(f"{folder} holds no usable pair.", _reasons(left_out))
+    return Held(checked.usable, store, left_out)
 
 
 def _fitting(usable: tuple[Usable, ...], crop: int, left_out: list[LeftOut]) -> tuple[int, tuple[Usable, ...]]:
@@ -133,7 +147,7 @@ def _fitting(usable: tuple[Usable, ...], crop: int, left_out: list[LeftOut]) -> 
     return side, tuple(p for p in usable if min(p.size) >= side)
 
 
-def _reasons(left_out: list[LeftOut]) -> str:
+def _reasons(left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return "Add pairs."
     return f"{len(left_out)} files were left out, the first is {left_out[0].file}: {left_out[0].reason}."
@@ -152,9 +166,13 @@ class PairSource:
             "folder": self.pairs.folder.name,
             "layout": self.pairs.layout,
             "training_pairs": len(self.pairs.training),
-            "validation_pairs": self.held.names,
+            "validation_pairs": self.validation_names,
             "left_out": len(self.pairs.left_out),
         }
+
+    @property
+    def validation_names(self) -> list[str]:
+        return self.held.names
 
     @property
     def fingerprint(self) -> str:
@@ -217,5 +235,7 @@ def load_pair(files: layouts.PairFiles, longest: int) -> Pair:
         sizes = " and ".join(f"{i.width}x{i.height}" for i in images)
         raise DataError(f"Input and target of {files.name} differ in size: {sizes}.", "Remove or repair the pair.")
     scale = min(1.0, longest / max(images[0].size))
-    size = [round(side * scale) for side in images[0].size]
+    size = [max(1, round(side * scale)) for side in images[0].size]
+    if min(size) < SMALLEST_MEASURED:
+        raise DataError(f"{files.name} is too small to be measured: {size[0]}x{size[1]}.", "Leave it out.")
     return tuple(np.asarray(i.resize(size, Image.Resampling.BICUBIC) if scale < 1 else i) for i in images)

@@ -77,9 +77,9 @@ def cut(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
 
 
 def shrunk(image: Image.Image, longest: int) -> Image.Image:
-    """The photo with a long side of at most `longest`, sides brought to multiples of 8."""
+    """The photo with a long side of at most `longest`, sides brought to multiples of 8 from 16 on."""
     scale = min(1.0, longest / max(image.size))
-    size = [max(SIZE_MULTIPLE, round(side * scale) // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in image.size]
+    size = [max(2 * SIZE_MULTIPLE, round(side * scale) // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in image.size]
     return image.resize(size, Image.Resampling.BICUBIC)
 
 

@@ -28,6 +28,10 @@ class Source(Protocol):
         """Changes with the photos that take part."""
 
     @property
+    def validation_names(self) -> list[str]:
+        """The photos that are validated on."""
+
+    @property
     def crop(self) -> int:
         """Side of the crops in pixels: that asked for, or less where the photos are smaller."""
 

@@ -9,6 +9,8 @@ FEWEST = 4  # photos of which training can begin: one to validate on, three to l
 
 
 def held_out(names: Sequence[str], share: float, seed: int) -> set[str]:
-    """The names to validate on, whatever their order: `share` of them, at least one."""
-    ranked = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    return set(ranked[: max(1, round(share * len(ranked)))])
+    """The names to validate on, whatever their order: `share` of them, at least one, never all."""
+    ranked = sorted(
+        set(names), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
+    )
+    return set(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])

@@ -31,17 +31,16 @@ def picture(path: Path, longest: int | None = None) -> Picture:
     image = Image.fromarray(decoding.read(path).rgb_u8())
     if longest is not None:
         image = reduced(image, longest)
-    overview = image.copy()
-    overview.thumbnail((OVERVIEW_PX, OVERVIEW_PX), Image.Resampling.BOX)
+    overview = image if max(image.size) <= OVERVIEW_PX else reduced(image, OVERVIEW_PX, Image.Resampling.BOX)
     return Picture(image, overview)
 
 
-def reduced(image: Image.Image, longest: int) -> Image.Image:
+def reduced(image: Image.Image, longest: int, filter: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
     """The photo with a long side of at most `longest`."""
     if max(image.size) <= longest:
         return image
     scale = longest / max(image.size)
-    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+    return image.resize([max(1, round(side * scale)) for side in image.size], filter, reducing_gap=2.0)
 
 
 def size_in_memory(image: Image.Image) -> int:
@@ -50,7 +49,7 @@ def size_in_memory(image: Image.Image) -> int:
 
 
 class Store:
-    """Pictures by path. What was read once stays until `budget` bytes are taken; overviews stay in any case.
+    """Pictures by path. What was read once stays until `budget` bytes are taken, and so do overviews alone after that.
 
     Keeping the first that come is as good as any rule: training asks for all of them alike.
     """
@@ -58,8 +57,10 @@ class Store:
     def __init__(self, budget: int, longest: int | None = None) -> None:
         self.longest = longest
         self._room = budget
+        self._overview_room = budget // 4
         self._pictures: dict[Path, Picture] = {}
         self._overviews: dict[Path, Image.Image] = {}
+        self._read: set[Path] = set()
         self._lock = threading.Lock()
 
     def get(self, path: Path) -> Picture:
@@ -72,14 +73,19 @@ class Store:
             return kept
         read = picture(path, self.longest)
         with self._lock:
-            self._overviews.setdefault(path, read.overview)
-            if self._room >= (size := size_in_memory(read.image)):
+            self._read.add(path)
+            size = size_in_memory(read.image) + size_in_memory(read.overview) * (read.overview is not read.image)
+            small = size_in_memory(read.overview)
+            if self._room >= size:
                 self._room -= size
                 self._pictures[path] = read
+            elif path not in self._overviews and self._overview_room >= small:
+                self._overview_room -= small
+                self._overviews[path] = read.overview
         return read
 
     def overview(self, path: Path) -> Image.Image:
-        """The small copy of a file's picture; it is read where it never was."""
+        """The small copy of a file's picture; it is read where it is not kept."""
         if (kept := self._overviews.get(path)) is not None:
             return kept
         return self.get(path).overview
@@ -87,4 +93,4 @@ class Store:
     @property
     def kept_share(self) -> float:
         """Share of the pictures read so far that stay in memory."""
-        return len(self._pictures) / max(1, len(self._overviews))
+        return len(self._pictures) / max(1, len(self._read))

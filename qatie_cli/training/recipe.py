@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 
 from qatie_cli import degradation
@@ -45,8 +46,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
             raise ValueError("width, batch sizes and the validation interval must be at least 1")
-        if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0:
-            raise ValueError("learning rates and the gradient's clip must be above 0")
+        if not all(math.isfinite(v) for v in dataclasses.asdict(self).values() if isinstance(v, float)):
+            raise ValueError("every setting must be a finite number")
+        if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
+            raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError("the seed must lie in 0..2^31")
+        if self.longest is not None and self.longest < self.crop:
+            raise ValueError("photos cannot be reduced to less than a crop")
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
             raise ValueError(f"{', '.join(wrong)} must lie in 0..1, 1 left out")

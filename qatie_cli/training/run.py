@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 import tomllib
@@ -96,6 +97,38 @@ def recorded(out: Path) -> tuple[Recipe, dict[str, str]]:
         raise DataError(f"{out / CONFIG_FILE} is damaged: {error}.", "Start a new run with another --out.") from error
 
 
+def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
+    """Find out before any photo is read whether a run can begin, or go on.
+
+    Raises:
+        DataError: the folder cannot be written, holds a run already, or holds none to resume.
+        UsageError: the batches cannot be shared by the team, or the weights to start from do not fit the recipe.
+    """
+    for batch in (recipe.batch, recipe.tone_batch):
+        setting.team.rows(batch)
+    init = setting.init
+    if init is not None and init.config != recipe.config:
+        raise UsageError(
+            "The weights to start from are of another width or have other stages than the recipe.",
+            "Leave out --width, or name weights that fit.",
+        )
+    if resume:
+        before, notes = recorded(setting.out)
+        if before != recipe or notes != dict(setting.notes):
+            raise DataError(
+                f"The run in {setting.out} has another recipe or other data.", "Resume with the options it began with."
+            )
+        return
+    if setting.team.share((setting.out / STATE_FILE).exists()):
+        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or name another --out.")
+    try:
+        files.check_writable(setting.out)
+    except OSError as error:
+        raise DataError(f"{setting.out} cannot be written to: {error.strerror}.", "Name another --out.") from error
+    if setting.tensorboard:
+        watching.check_tensorboard()
+
+
 def train(
     source: Source,
     recipe: Recipe,
@@ -112,6 +145,7 @@ def train(
         DataError: nothing to resume from, a resumed run has another recipe or other photos, the loss is no number any
             more, or the folder cannot be written.
     """
+    check(recipe, setting, resume)
     try:
         run = _Run(source, recipe, setting, resume)
         try:
@@ -124,6 +158,13 @@ def train(
         raise DataError(
             f"{setting.out} could not be written: {error.strerror or error}.", "Make room, then go on with --resume."
         ) from error
+    except RuntimeError as error:
+        if setting.team.size == 1:
+            raise
+        # What PyTorch says where another process of the team is gone.
+        raise DataError(
+            f"Process {setting.team.rank} lost the others: {str(error).splitlines()[0]}.", "Their messages say why."
+        ) from error
 
 
 class _Run:
@@ -132,8 +173,6 @@ class _Run:
     def __init__(self, source: Source, recipe: Recipe, setting: Setting, resume: bool) -> None:
         self.source, self.recipe, self.setting = source, recipe, setting
         self.out, self.team, self.device = setting.out, setting.team, setting.device
-        for batch in (recipe.batch, recipe.tone_batch):
-            self.team.rows(batch)
         self.steps = sum(count for _, count in recipe.stages)
         self.validation = source.validation() if self.team.leads else []
         self.saved_at = time.monotonic()
@@ -142,16 +181,13 @@ class _Run:
         self.rounding: Rounding = EXACT if ranges is None else FakeQuantizer(ranges)
         self._prepare()
         watched = setting.tensorboard and self.team.leads
-        self.events: Events = watching.TensorBoard(self.out, self.state.step) if watched else NoEvents()
+        self.events: Events = watching.TensorBoard(self.out, self.state.step + 1) if watched else NoEvents()
 
     # --- beginning and going on ---
 
     def _fresh(self) -> State:
-        # All look before the leader writes.
-        if self.team.share((self.out / STATE_FILE).exists()):
-            raise DataError(f"{self.out} holds a run already.", "Go on with --resume, or name another --out.")
         if self.team.leads:
-            self.out.mkdir(parents=True, exist_ok=True)
+            files.remove_stale(self.out)
             files.write_atomic(self.out / CONFIG_FILE, self._config())
         return self._begun()
 
@@ -161,21 +197,13 @@ class _Run:
 
     def _begun(self) -> State:
         init = self.setting.init
-        if init is not None and init.config != self.recipe.config:
-            raise UsageError(
-                "The weights to start from are of another width or have other stages than the recipe.",
-                "Leave out --width, or name weights that fit.",
-            )
         begun = states.fresh(self.recipe, init and init.state, self._stage_at(0)[0], self.device)
         begun.activations = init and init.activations
         return begun
 
     def _resumed(self) -> State:
-        recipe, notes = recorded(self.out)
-        if recipe != self.recipe or notes != dict(self.setting.notes):
-            raise DataError(
-                f"The run in {self.out} has another recipe or other data.", "Resume with the options it began with."
-            )
+        if self.team.leads:
+            files.remove_stale(self.out)
         if not (self.out / STATE_FILE).exists():  # killed before its first checkpoint
             return self._begun()
         return states.load(self.out / STATE_FILE, self.recipe, self.source.fingerprint, self.device)
@@ -194,7 +222,7 @@ class _Run:
         self, should_stop: Callable[[], bool], on_progress: Callable[[Progress], None]
     ) -> Iterator[tuple[int, Batch]]:
         """The steps still to do with this process's part of their batches, prepared one ahead in another thread."""
-        if self.state.step == 0 and self.setting.init is not None and self.steps:
+        if not self.state.history and self.setting.init is not None and self.steps:
             on_progress(self._start())
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self._batch, self.state.step)
@@ -229,7 +257,8 @@ class _Run:
             # Ranges follow the weights once more, then stay frozen for the second half.
             self._take_ranges(self._calibrated())
         rate = _rate(self.recipe, stage, stage_step, stage_steps)
-        loss, terms = self._learn(batch, rate)
+        # Over no more than a tenth of the stage, so that the average of a short one is not where it began.
+        loss, terms = self._learn(batch, rate, min(self.recipe.ema, max(0.0, 1 - 10 / stage_steps)))
         state.step = step + 1
         validation_db = None
         last_of_stage = stage_step + 1 == stage_steps
@@ -279,7 +308,8 @@ class _Run:
         self.state.activations = self.team.share(ranges)
         self.rounding = FakeQuantizer(self.state.activations)
 
-    def _learn(self, batch: Batch, rate: float) -> tuple[float, dict[str, float]]:
+    def _learn(self, batch: Batch, rate: float, kept: float) -> tuple[float, dict[str, float]]:
+        """One step at a learning rate; `kept` is the share of the averaged weights that stays."""
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -293,11 +323,15 @@ class _Run:
         found = self.team.mean(torch.stack([loss.detach(), *(t.detach() for t in terms.values())])).tolist()
         if not math.isfinite(found[0]):
             self._give_up(batch, found[0])
-        torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip))
+        if not math.isfinite(norm):
+            self._give_up(batch, norm)
         state.optimizer.step()
+        if not all(bool(torch.isfinite(p).all()) for p in self.trained):
+            self._give_up(batch, math.nan)
         with torch.no_grad():
             for averaged, p in zip(state.ema.parameters(), state.model.parameters(), strict=True):
-                averaged.lerp_(p, 1 - self.recipe.ema)
+                averaged.lerp_(p, 1 - kept)
         return found[0], dict(zip(terms, found[1:], strict=True))
 
     def _dropout(self) -> Tensor | None:
@@ -315,12 +349,13 @@ class _Run:
         state, recipe = self.state, self.recipe
         rows = self.team.rows(recipe.tone_batch if state.stage == "tone" else recipe.batch)
         names = self.source.names(state.step, rows, state.stage)
-        tensors = {"input": batch.input, "target": batch.target, "thumbnail": batch.thumbnail}
+        # Copies: of whole photos the input is the thumbnail, and a file takes no tensor twice.
+        tensors = {name: getattr(batch, name).clone() for name in ("input", "target", "thumbnail")}
         path = self.out / (BATCH_FILE if self.team.leads else f"{self.team.rank}-{BATCH_FILE}")
-        described = {"stage": state.stage, "step": str(state.step), "photos": "\n".join(names)}
+        described = {"stage": state.stage, "step": str(state.step), "photos": json.dumps(names)}
         files.write_atomic(path, safetensors.torch.save(tensors, described))
         raise DataError(
-            f"The loss is {loss} at step {state.step} ({state.stage} stage). Its batch is kept in {path}.",
+            f"The loss or its gradient is {loss} at step {state.step} ({state.stage} stage); the batch is in {path}.",
             f"Start anew with a lower rate in the recipe, or without the photos it shows ({names[0]}, ...).",
         )
 

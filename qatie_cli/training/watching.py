@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,19 +43,19 @@ class NoEvents:
         pass
 
 
+def check_tensorboard() -> None:
+    """Raise UsageError where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("TensorBoard is not installed.", "Run: pip install 'qatie[tensorboard]'")
+
+
 class TensorBoard:
     """TensorBoard's event files in RUN/events."""
 
     def __init__(self, out: Path, step: int) -> None:
-        """`step` is the one that comes next: what an interrupted run wrote beyond it is superseded.
+        """`step` is the one that comes next: what an interrupted run wrote from it on is superseded."""
+        from torch.utils.tensorboard import SummaryWriter
 
-        Raises:
-            UsageError: TensorBoard is not installed.
-        """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UsageError("TensorBoard is not installed.", "Run: pip install 'qatie[tensorboard]'") from None
         self._writer = SummaryWriter(str(out / EVENTS_FOLDER), purge_step=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
