@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
-from torch import Tensor
+import torch
+import torch.nn.functional as F
 
 from qatie_cli import tone
-from qatie_cli.engines import Engine
+from qatie_cli.engines import Engine, Features, Network
+from qatie_cli.guided import GuidedResidual
 from qatie_cli.moments import Moments, Tile, of_tiles, tiles
 from qatie_cli.network import SIZE_MULTIPLE
 from qatie_cli.photo.colour import Colours
 
+FAST_PIXELS = 4_000_000  # what the network sees of a photo in fast mode, at most
 STRIP_PIXELS = 1 << 18  # full-size work is done in strips of about this size: they stay in the processor's cache
 COLOUR_STRIP_PIXELS = 1 << 20  # larger where colours are converted: setting up a conversion takes milliseconds
 
@@ -21,6 +29,7 @@ def enhance(
     strength: float = 1.0,
     tile_side: int | None = None,
     colours: Colours | None = None,
+    reduction: int = 1,
 ) -> np.ndarray:
     """Enhance a photo.
 
@@ -32,6 +41,8 @@ def enhance(
             works on the whole photo at once.
         colours: the space of a photo that is not in sRGB. The networks see it in sRGB, and the change returns to its
             own space, so that what sRGB cannot hold is kept.
+        reduction: the network sees the photo reduced by this factor, and its residual is brought to full resolution
+            guided by the photo (`fast_reduction` says by how much it may be). Tone is decided and applied in full.
 
     Returns:
         (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
@@ -44,42 +55,115 @@ def enhance(
     if strength == 0:
         return pixels.copy()
     toned = _Toned(pixels, engine, colours)
-    height, width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in pixels.shape[:2])
     out = np.empty_like(pixels)
-    if tile_side is None:
-        whole = Tile((0, height, 0, width), (0, height, 0, width))
-        _finish(toned, engine, whole, engine.network.features(toned.network_input(whole)), strength, out)
+    if reduction > 1:
+        reduced = toned.reduced(reduction)
+        residual = _residual_of(engine.network, reduced, tile_side)
+        guided = GuidedResidual(reduced, residual, reduction)
+        height, width = pixels.shape[:2]
+        for top, bottom in toned.strips(0, height, width):
+            rows = toned.rows(top, bottom, 0, width)
+            _finish(toned, (top, bottom, 0, width), rows, guided.rows(top, rows), strength, out)
         return out
-    parts = tiles(height, width, tile_side)
-
-    def features(tile: Tile, moments: Moments) -> Tensor:
-        return engine.network.features(toned.network_input(tile), moments)
-
-    moments = of_tiles(parts, features)
-    for tile in parts:
-        _finish(toned, engine, tile, features(tile, moments), strength, out)
+    for tile, features in _tiled(engine.network, toned, tile_side):
+        height, width = out.shape[:2]
+        left, right = tile.core[2], min(tile.core[3], width)
+        columns = slice(left - tile.seen[2], right - tile.seen[2])
+        for top, bottom in toned.strips(tile.core[0], min(tile.core[1], height), right - left):
+            # The tail works on even rows; a last odd row has its partner in the padding.
+            first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
+            residual = engine.network.residual(features, first, last)[: bottom - top, columns]
+            rows = toned.rows(top, bottom, left, right)
+            _finish(toned, (top, bottom, left, right), rows, residual, strength, out)
     return out
 
 
-def _finish(toned: _Toned, engine: Engine, tile: Tile, features: Tensor, strength: float, out: np.ndarray) -> None:
-    """Turn a tile's features into its core's part of `out`."""
-    height, width = out.shape[:2]
+def fast_reduction(width: int, height: int) -> int:
+    """By how much fast mode reduces a photo of `width` x `height` pixels for the network: 1 for small ones."""
+    return math.ceil(math.sqrt(width * height / FAST_PIXELS))
+
+
+class _Seen(Protocol):
+    """A photo as the network sees it, sides multiples of 8."""
+
+    height: int
+    width: int
+
+    def network_input(self, tile: Tile) -> np.ndarray:
+        """What is seen of a tile, (h, w, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """A reduced photo, (h, w, 3) uint8."""
+
+    pixels: np.ndarray
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    def network_input(self, tile: Tile) -> np.ndarray:
+        top, bottom, left, right = tile.seen
+        return np.ascontiguousarray(self.pixels[top:bottom, left:right])
+
+
+def _tiled(network: Network, seen: _Seen, tile_side: int | None) -> Iterator[tuple[Tile, Features]]:
+    """Features of the whole photo at once, or of its tiles one after the other."""
+    height, width = seen.height, seen.width
+    if tile_side is None:
+        whole = Tile((0, height, 0, width), (0, height, 0, width))
+        yield whole, network.features(seen.network_input(whole))
+        return
+    parts = tiles(height, width, tile_side)
+
+    def features(tile: Tile, moments: Moments) -> Features:
+        return network.features(seen.network_input(tile), moments)
+
+    moments = of_tiles(parts, features)
+    for tile in parts:
+        yield tile, features(tile, moments)
+
+
+def _residual_of(network: Network, pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
+    """Residual (h, w, 3) float32 of a reduced photo."""
+    out = np.empty(pixels.shape, np.float32)
+    for tile, features in _tiled(network, _Reduced(pixels), tile_side):
+        top, bottom, left, right = tile.core
+        bottom, right = min(bottom, pixels.shape[0]), min(right, pixels.shape[1])
+        columns = slice(left - tile.seen[2], right - tile.seen[2])
+        rows = max(2, STRIP_PIXELS // (right - left) // 2 * 2)
+        for first in range(top, bottom, rows):
+            last = min(first + rows, bottom)
+            part = network.residual(features, first - tile.seen[0], last - tile.seen[0])
+            out[first:last, left:right] = part[:, columns]
+    return out
+
+
+def _finish(
+    toned: _Toned,
+    place: tuple[int, int, int, int],
+    rows: np.ndarray,
+    residual: np.ndarray,
+    strength: float,
+    out: np.ndarray,
+) -> None:
+    """Toned rows plus residual, into their place (top, bottom, left, right) of `out`."""
+    top, bottom, left, right = place
     top_level = np.float32(np.iinfo(out.dtype).max)
-    left, right = tile.core[2], min(tile.core[3], width)
-    columns = slice(left - tile.seen[2], right - tile.seen[2])
-    for top, bottom in toned.strips(tile.core[0], min(tile.core[1], height), right - left):
-        # The tail works on even rows; a last odd row has its partner in the padding.
-        first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
-        residual = engine.network.residual(features, first, last)[: bottom - top, columns]
-        source = toned.pixels[top:bottom, left:right]
-        result = np.clip(toned.rows(top, bottom, left, right) + residual, 0, 1)
-        if toned.colours is not None:
-            result = _in_own_space(result, source, toned.colours)
-        result *= top_level
-        if strength < 1:
-            result = source + np.float32(strength) * (result - source)
-        np.rint(result, out=result)
-        out[top:bottom, left:right] = result
+    source = toned.pixels[top:bottom, left:right]
+    result = np.clip(rows + residual, 0, 1)
+    if toned.colours is not None:
+        result = _in_own_space(result, source, toned.colours)
+    result *= top_level
+    if strength < 1:
+        result = source + np.float32(strength) * (result - source)
+    np.rint(result, out=result)
+    out[top:bottom, left:right] = result
 
 
 def _in_own_space(result: np.ndarray, source: np.ndarray, colours: Colours) -> np.ndarray:
@@ -106,6 +190,7 @@ class _Toned:
         decided = tone.decide(engine.tone, pixels if colours is None else _overview(pixels, colours))
         self.levels = int(np.iinfo(pixels.dtype).max) + 1
         self.table = None if decided is None else decided.table(self.levels)
+        self.height, self.width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in pixels.shape[:2])
 
     def rows(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """The part top..bottom, left..right of the photo, (rows, columns, 3) float32 in 0..1."""
@@ -129,6 +214,27 @@ class _Toned:
         seen[: height - top, width - left :] = seen[: height - top, width - left - 1 : width - left]
         seen[height - top :] = seen[height - top - 1]
         return seen
+
+    def reduced(self, factor: int) -> np.ndarray:
+        """The whole photo, toned, means of factor x factor pixels: (h, w, 3) uint8, sides multiples of 8.
+
+        The photo's right and bottom edges are repeated as far as that takes.
+        """
+        height, width = self.pixels.shape[:2]
+        sides = [-(-side // (factor * SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in (height, width)]
+        out = np.empty((*sides, 3), np.uint8)
+        rows = factor * max(1, STRIP_PIXELS // width // factor)
+        for top in range(0, height, rows):
+            part = self.rows(top, min(top + rows, height), 0, width)
+            margin = [(0, -part.shape[0] % factor), (0, factor * sides[1] - width), (0, 0)]
+            part = np.pad(part, margin, mode="edge")
+            means = torch.from_numpy(part).permute(2, 0, 1)[None]
+            means = F.avg_pool2d(means, factor)[0].permute(1, 2, 0).mul_(255).round_()
+            first = top // factor
+            out[first : first + means.shape[0]] = means.numpy()
+        covered = -(-height // factor)
+        out[covered:] = out[covered - 1]
+        return out
 
     def strips(self, top: int, bottom: int, width: int) -> list[tuple[int, int]]:
         """Top and bottom of strips that cover the rows top..bottom; every strip's top is even if `top` is."""

@@ -77,14 +77,19 @@ Method = Callable[[np.ndarray], np.ndarray]
 BASELINES: dict[str, Method] = {"identity": lambda photo: photo, "autocontrast": autocontrast, "clahe": clahe}
 
 
-def compare(pair: Pair, engine: Engine, reference: Engine | None, baselines: Sequence[str]) -> dict[str, Figures]:
-    """One photo's figures by method: the named baselines, then `float` (if `reference` is given), then the engine."""
+def compare(
+    pair: Pair, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
+) -> dict[str, Figures]:
+    """One photo's figures by method: the named baselines, then `float` (if `reference` is given), then the engine.
+
+    `reduction` is that of `enhance`, for both.
+    """
     seen, target = pair
     found = {name: figures(BASELINES[name](seen), target) for name in baselines}
-    float_output = None if reference is None else enhance(seen, reference)
+    float_output = None if reference is None else enhance(seen, reference, reduction=reduction)
     if float_output is not None:
         found[engines.FLOAT] = figures(float_output, target)
-    return found | {engine.name: figures(enhance(seen, engine), target, float_output)}
+    return found | {engine.name: figures(enhance(seen, engine, reduction=reduction), target, float_output)}
 
 
 def means(photos: Sequence[dict[str, Figures]]) -> dict[str, Figures]:

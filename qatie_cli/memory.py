@@ -20,6 +20,7 @@ _CGROUPS = (
 )
 # Bytes a pixel beside the photo's own while it is encoded, measured.
 _ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
+_GUIDED_BYTES = 110  # bytes a pixel of a reduced photo, while its residual is fitted to it; measured
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
 
@@ -91,9 +92,11 @@ def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, s
 
 
 def tile_side(
-    width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1
+    width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1, reduction: int = 1
 ) -> int | None:
     """The side of the tiles in which a photo stays below `budget` bytes; None where the whole photo does.
+
+    Where the network sees the photo reduced, tiles are of the reduced one.
 
     Raises:
         PhotoError: not even the smallest tiles would do.
@@ -101,6 +104,10 @@ def tile_side(
     from qatie_cli.moments import HALO  # imports torch, which who only parses a size can do without
 
     held = held_bytes(width, height, sample_bytes)
+    full = width * height
+    if reduction > 1:
+        width, height = -(-width // reduction), -(-height // reduction)
+        held += width * height * _GUIDED_BYTES
     room = budget - held
     if width * height * network_bytes_per_pixel <= room:
         return None
@@ -110,7 +117,7 @@ def tile_side(
             return side
     smallest = (_TILE_SIDES[-1] + 2 * HALO) ** 2 * network_bytes_per_pixel
     raise PhotoError(
-        f"It has {width * height / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e6:,.0f} MB of memory; "
+        f"It has {full / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e6:,.0f} MB of memory; "
         f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
         "Allow more with --max-memory.",
     )

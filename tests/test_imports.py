@@ -21,7 +21,7 @@ LAYERS = [
     ["model", "quantization"],
     ["network", "tone", "losses"],
     ["moments"],
-    ["degradation", "photo", "metrics", "weights", "sheets"],
+    ["degradation", "guided", "photo", "metrics", "weights", "sheets"],
     ["home"],
     ["files", "errors"],
 ]

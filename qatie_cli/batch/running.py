@@ -111,9 +111,16 @@ class Batch:
     """
 
     def __init__(
-        self, enhance: Enhance, writing: Writing, network_bytes_per_pixel: float = 0.0, max_memory: int | None = None
+        self,
+        enhance: Enhance,
+        writing: Writing,
+        network_bytes_per_pixel: float = 0.0,
+        max_memory: int | None = None,
+        reduction: Callable[[int, int], int] = lambda width, height: 1,
     ) -> None:
+        """`reduction` tells by how much the network sees a photo of that width and height reduced."""
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
+        self._reduction = reduction
         self._budget = memory.Budget(memory.available(max_memory))
         self._stop = threading.Event()
         self._full_in_a_row = 0
@@ -215,7 +222,8 @@ class Batch:
             memory.give_free_memory_back()
         try:
             side = self._tile_side(hand, sample_bytes)
-            seen = hand.width * hand.height if side is None else side * side
+            reduction = self._reduction(hand.width, hand.height)
+            seen = hand.width * hand.height // reduction**2 if side is None else side * side
             network = int(seen * self._network_bytes)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
@@ -231,10 +239,11 @@ class Batch:
     def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
         """Tiles for what the photos before and behind leave of the budget; for all of it where that is too little."""
         size = hand.width, hand.height, self._network_bytes
+        reduction = self._reduction(hand.width, hand.height)
         try:
-            return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes)
+            return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes, reduction)
         except PhotoError:
-            return memory.tile_side(*size, self._budget.total, sample_bytes)
+            return memory.tile_side(*size, self._budget.total, sample_bytes, reduction)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()

@@ -22,6 +22,7 @@ from qatie_cli.cli.options import (
     DeviceOption,
     EngineName,
     EngineOption,
+    Fast,
     Format,
     Quiet,
     Threads,
@@ -55,6 +56,7 @@ def enhance(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
     ] = 1,
+    fast: Fast = False,
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
     quality: Annotated[
         int | None,
@@ -107,6 +109,7 @@ def enhance(
         naming=Naming(format.value, suffix, not no_recursive, overwrite),
         writing=Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels),
         strength=strength,
+        fast=fast,
         weights=weights,
         load=lambda: load_engine(weights, engine, threads, device),
         max_memory=None if max_memory is None else memory.parse_size(max_memory),
@@ -140,6 +143,7 @@ class _Request:
     naming: Naming
     writing: Writing
     strength: float
+    fast: bool
     weights: str
     load: Callable[[], Engine]
     max_memory: int | None
@@ -256,7 +260,8 @@ def _run(request: _Request, plan: Plan, writing: Writing) -> None:
     engine, interrupted = None, False
     if plan.tasks:
         engine = request.load()  # only now: importing torch takes seconds
-        batch = Batch(_enhancer(engine, request.strength), writing, engine.network.bytes_per_pixel, request.max_memory)
+        better, reduction = _enhancer(engine, request)
+        batch = Batch(better, writing, engine.network.bytes_per_pixel, request.max_memory, reduction)
         try:
             with without_library_chatter():
                 follower.during(lambda on_result: batch.run(plan.tasks, on_result))
@@ -309,15 +314,23 @@ def _report(
     return True
 
 
-def _enhancer(engine: Engine, strength: float) -> Callable[[Photo, int | None], Photo]:
-    from qatie_cli.enhance import enhance as enhance_pixels
+def _enhancer(
+    engine: Engine, request: _Request
+) -> tuple[Callable[[Photo, int | None], Photo], Callable[[int, int], int]]:
+    """What makes a photo better, and by how much the network sees one of a width and height reduced."""
+    from qatie_cli import enhance as library
     from qatie_cli.photo import colour
+
+    def reduction(width: int, height: int) -> int:
+        return library.fast_reduction(width, height) if request.fast else 1
 
     def better(photo: Photo, tile_side: int | None) -> Photo:
         colours = colour.of_profile(photo.icc)
-        return photo.with_pixels(enhance_pixels(photo.rgb(), engine, strength, tile_side, colours))
+        pixels = photo.rgb()
+        by = reduction(pixels.shape[1], pixels.shape[0])
+        return photo.with_pixels(library.enhance(pixels, engine, request.strength, tile_side, colours, by))
 
-    return better
+    return better, reduction
 
 
 def _alone(request: _Request, photo: Photo) -> Photo:
@@ -327,8 +340,10 @@ def _alone(request: _Request, photo: Photo) -> Photo:
     engine = request.load()
     height, width = photo.pixels.shape[:2]
     budget = memory.available(request.max_memory) + photo.pixels.nbytes
-    side = memory.tile_side(width, height, engine.network.bytes_per_pixel, budget, photo.pixels.itemsize)
-    return _enhancer(engine, request.strength)(photo, side)
+    better, reduction = _enhancer(engine, request)
+    by = reduction(width, height)
+    side = memory.tile_side(width, height, engine.network.bytes_per_pixel, budget, photo.pixels.itemsize, by)
+    return better(photo, side)
 
 
 def _stream(request: _Request) -> None:

@@ -43,6 +43,9 @@ def evaluate(
     threads: Threads = 0,
     folders: Folders = None,
     longest: Annotated[int, typer.Option(min=32, help="Photos with a longer side are reduced to it first.")] = 1024,
+    reduction: Annotated[
+        int, typer.Option(min=1, help="Show the network photos reduced by this, as --fast does with large ones.")
+    ] = 1,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Measure autocontrast and CLAHE, too.")
     ] = True,
@@ -75,7 +78,9 @@ def evaluate(
         for pair in layout.pairs:
             bar.update(shown, name=plain(pair.name))
             try:
-                measured[pair.name] = evaluation.compare(paired.load_pair(pair, longest), ready, reference, methods)
+                measured[pair.name] = evaluation.compare(
+                    paired.load_pair(pair, longest), ready, reference, methods, reduction
+                )
             except (DataError, PhotoError) as error:
                 failed.append(error)
             bar.advance(shown)

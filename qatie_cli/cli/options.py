@@ -68,6 +68,10 @@ Folders = Annotated[
     str | None, typer.Option(help="Names of the two folders of pairs, input first, as in A/B, where they are unusual.")
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network there.")]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast/--full", help="Show the network photos above 4 megapixels reduced; tone and edges stay full."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import EngineError, WeightsError
@@ -25,18 +24,21 @@ INT8 = ("fbgemm", "qnnpack", "onednn", "x86")
 _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
 
 
+Features = object  # what an engine's `residual` takes of its own `features`; nobody else looks inside
+
+
 class Network(Protocol):
     """The refinement network on one engine; `bytes_per_pixel` is the memory that `features` takes at its peak."""
 
     bytes_per_pixel: float
 
-    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Tensor:
-        """What the tail turns into the residual: (1, c, H/2, W/2) for a photo (H, W, 3) of 8 bit, sides of 8.
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Features:
+        """What the residual is made of, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
 
         Where the photo is a tile of a larger one, `moments` gives the norms the statistics of the whole.
         """
 
-    def residual(self, features: Tensor, top: int, bottom: int) -> np.ndarray:
+    def residual(self, features: Features, top: int, bottom: int) -> np.ndarray:
         """Rows top..bottom (both even) of the residual, (bottom - top, W, 3) float32, nominal range -1..1."""
 
 

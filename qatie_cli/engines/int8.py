@@ -69,7 +69,7 @@ class Int8Network:
 
     Only the norms need the whole photo. So the network runs in six parts, from norm to norm, and each part in strips:
     what lies between the layers of a part then stays in the processor's cache, in memory that is used again for
-    the next strip. Tensors of the whole photo had cost more time for the system's fresh pages than for arithmetic. Whole
+    the next strip. Tensors of the whole photo had cost more time for fresh pages than for arithmetic. Whole
     are kept only the two branches of a block up to its norm, and what the decoder joins. A strip is computed with as
     many rows beyond it as its convolutions reach, so the result is the whole photo's, bit by bit.
 

@@ -1,0 +1,93 @@
+"""Fast mode: the residual of a reduced photo at full resolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import random_weights
+
+from qatie_cli import engines, guided, metrics
+from qatie_cli.enhance import enhance, fast_reduction
+from qatie_cli.guided import GuidedResidual
+
+
+@pytest.fixture(scope="module")
+def reduced(coffee) -> np.ndarray:
+    return np.ascontiguousarray(coffee[:, :, :].reshape(200, 2, 300, 2, 3).mean((1, 3)).round().astype(np.uint8))
+
+
+def _full(lines: GuidedResidual, photo: np.ndarray, rows: int) -> np.ndarray:
+    part = photo.astype(np.float32) / 255
+    return np.concatenate([lines.rows(top, part[top : top + rows]) for top in range(0, len(part), rows)])
+
+
+def test_a_residual_that_is_a_line_of_the_photo_comes_back_in_full(coffee, reduced):
+    """Edges of the full photo, though the residual was found on the reduced one."""
+    line = np.float32([0.2, -0.3, 0.1]), np.float32(0.05)
+    residual = reduced.astype(np.float32) / 255 * line[0] + line[1]
+    found = _full(GuidedResidual(reduced, residual, 2), coffee, 400)
+    expected = coffee.astype(np.float32) / 255 * line[0] + line[1]
+    error = np.abs(found - expected)
+    assert np.median(error) < 0.002
+    assert error.mean() < 0.004
+    enlarged = F.interpolate(torch.from_numpy(residual).permute(2, 0, 1)[None], scale_factor=2, mode="bilinear")
+    assert error.mean() < 0.5 * np.abs(enlarged[0].permute(1, 2, 0).numpy() - expected).mean()
+
+
+def test_where_the_photo_is_flat_the_residual_is_enlarged_as_it_is():
+    flat = np.full((40, 40, 3), 90, np.uint8)
+    residual = np.full((40, 40, 3), 0.07, np.float32)
+    found = _full(GuidedResidual(flat, residual, 3), np.full((120, 120, 3), 90, np.uint8), 120)
+    np.testing.assert_allclose(found, 0.07, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 30, 64])
+def test_strips_make_no_difference(coffee, reduced, rows, monkeypatch):
+    rng = np.random.default_rng(0)
+    residual = rng.normal(0, 0.05, reduced.shape).astype(np.float32)
+    whole = _full(GuidedResidual(reduced, residual, 2), coffee, 400)
+    monkeypatch.setattr(guided, "_STRIP_ROWS", 7)
+    np.testing.assert_allclose(_full(GuidedResidual(reduced, residual, 2), coffee, rows), whole, atol=2e-5)
+
+
+def test_means_are_those_of_the_pixels_inside():
+    x = torch.rand(1, 2, 9, 11)
+    expected = F.avg_pool2d(x, 2 * guided.RADIUS + 1, 1, guided.RADIUS, count_include_pad=False)
+    torch.testing.assert_close(guided._mean(x), expected)
+
+
+@pytest.mark.parametrize("size", [(400, 600), (397, 593), (40, 600), (9, 5), (1, 1)])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_photos_of_any_size_keep_it(weights, coffee, size, factor):
+    photo = np.ascontiguousarray(coffee[: size[0], : size[1]])
+    fast = enhance(photo, engines.load(weights), reduction=factor)
+    assert fast.shape == photo.shape
+    assert fast.dtype == photo.dtype
+
+
+def test_fast_and_full_mode_agree_where_the_network_changes_tone(coffee, astronaut):
+    engine = engines.load(random_weights([coffee, astronaut]))
+    full = enhance(coffee, engine)
+    assert metrics.psnr(enhance(coffee, engine, reduction=2), full) > metrics.psnr(coffee, full) + 3
+
+
+def test_fast_mode_in_tiles_is_fast_mode(weights, coffee):
+    engine = engines.load(weights)
+    whole, tiled = (enhance(coffee, engine, reduction=2, tile_side=side) for side in (None, 64))
+    assert np.array_equal(whole, tiled)
+
+
+def test_sixteen_bit_photos_stay_sixteen_bit(weights, coffee):
+    photo = coffee[:80, :120].astype(np.uint16) * 257 + 3
+    fast = enhance(np.ascontiguousarray(photo), engines.load(weights), reduction=2)
+    assert fast.dtype == np.uint16
+    assert len(np.unique(fast)) > 2000
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "factor"), [(1920, 1080, 1), (2000, 2000, 1), (4032, 3024, 2), (12000, 9000, 6), (1, 1, 1)]
+)
+def test_only_large_photos_are_reduced(width, height, factor):
+    assert fast_reduction(width, height) == factor
