@@ -272,6 +272,31 @@ def create(config: NetworkConfig, generator: torch.Generator) -> Network:
     return network
 
 
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds for each pixel of a photo: of the network as published, and of what runs after folding."""
+
+    published: float
+    integer: float  # run in integers by the int8 engines
+    tail: float  # run in float by every engine
+
+
+def work(config: NetworkConfig) -> Work:
+    """The paper's figures are 17,704 / 39,348 / 69,520 for c = 16 / 24 / 32."""
+    c = config.width
+
+    def refine(i: int, o: int) -> int:
+        return 9 * i * i + i * i + 9 * 2 * i * o + 9 * o * o + 2 * i * o
+
+    encoder = 9 * 3 * 2 * c / 4 + refine(c, c) / 4 + 9 * c * 4 * c / 16 + refine(2 * c, 2 * c) / 16
+    middle = refine(2 * c, 4 * c) / 64
+    decoder = 8 * c * 2 * c / 16 + refine(2 * c, 2 * c) / 16 + 4 * c * c / 4 + refine(c, c) / 4
+    enlarging = 9 * 4 * c * 2 * c / 16 + 9 * 2 * c * c / 4  # at the size that is enlarged to
+    last = 9 * c * c + 9 * c * 3
+    once = encoder + middle + decoder
+    return Work(once + enlarging + last, once + enlarging * 4 / 9, 27 * c)
+
+
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable values; the paper gives 230,083 / 515,811 / 915,331 / 3,651,331 for c = 16 / 24 / 32 / 64."""
     return sum(p.numel() for p in network.parameters())

@@ -13,7 +13,8 @@ PACKAGE = Path(qatie_cli.__file__).parent
 # Each row may import from the rows below it and, within a row, only where an entry of ALLOWED says so.
 LAYERS = [
     ["cli"],
-    ["demo", "training"],
+    ["bench"],
+    ["demo", "export", "training"],
     ["batch", "evaluation", "pairs"],
     ["enhance", "memory"],
     ["engines"],

@@ -65,3 +65,10 @@ def test_receptive_field_without_norm_is_within_the_halo(monkeypatch):
     touched = (net(photo) != net(changed)).any(1)[0].nonzero()
     assert len(touched)
     assert (touched - 100).abs().max() <= HALO
+
+
+@pytest.mark.parametrize(("width", "published"), [(16, 17_704), (24, 39_348), (32, 69_520)])
+def test_the_work_is_the_paper_s(width, published):
+    found = network.work(network.NetworkConfig(width))
+    assert found.published == published
+    assert 0.7 < (found.integer + found.tail) / published < 0.85

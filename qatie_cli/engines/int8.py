@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ from qatie_cli.moments import Moments, of_whole
 from qatie_cli.network import LEAKY_SLOPE, NORM_EPS
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
 
-# Measured at the peak of `features`, per pixel of the photo and per unit of width: 2.0 to 2.8 from 12 megapixels on, of
+# Measured at the peak of `features`, per pixel of the photo and per unit of width: 1.9 to 2.9 from 12 megapixels on, of
 # which 1.75 are kept between the norms and the rest passes through a strip.
-BYTES_PER_PIXEL_AND_WIDTH = 2.8
-STRIP_VALUES = 1 << 22  # of the largest input of a strip
+BYTES_PER_PIXEL_AND_WIDTH = 3.0
+STRIP_VALUES = 1 << 23  # of the largest tensor of a strip
 _OPS = torch.ops.quantized
 _SELECTION = threading.RLock()
 
@@ -81,12 +82,17 @@ class Int8Network:
     def __init__(self, net: network.Network, activations: dict[str, Activation], engine: str) -> None:
         self._engine = engine
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 3
+        self._width = net.config.width
         self._at = lambda name: activation_at(name, activations)
         with selected(engine), torch.inference_mode(), warnings.catch_warnings():
             # PyTorch announces the end of its quantized types; pyproject.toml bounds the version for that reason.
             warnings.simplefilter("ignore")
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
-            self._tanh = {name: _tanh_of_pairs(self._at(f"{name}.pre")) for name in ("down1", "down2")}
+            self._tanh = {name: _table(torch.tanh, self._at(f"{name}.pre")) for name in ("down1", "down2")}
+            self._rescaled = {
+                fuse: _table(_rescaling_to(self._at(f"{fuse}.encoded")), self._at(f"{block}.out"))
+                for fuse, block in (("fuse1", "refine1"), ("fuse2", "refine2"))
+            }
         self._norms = {b.name: (b.norm.weight.contiguous(), b.norm.bias.contiguous()) for b in net.refinements()}
         self._weight, self._bias = net.tail()
 
@@ -113,12 +119,14 @@ class Int8Network:
     def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> Features:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
 
+        line = photo_u8_hwc.shape[1] * self._width
+
         # Rows are counted at the coarsest scale of a part; the reach is that of its convolutions in both directions.
         def encode1(photo: Tensor) -> tuple[Tensor, ...]:
             x, pair = self._gate("down1", self._photo(photo))
             return pair, *self._branches("refine1", x)
 
-        pair1, local, side = _in_strips(encode1, [stored], [2], reach=2)
+        pair1, local, side = _in_strips(encode1, [stored], [2], reach=2, widest=line)
         norm = self._norm("refine1", local, moments)
 
         def encode2(local: Tensor, side: Tensor) -> tuple[Tensor, ...]:
@@ -126,14 +134,14 @@ class Int8Network:
             x, pair = self._gate("down2", encoded)
             return self._skip("fuse1", encoded), pair, *self._branches("refine2", x)
 
-        encoded1, pair2, local, side = _in_strips(encode2, [local, side], [2, 2], reach=3)
+        encoded1, pair2, local, side = _in_strips(encode2, [local, side], [2, 2], reach=3, widest=2 * line)
         norm = self._norm("refine2", local, moments)
 
         def encode3(local: Tensor, side: Tensor) -> tuple[Tensor, ...]:
             encoded = self._refined("refine2", local, side, norm)
             return self._skip("fuse2", encoded), *self._branches("bottleneck", torch.max_pool2d(encoded, 2))
 
-        encoded2, local, side = _in_strips(encode3, [local, side], [2, 2], reach=2)
+        encoded2, local, side = _in_strips(encode3, [local, side], [2, 2], reach=2, widest=2 * line)
         norm = self._norm("bottleneck", local, moments)
 
         def decode(block: str, fuse: str, after: str) -> Callable[..., tuple[Tensor, ...]]:
@@ -144,11 +152,11 @@ class Int8Network:
             return part
 
         part = decode("bottleneck", "fuse2", "decode2")
-        local, side = _in_strips(part, [local, side, encoded2, pair2], [1, 1, 2, 2], reach=4)
+        local, side = _in_strips(part, [local, side, encoded2, pair2], [1, 1, 2, 2], reach=4, widest=4 * line)
         del encoded2, pair2
         norm = self._norm("decode2", local, moments)
         part = decode("decode2", "fuse1", "decode1")
-        local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4)
+        local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4, widest=4 * line)
         return Features(local, side, self._norm("decode1", local, moments))
 
     def _photo(self, stored: Tensor) -> Tensor:
@@ -191,8 +199,7 @@ class Int8Network:
 
     def _skip(self, name: str, encoded: Tensor) -> Tensor:
         """Encoder features as the decoder joins them: in the scale of the gates."""
-        at = self._at(f"{name}.encoded")
-        return _OPS.cat([encoded], 1, at.scale, at.zero_point)
+        return _looked_up(encoded, self._rescaled[name], self._at(f"{name}.encoded"))
 
     def _fuse(self, name: str, deep: Tensor, encoded: Tensor, pair: Tensor) -> Tensor:
         phases = self._conv(f"{name}.up", deep, f"{name}.up")
@@ -203,26 +210,51 @@ class Int8Network:
         return _OPS.leaky_relu(x, LEAKY_SLOPE, False, a.scale, a.zero_point)
 
 
-def _tanh_of_pairs(at: Activation) -> Tensor:
-    """What the engine's tanh makes of every two neighbouring bytes, as an int16 for each of 65,536 uint16."""
-    every = torch._make_per_tensor_quantized_tensor(torch.arange(256, dtype=torch.uint8), at.scale, at.zero_point)
-    single = torch.tanh(every).int_repr()
+def peak_rate(engine: str) -> float:
+    """Multiply-adds a second of the engine's convolutions where they are fastest: the machine's int8 peak.
+
+    The best of many 3x3 convolutions of 64 to 256 channels on tensors that stay in the processor's cache.
+    """
+    best = 0.0
+    with selected(engine), torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for channels, side in ((64, 128), (128, 64), (256, 32)):
+            weight = torch.randint(-64, 63, (channels, channels, 3, 3), dtype=torch.int8)
+            packed = _pack(IntegerConv(weight, torch.full((channels,), 0.01), torch.zeros(channels), 1, 1))
+            stored = torch.randint(0, 255, (1, channels, side, side), dtype=torch.uint8)
+            x = torch._make_per_tensor_quantized_tensor(stored.contiguous(memory_format=torch.channels_last), 0.01, 128)
+            for _ in range(12):
+                began = time.perf_counter()
+                _OPS.conv2d(x, packed, 0.1, 128)
+                best = max(best, 9 * channels**2 * side**2 / (time.perf_counter() - began))
+    return best
+
+
+def _table(function: Callable[[Tensor], Tensor], at: Activation) -> Tensor:
+    """What a function of single values makes of every two neighbouring bytes: an int16 for each of 65,536 uint16."""
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    single = function(torch._make_per_tensor_quantized_tensor(every, at.scale, at.zero_point)).int_repr().flatten()
     return torch.stack([single.repeat(256), single.repeat_interleave(256)], dim=1).view(torch.int16).flatten()
 
 
+def _rescaling_to(at: Activation) -> Callable[[Tensor], Tensor]:
+    return lambda x: _OPS.cat([x], 1, at.scale, at.zero_point)
+
+
 def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
-    """A tensor with an even number of channels through a table of byte pairs; takes a quarter of tanh's own time."""
+    """A tensor through a table of byte pairs; takes a quarter of tanh's own time."""
     out = torch._empty_affine_quantized(
         x.shape, scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8, memory_format=torch.channels_last
     )
-    pairs = _stored(x).permute(0, 2, 3, 1).view(torch.uint16).flatten().int()
-    target = _stored(out).permute(0, 2, 3, 1).view(torch.int16).flatten()
+    # Rows are multiples of four pixels wide, so there is an even number of bytes.
+    pairs = _stored(x).permute(0, 2, 3, 1).flatten().view(torch.uint16).int()
+    target = _stored(out).permute(0, 2, 3, 1).flatten().view(torch.int16)
     torch.index_select(table, 0, pairs, out=target)
     return out
 
 
 def _in_strips(
-    part: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], scales: list[int], reach: int
+    part: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], scales: list[int], reach: int, widest: int
 ) -> list[Tensor]:
     """Run a part of the network strip by strip, and put its outputs together.
 
@@ -230,10 +262,10 @@ def _in_strips(
         part: from rows of every input to rows of every output.
         inputs: whole tensors (1, C, H, W); `scales` are their rows for each row of the coarsest among them and outputs.
         reach: rows (of the coarsest) beyond its own that a strip's outputs depend on.
+        widest: values of the part's largest tensor for each of these rows.
     """
     height = inputs[0].shape[2] // scales[0]
-    across = max(x.shape[3] * x.shape[1] * scale for x, scale in zip(inputs, scales, strict=True))
-    rows = max(2 * reach, STRIP_VALUES // across)
+    rows = max(2 * reach, STRIP_VALUES // widest)
     whole: list[Tensor] = []
     for top in range(0, height, rows):
         bottom = min(height, top + rows)

@@ -1,0 +1,342 @@
+"""Weights as an ONNX model, in float or with the very integers of the int8 engines; written node by node.
+
+The integers are written in the QDQ form: operators of the standard between QuantizeLinear and DequantizeLinear, which a
+runtime turns into integer arithmetic as far as it can. Scales and zero points are those of the weights file, so nothing
+is calibrated again. Tensors are NCHW and hold one photo.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from torch import Tensor
+
+from qatie_cli import __version__
+from qatie_cli.checkpoint import Weights
+from qatie_cli.errors import WeightsError
+from qatie_cli.network import LEAKY_SLOPE, SIZE_MULTIPLE, Fuse, Gate, Network, Refine, fold_upsample
+from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
+from qatie_cli.tone import THUMBNAIL_PX, ToneStage
+
+OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
+_INT32 = np.iinfo(np.int32)
+_TO_THE_END = np.iinfo(np.int64).max  # as the end of a slice
+
+
+def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, whole: bool = True) -> ModelProto:
+    """Write `weights` as an ONNX model.
+
+    Args:
+        weights: calibrated ones if `int8`.
+        int8: the network in 8-bit integers; else everything is float32. The tone stage is float32 either way.
+        size: height and width of the photo, multiples of 8. None leaves them to whoever runs the model: multiples of 8,
+            too, or the run fails.
+        whole: from photo to enhanced photo; else the refinement network alone.
+
+    Returns:
+        A model whose inputs and output are float32. Whole: `photo` (1, 3, H, W) in 0..1 and, where the weights have a
+        tone stage, `thumbnail` (1, 3, 64, 64) in 0..1 as `tone.thumbnail` makes it, to `enhanced` (1, 3, H, W) in 0..1.
+        Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal range -1..1.
+
+    Raises:
+        ValueError: a side of `size` is not a positive multiple of 8.
+        WeightsError: int8 was asked for and the weights were never calibrated.
+    """
+    if size is not None and any(side < 1 or side % SIZE_MULTIPLE for side in size):
+        raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
+    if int8 and weights.activations is None:
+        raise WeightsError("These weights carry no int8 ranges.", "Export them as float, or finish their training.")
+    model, graph = weights.build(), _Graph()
+    arithmetic = _Integers.of(graph, model.network, weights.activations) if int8 else _Floats(graph, model.network)
+    sides = ("height", "width") if size is None else size
+    inputs = [_picture("photo", sides)]
+    if whole:
+        if model.tone is not None:
+            inputs.append(_picture("thumbnail", (THUMBNAIL_PX, THUMBNAIL_PX)))
+        output = _enhanced(graph, model.tone, model.network, arithmetic)
+    else:
+        output = _residual(graph, model.network, arithmetic, "photo", result="residual")
+    return _model(graph, inputs, _picture(output, sides), weights, int8)
+
+
+def _picture(name: str, sides: tuple[int | str, int | str]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, *sides])
+
+
+def _model(
+    graph: _Graph, inputs: list[ValueInfoProto], output: ValueInfoProto, weights: Weights, int8: bool
+) -> ModelProto:
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "qatie", inputs, [output], graph.constants),
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # the newest would shut out older runtimes for nothing
+        producer_name="qatie",
+        producer_version=__version__,
+    )
+    facts = {
+        "name": "qatie",
+        "version": __version__,
+        "config": json.dumps(weights.config.to_table()),
+        "arithmetic": "int8" if int8 else "float",
+    }
+    helper.set_model_props(model, facts)
+    return model
+
+
+# --- nodes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Nodes in the order in which they run, and the constants that they read; a tensor is known by its name."""
+
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: list[TensorProto] = field(default_factory=list)
+
+    def add(self, operator: str, *inputs: str, result: str = "", **attributes: object) -> str:
+        """The name of what `operator` makes of `inputs`: `result`, or one that is made up."""
+        result = result or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [result], result, **attributes))
+        return result
+
+    def constant(self, values: Tensor | np.ndarray | Sequence[int] | float) -> str:
+        """The name of a constant: of its own type if it is an array, int64 if a sequence, float32 if a number."""
+        if isinstance(values, Tensor):
+            values = values.detach().numpy()
+        elif not isinstance(values, np.ndarray):
+            values = np.array(values, np.float32 if isinstance(values, float) else np.int64)
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name))
+        return name
+
+    def conv(self, x: str, weight: str, bias: str, stride: int = 1, padding: int = 0) -> str:
+        return self.add("Conv", x, weight, bias, strides=[stride] * 2, pads=[padding] * 4)
+
+    def leaky(self, x: str) -> str:
+        return self.add("LeakyRelu", x, alpha=LEAKY_SLOPE)
+
+    def clip(self, x: str, low: float, high: float, result: str = "") -> str:
+        return self.add("Clip", x, self.constant(low), self.constant(high), result=result)
+
+    def part(self, x: str, start: int, end: int, *axes: int) -> str:
+        """Elements start..end of `x` along each of `axes`; a negative end counts from behind."""
+        limits = ([start] * len(axes), [end] * len(axes), axes)
+        return self.add("Slice", x, *(self.constant(limit) for limit in limits))
+
+
+# --- arithmetic: what the network's convolutions and rounding points become ---------------------------------------
+
+
+class _Arithmetic(Protocol):
+    """The counterpart of `network.Rounding`."""
+
+    def conv(self, name: str, x: str) -> str:
+        """What the convolution `name` makes of `x`."""
+
+    def point(self, name: str, x: str) -> str:
+        """`x` as it is stored at the rounding point `name`."""
+
+
+@dataclass(frozen=True)
+class _Floats:
+    """The counterpart of `engines.floating`."""
+
+    graph: _Graph
+    network: Network
+
+    def conv(self, name: str, x: str) -> str:
+        layer = self.network.get_submodule(name)
+        weight, bias = layer.weight, layer.bias
+        if _is_folded(name):
+            weight, bias = _centred(fold_upsample(weight)), bias.repeat(4)
+        constants = self.graph.constant(weight), self.graph.constant(bias)
+        return self.graph.conv(x, *constants, layer.stride[0], layer.padding[0])
+
+    def point(self, name: str, x: str) -> str:
+        return x
+
+
+@dataclass(frozen=True)
+class _Integers:
+    """The counterpart of `engines.int8`; `stored` tells how tensors that have passed a point are stored."""
+
+    graph: _Graph
+    convs: dict[str, IntegerConv]
+    activations: dict[str, Activation]
+    stored: dict[str, Activation] = field(default_factory=dict)
+
+    @staticmethod
+    def of(graph: _Graph, network: Network, activations: dict[str, Activation]) -> _Integers:
+        return _Integers(graph, integer_convs(network), activations)
+
+    def conv(self, name: str, x: str) -> str:
+        conv = self.convs[name]
+        weight = self._restored(_centred(conv.weight) if _is_folded(name) else conv.weight, conv.scales)
+        # Sums of products have the product of both scales; only a bias in these is added in integers.
+        scales = conv.scales * self.stored[x].scale
+        bias = (conv.bias.double() / scales.double()).round().clamp(_INT32.min, _INT32.max).int()
+        return self.graph.conv(x, weight, self._restored(bias, scales), conv.stride, conv.padding)
+
+    def point(self, name: str, x: str) -> str:
+        at = activation_at(name, self.activations)
+        scale, zero_point = self.graph.constant(at.scale), self.graph.constant(np.array(at.zero_point, np.uint8))
+        integers = self.graph.add("QuantizeLinear", x, scale, zero_point)
+        restored = self.graph.add("DequantizeLinear", integers, scale, zero_point)
+        self.stored[restored] = at
+        return restored
+
+    def _restored(self, values: Tensor, scales: Tensor) -> str:
+        """Constant integers, with a scale for each entry of their first axis."""
+        zero_points = values.new_zeros(len(scales))
+        constants = (self.graph.constant(c) for c in (values, scales, zero_points))
+        return self.graph.add("DequantizeLinear", *constants, axis=0)
+
+
+def _is_folded(name: str) -> bool:
+    return name.endswith(".up")
+
+
+def _centred(folded: Tensor) -> Tensor:
+    """Kernels (4 * out, in, 2, 2) of `fold_upsample` as (4 * out, in, 3, 3), filled up with zeros.
+
+    With a padding of 1 the phases then lie in place, where `network.interleave` has to cut them to size. The
+    network takes 3% longer so in onnxruntime; but OpenVINO 2026.4 cannot compile the integers with the cuts.
+    """
+    phases = folded.unflatten(0, (2, 2, -1))
+    kernels = folded.new_zeros(*phases.shape[:4], 3, 3)
+    for p in (0, 1):
+        for q in (0, 1):
+            kernels[p, q, :, :, p : p + 2, q : q + 2] = phases[p, q]
+    return kernels.flatten(0, 2)
+
+
+# --- the network --------------------------------------------------------------------------------------------------
+
+
+def _residual(graph: _Graph, network: Network, arithmetic: _Arithmetic, photo: str, result: str = "") -> str:
+    """The network's residual for a toned photo."""
+    features = _Blocks(graph, arithmetic).features(network, photo)
+    weight, bias = (graph.constant(values) for values in network.tail())
+    return graph.add(
+        "DepthToSpace", graph.conv(features, weight, bias, padding=1), blocksize=2, mode="CRD", result=result
+    )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """`Network.features`, block by block.
+
+    What only moves values passes its point once more: that changes none of them, and lets a runtime move bytes.
+    """
+
+    graph: _Graph
+    arithmetic: _Arithmetic
+
+    def features(self, network: Network, photo: str) -> str:
+        x, pair1 = self._gate(network.down1, self.arithmetic.point("photo", photo))
+        encoded1 = self._refine(network.refine1, x)
+        x, pair2 = self._gate(network.down2, encoded1)
+        encoded2 = self._refine(network.refine2, x)
+        halved = self.graph.add("MaxPool", encoded2, kernel_shape=[2, 2], strides=[2, 2])
+        x = self._refine(network.bottleneck, self.arithmetic.point("refine2.out", halved))
+        x = self._refine(network.decode2, self._fuse(network.fuse2, x, encoded2, pair2))
+        return self._refine(network.decode1, self._fuse(network.fuse1, x, encoded1, pair1))
+
+    def _gate(self, block: Gate, x: str) -> tuple[str, str]:
+        graph, name, point = self.graph, block.name, self.arithmetic.point
+        pair = point(f"{name}.pre", self.arithmetic.conv(f"{name}.pair", x))
+        pair = point(f"{name}.tanh", graph.add("Tanh", pair))
+        half = block.pair.out_channels // 2
+        a, b = (point(f"{name}.tanh", graph.part(pair, start, start + half, 1)) for start in (0, half))
+        return point(f"{name}.product", graph.add("Mul", a, b)), pair
+
+    def _refine(self, block: Refine, x: str) -> str:
+        graph, name, point, conv = self.graph, block.name, self.arithmetic.point, self.arithmetic.conv
+        local = point(f"{name}.local", conv(f"{name}.local", x))
+        gain, offset = graph.constant(block.norm.weight), graph.constant(block.norm.bias)
+        normed = graph.add("InstanceNormalization", local, gain, offset, epsilon=block.norm.eps)
+        normed = point(f"{name}.y", graph.leaky(point(f"{name}.norm", normed)))
+        side = point(f"{name}.y", conv(f"{name}.side", x))
+        y = point(f"{name}.y", graph.add("Concat", normed, side, axis=1))
+        out = y
+        for part in ("inner", "outer"):
+            out = point(f"{name}.{part}", conv(f"{name}.{part}", out))
+            out = point(f"{name}.{part}_leaky", graph.leaky(out))
+        shortcut = point(f"{name}.shortcut", conv(f"{name}.shortcut", y))
+        return point(f"{name}.out", graph.add("Add", out, shortcut))
+
+    def _fuse(self, block: Fuse, deep: str, encoded: str, pair: str) -> str:
+        name, point, conv = block.name, self.arithmetic.point, self.arithmetic.conv
+        phases = point(f"{name}.up", conv(f"{name}.up", deep))
+        # The phase is the slow index of the channels, which is the mode DCR.
+        up = point(f"{name}.up", self.graph.add("DepthToSpace", phases, blocksize=2, mode="DCR"))
+        joined = self.graph.add("Concat", up, point(f"{name}.encoded", encoded), pair, axis=1)
+        return point(f"{name}.reduced", conv(f"{name}.reduce", point(f"{name}.encoded", joined)))
+
+
+# --- the tone stage, and all of it --------------------------------------------------------------------------------
+
+
+def _enhanced(graph: _Graph, stage: ToneStage | None, network: Network, arithmetic: _Arithmetic) -> str:
+    """`photo` and `thumbnail` to `enhanced`, as `qatie_cli.enhance` does it."""
+    toned = graph.clip("photo" if stage is None else _toned(graph, stage), 0.0, 1.0)
+    seen = toned
+    if isinstance(arithmetic, _Floats):  # what the network sees is 8 bit; the integers round it so themselves
+        levels = graph.constant(255.0)
+        seen = graph.add("Div", graph.add("Round", graph.add("Mul", toned, levels)), levels)
+    residual = _residual(graph, network, arithmetic, seen)
+    return graph.clip(graph.add("Add", toned, residual), 0.0, 1.0, result="enhanced")
+
+
+def _toned(graph: _Graph, stage: ToneStage) -> str:
+    """`tone.apply_tone` of what the stage decides, unclamped."""
+    curves, matrix = _decided(graph, stage)
+    last = stage.config.knots - 1
+    pixels = graph.add("Reshape", graph.clip("photo", 0.0, 1.0), graph.constant([1, 3, -1]))
+    position = graph.add("Mul", pixels, graph.constant(float(last)))
+    left = graph.clip(graph.add("Floor", position), 0.0, last - 1.0)
+    index = graph.add("Cast", left, to=TensorProto.INT32)
+    low = graph.add("GatherElements", curves, index, axis=2)
+    steps = graph.add("Sub", graph.part(curves, 1, _TO_THE_END, 2), graph.part(curves, 0, -1, 2))
+    rise = graph.add("Mul", graph.add("GatherElements", steps, index, axis=2), graph.add("Sub", position, left))
+    mixed = graph.add("MatMul", matrix, graph.add("Add", low, rise))
+    return graph.add("Reshape", mixed, graph.add("Shape", "photo"))
+
+
+def _decided(graph: _Graph, stage: ToneStage) -> tuple[str, str]:
+    """`ToneStage.forward`: curves (1, 3, knots) and matrix (1, 3, 3) for `thumbnail`."""
+    knots = stage.config.knots
+    raw = _raw(graph, stage)
+    curve = graph.add("Reshape", graph.part(raw, 0, 3 * knots, 1), graph.constant([1, 3, knots]))
+    start = graph.add("Mul", graph.part(curve, 0, 1, 2), graph.constant(0.1))
+    steps = graph.add("Add", graph.part(curve, 1, knots, 2), graph.constant(0.541325))
+    steps = graph.add("Div", graph.add("Softplus", steps), graph.constant(knots - 1.0))
+    risen = graph.add("CumSum", steps, graph.constant(np.array(2)))
+    curves = graph.add("Concat", start, graph.add("Add", start, risen), axis=2)
+    matrix = graph.add("Reshape", graph.part(raw, 3 * knots, _TO_THE_END, 1), graph.constant([1, 3, 3]))
+    matrix = graph.add("Mul", matrix, graph.constant(0.3))
+    return curves, graph.add("Add", matrix, graph.constant(np.eye(3, dtype=np.float32)))
+
+
+def _raw(graph: _Graph, stage: ToneStage) -> str:
+    """The decision as the last layer gives it, (1, 3 * knots + 9)."""
+    x = graph.add("Sub", "thumbnail", graph.constant(0.5))
+    for layer in stage.convs:
+        conv = graph.conv(
+            x, graph.constant(layer.weight), graph.constant(layer.bias), layer.stride[0], layer.padding[0]
+        )
+        x = graph.leaky(conv)
+    pooled = (graph.add("Flatten", graph.add(f"Global{kind}Pool", x)) for kind in ("Average", "Max"))
+    x = _linear(graph, stage.hidden, graph.add("Concat", *pooled, axis=1))
+    return _linear(graph, stage.decide, graph.leaky(x))
+
+
+def _linear(graph: _Graph, layer: torch.nn.Linear, x: str) -> str:
+    return graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias), transB=1)
