@@ -42,7 +42,7 @@ def test_every_option_has_a_help_text(name):
 
 
 def test_every_option_in_the_readme_exists():
-    known = {option for command in COMMANDS.values() for p in command.params for option in p.opts}
+    known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
     assert set(re.findall(r"`?(--[a-z][a-z-]*)", README)) <= known | {"--help", "--version", "--nproc-per-node"}
 
 

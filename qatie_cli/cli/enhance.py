@@ -56,7 +56,7 @@ def enhance(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
     ] = 1,
-    fast: Fast = False,
+    fast: Fast = True,
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
     quality: Annotated[
         int | None,
