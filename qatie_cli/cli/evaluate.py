@@ -122,12 +122,14 @@ def _write_csv(path: Path, measured: dict[str, dict[str, Figures]]) -> None:
 
 
 def _show(measured: dict[str, dict[str, Figures]], means: dict[str, Figures], engine: str, title: str) -> None:
+    from rich import box
     from rich.table import Table
 
-    photos = Table("photo", *(heading for _, heading, _ in _COLUMNS), title=f"{title}, on {engine}")
+    look = {"box": box.SIMPLE_HEAD, "pad_edge": False}
+    photos = Table("photo", *(heading for _, heading, _ in _COLUMNS), title=f"{title}, on {engine}", **look)
     for name, found in measured.items():
         photos.add_row(plain(name), *_cells(found[engine]))
-    methods = Table("method", *(heading for _, heading, _ in _COLUMNS), title="Means")
+    methods = Table("method", *(heading for _, heading, _ in _COLUMNS), title="Means", **look)
     for method, f in means.items():
         methods.add_row(method, *_cells(f))
     console().print(photos)

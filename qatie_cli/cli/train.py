@@ -320,10 +320,11 @@ def _changed(settings: Recipe, **values: int) -> Recipe:
 
 
 def _show_table(rows: tuple[Row, ...]) -> None:
+    from rich import box
     from rich.table import Table
 
     headings = ("weights", "engine", "PSNR dB", "SSIM", "CIEDE2000", "to float dB", "worst dB")
-    table = Table(*headings, title="Validation photos")
+    table = Table(*headings, title="Validation photos", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         agreement = (row.mean.agreement_db, row.worst_agreement_db)
         cells = ["-" if value is None else f"{value:.2f}" for value in agreement]
