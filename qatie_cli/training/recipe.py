@@ -125,4 +125,4 @@ def _kind(default: object) -> type | tuple[type, ...]:
 _KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
 
 # What differs where training goes on from good weights: lower rates, since most of the way is behind them.
-FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 1e-4}
+FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 3e-4}
