@@ -124,7 +124,18 @@ def test_training_options_that_make_no_sense_get_one_line(tmp_path, options, mes
 def test_processes_that_share_batches_learn_what_one_learns(tmp_path, coffee, astronaut):
     """PyTorch's torchrun with two processes on this machine, 20 steps of each stage that is continuous."""
     data = pairs_of(tmp_path / "pairs", _four(coffee, astronaut))
-    options = [*SMALL, "--steps", 20, "--set", "tone_dropout=0.2", "--set", "ema=0.9", "--quiet"]
+    options = [
+        *SMALL,
+        "--steps",
+        20,
+        "--set",
+        "tone_dropout=0.2",
+        "--set",
+        "ema=0.9",
+        "--set",
+        "micro_batch=1",
+        "--quiet",
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "qatie_cli"]
     for name, command in (("one", QATIE), ("two", torchrun)):
         arguments = ["train", "--data", data, "--out", tmp_path / name, *options]

@@ -469,3 +469,14 @@ def test_a_step_that_ruins_the_weights_is_noticed_before_they_are_saved(clean, t
 
 def test_not_all_photos_are_held_out():
     assert len(splitting.held_out(["a", "b", "c", "d"], 0.99, 0)) == 3
+
+
+def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
+    recipe = dataclasses.replace(TINY, tone_steps=0, qat_steps=0, steps=2, ema=0.0)
+    whole, parts = (
+        checkpoint.read(train(clean, dataclasses.replace(recipe, micro_batch=size), tmp_path / str(size)).weights)
+        for size in (None, 1)
+    )
+    assert all((tensor - whole.state[name]).abs().max() < 2e-4 for name, tensor in parts.state.items())
+    with pytest.raises(ValueError, match="does not divide"):
+        dataclasses.replace(recipe, micro_batch=4)

@@ -25,6 +25,9 @@ class Recipe:
     qat_steps: int = 0  # the network with int8's rounding
     mixed_precision: bool = False  # bfloat16 convolutions in the float stage; twice as fast where the CPU has them
     batch: int = 16
+    # Crops whose gradients are computed at once, None for all that a process has. The same number makes runs with more
+    # and fewer processes agree to 1e-5: what is left is the order of the sum. It also bounds memory.
+    micro_batch: int | None = None
     crop: int = 128
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's pooled features
@@ -52,6 +55,8 @@ class Recipe:
             raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must lie in 0..2^31")
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+            raise ValueError(f"a batch of {self.batch} does not divide into parts of {self.micro_batch}")
         if self.longest is not None and self.longest < self.crop:
             raise ValueError("photos cannot be reduced to less than a crop")
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}

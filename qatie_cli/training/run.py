@@ -106,6 +106,11 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     """
     for batch in (recipe.batch, recipe.tone_batch):
         setting.team.rows(batch)
+    if recipe.micro_batch is not None and len(setting.team.rows(recipe.batch)) % recipe.micro_batch:
+        raise UsageError(
+            f"A process's share of the batch does not divide into parts of {recipe.micro_batch}.",
+            "Choose another micro_batch.",
+        )
     init = setting.init
     if init is not None and init.config != recipe.config:
         raise UsageError(
@@ -314,13 +319,16 @@ class _Run:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         here = Batch(*(t.to(self.device) for t in (batch.input, batch.target, batch.thumbnail)))
-        if state.stage == "tone":
-            loss, terms = self.objective(here, self._dropout())
-        else:
-            loss, terms = self.objective(here, self.rounding if state.stage == "qat" else EXACT)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        found = self.team.mean(torch.stack([loss.detach(), *(t.detach() for t in terms.values())])).tolist()
+        parts = self._parts(here)
+        sums, terms = 0, ()
+        for number, (part, other) in enumerate(parts, 1):
+            with self.team.averaging(self.objective, number == len(parts)):
+                loss, terms = self.objective(part, other)
+                share = len(part.input) / len(here.input)
+                (loss * share).backward()
+            sums = sums + share * torch.stack([loss.detach(), *(t.detach() for t in terms.values())])
+        found = self.team.mean(sums).tolist()
         if not math.isfinite(found[0]):
             self._give_up(batch, found[0])
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip))
@@ -333,6 +341,23 @@ class _Run:
             for averaged, p in zip(state.ema.parameters(), state.model.parameters(), strict=True):
                 averaged.lerp_(p, 1 - kept)
         return found[0], dict(zip(terms, found[1:], strict=True))
+
+    def _parts(self, batch: Batch) -> list[tuple[Batch, Tensor | Rounding | None]]:
+        """The batch in the recipe's micro-batches, each with what else its objective takes.
+
+        The tone stage's larger batches are cut into as many parts.
+        """
+        recipe, tones = self.recipe, self.state.stage == "tone"
+        whole = len(batch.input)
+        size = whole if recipe.micro_batch is None else recipe.micro_batch
+        if tones and recipe.micro_batch is not None:
+            size = max(1, recipe.tone_batch * size // recipe.batch)
+        tensors = (t.split(size) for t in (batch.input, batch.target, batch.thumbnail))
+        parts = [Batch(*part) for part in zip(*tensors, strict=True)]
+        if not tones:
+            return [(part, self.rounding if self.state.stage == "qat" else EXACT) for part in parts]
+        kept = self._dropout()
+        return list(zip(parts, [None] * len(parts) if kept is None else kept.split(size), strict=True))
 
     def _dropout(self) -> Tensor | None:
         """This process's part of the tone stage's dropout, a function of the step: for resuming, and for teams."""

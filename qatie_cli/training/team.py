@@ -51,6 +51,10 @@ class Team:
             return module
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
+    def averaging(self, module: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+        """Around a backward pass: gradients are averaged over the processes after the last of several only."""
+        return contextlib.nullcontext() if self.size == 1 or last else module.no_sync()
+
     def mean(self, values: Tensor) -> Tensor:
         """Element by element, the mean over all processes."""
         if self.size > 1:
