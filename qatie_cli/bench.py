@@ -24,13 +24,12 @@ from PIL import Image
 from qatie_cli import engines, metrics, network
 from qatie_cli.checkpoint import Weights
 from qatie_cli.engines import Engine
-from qatie_cli.enhance import enhance
+from qatie_cli.enhance import enhance, residual_of
 from qatie_cli.errors import DataError, UsageError
 
 ROUNDS = 7
 WARM_UP = 2
 _FLOAT_DB = 60.0  # where a plot shows what equals float
-_STRIP_PIXELS = 1 << 18  # of the residual, as in `enhance`
 _SLOW = {
     "qnnpack": "qnnpack is made for ARM; on x86 it lacks the processor's int8 instructions",
 }
@@ -169,16 +168,7 @@ def engine_contender(weights: Weights, name: str, photo: np.ndarray) -> Contende
     engine.network.features(np.zeros((8, 8, 3), np.uint8))
     ready = time.perf_counter() - began
     arithmetic = "float" if engine.name == engines.FLOAT else "int8"
-    return Contender(engine.name, arithmetic, lambda: _network_once(engine, photo), engine, ready)
-
-
-def _network_once(engine: Engine, photo: np.ndarray) -> None:
-    """The network alone, as `enhance` runs it: features, then the residual in strips."""
-    features = engine.network.features(photo)
-    height, width = photo.shape[:2]
-    rows = max(2, _STRIP_PIXELS // width // 2 * 2)
-    for top in range(0, height, rows):
-        engine.network.residual(features, top, min(height, top + rows))
+    return Contender(engine.name, arithmetic, lambda: residual_of(engine.network, photo, None), engine, ready)
 
 
 def onnx_contenders(weights: Weights, photo: np.ndarray, threads: int) -> list[Contender]:
@@ -394,11 +384,9 @@ def write_plot(path: Path, bench: Bench) -> None:
     for row in bench.rows:
         if row.agreement_db is None and row.name != engines.FLOAT:
             continue
-        height = row.agreement_db or 99.0
-        axes.plot(row.megapixels_per_second, min(height, 60), "o")
-        axes.annotate(
-            f"{row.name}", (row.megapixels_per_second, min(height, 60)), xytext=(6, 4), textcoords="offset points"
-        )
+        at = row.megapixels_per_second, min(row.agreement_db or _FLOAT_DB, _FLOAT_DB)
+        axes.plot(*at, "o")
+        axes.annotate(row.name, at, xytext=(6, 4), textcoords="offset points")
     axes.axhline(42, linewidth=1, linestyle="--", color="gray")
     axes.set_xlabel(f"megapixels a second, network alone, {bench.width}x{bench.height}")
     axes.set_ylabel(f"agreement with float, dB (float itself at {_FLOAT_DB:.0f})")

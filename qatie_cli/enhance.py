@@ -58,7 +58,7 @@ def enhance(
     out = np.empty_like(pixels)
     if reduction > 1:
         reduced = toned.reduced(reduction)
-        residual = _residual_of(engine.network, reduced, tile_side)
+        residual = residual_of(engine.network, reduced, tile_side)
         guided = GuidedResidual(reduced, residual, reduction)
         height, width = pixels.shape[:2]
         for top, bottom in toned.strips(0, height, width):
@@ -129,8 +129,8 @@ def _tiled(network: Network, seen: _Seen, tile_side: int | None) -> Iterator[tup
         yield tile, features(tile, moments)
 
 
-def _residual_of(network: Network, pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
-    """Residual (h, w, 3) float32 of a reduced photo."""
+def residual_of(network: Network, pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
+    """Residual (h, w, 3) float32 of what the network sees, (h, w, 3) uint8, sides multiples of 8."""
     out = np.empty(pixels.shape, np.float32)
     for tile, features in _tiled(network, _Reduced(pixels), tile_side):
         top, bottom, left, right = tile.core

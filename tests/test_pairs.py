@@ -228,7 +228,7 @@ def test_validation_of_thousands_is_an_even_sample():
 
     many = tuple(Usable(PairFiles(f"{i:04}", Path("a"), Path("b")), (96, 64), str(i)) for i in range(1000))
     names = paired.Held(many, Store(0)).names
-    assert 32 < len(names) <= paired.MOST_VALIDATED
+    assert 32 < len(names) <= sampling.MOST_VALIDATED
     assert names[0] == "0000"
     assert int(names[-1]) > 900
 

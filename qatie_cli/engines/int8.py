@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli import network
-from qatie_cli.engines.floating import tail_rows
+from qatie_cli.engines.floating import feature_rows, tail_rows
 from qatie_cli.moments import Moments, of_whole
 from qatie_cli.network import LEAKY_SLOPE, NORM_EPS
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
@@ -104,17 +104,14 @@ class Int8Network:
 
     @torch.inference_mode()
     def residual(self, features: Features, top: int, bottom: int) -> np.ndarray:
-        first, last = top // 2 - 1, bottom // 2 + 1  # of the rows at half size that the tail reads
-        height = features.local.shape[2]
-        above, below = max(0, -first), max(0, last - height)
-        start, stop = first + above, last - below
-        margin = 2  # rows that the block's two convolutions reach
-        seen = slice(max(0, start - margin), min(height, stop + margin))
+        read, margin = feature_rows(features.local, top, bottom)
+        reach = 2  # rows, of the block's two convolutions
+        seen = slice(max(0, read.start - reach), min(features.local.shape[2], read.stop + reach))
         with selected(self._engine), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             block = self._refined("decode1", features.local[:, :, seen], features.side[:, :, seen], features.norm)
-            rows = block[:, :, start - seen.start : stop - seen.start].dequantize()
-        return tail_rows(F.pad(rows, (0, 0, above, below)), self._weight, self._bias)
+            rows = block[:, :, read.start - seen.start : read.stop - seen.start].dequantize()
+        return tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
 
     def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> Features:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)

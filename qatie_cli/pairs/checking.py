@@ -15,6 +15,7 @@ from skimage.registration import phase_cross_correlation
 
 from qatie_cli.errors import PhotoError
 from qatie_cli.pairs.layouts import LeftOut, PairFiles
+from qatie_cli.pairs.sampling import evenly
 from qatie_cli.pairs.store import Picture, Store
 
 SMALLEST_SIDE = 32  # pixels; anything smaller teaches nothing
@@ -162,8 +163,7 @@ def _unlike(looked: list[_Looked]) -> Iterator[str | None]:
 
 def _alignment(pairs: Iterable[Usable], store: Store) -> Alignment | None:
     """Misalignment of an even sample of the pairs."""
-    pairs = list(pairs)
-    sample = pairs[:: max(1, -(-len(pairs) // _ALIGNMENT_SAMPLE))]
+    sample = evenly(list(pairs), _ALIGNMENT_SAMPLE)
     shifts = [(misalignment(store.get(p.files.input).image, store.get(p.files.target).image), p) for p in sample]
     measured = [(shift, p.files.name) for shift, p in shifts if shift is not None]
     if not measured:

@@ -16,7 +16,7 @@ from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.pairs import sampling, splitting
 from qatie_cli.pairs.checking import SMALLEST_SIDE
-from qatie_cli.pairs.paired import Held, evenly
+from qatie_cli.pairs.paired import Held
 from qatie_cli.pairs.sampling import VIEW_PX, Batch
 from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
@@ -124,8 +124,12 @@ class DegradedSource:
         }
 
     @property
+    def _validated(self) -> Sequence[CleanPhoto]:
+        return sampling.evenly(self.photos.validation, sampling.MOST_VALIDATED)
+
+    @property
     def validation_names(self) -> list[str]:
-        return [p.name for p in evenly(self.photos.validation)] if self.held is None else self.held.names
+        return [p.name for p in self._validated] if self.held is None else self.held.names
 
     @property
     def fingerprint(self) -> str:
@@ -172,7 +176,7 @@ class DegradedSource:
             return self.held.whole()
         recipe = dataclasses.replace(self.recipe, untouched=0.0)
         pairs = []
-        for clean in evenly(self.photos.validation):
+        for clean in self._validated:
             digest = hashlib.sha256(clean.name.encode("utf-8", "surrogateescape")).digest()
             rng = np.random.default_rng([self.seed, int.from_bytes(digest[:4], "little")])
             small = sampling.shrunk(self.photos.store.get(clean.path).image, sampling.LONGEST_VALIDATION_SIDE)

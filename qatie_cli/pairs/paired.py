@@ -19,13 +19,7 @@ from qatie_cli.pairs.sampling import VIEW_PX, Batch
 from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
 
-MOST_VALIDATED = 64
 SMALLEST_MEASURED = 11  # pixels: the window of SSIM
-
-
-def evenly(many: tuple) -> tuple:
-    """At most 64 of them, evenly chosen."""
-    return many[:: max(1, -(-len(many) // MOST_VALIDATED))]
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ class Held:
 
     @property
     def chosen(self) -> tuple[Usable, ...]:
-        return evenly(self.pairs)
+        return sampling.evenly(self.pairs, sampling.MOST_VALIDATED)
 
     @property
     def names(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from qatie_cli.network import SIZE_MULTIPLE
 from qatie_cli.tone import THUMBNAIL_PX
 
 LONGEST_VALIDATION_SIDE = 640
+MOST_VALIDATED = 64
 CALIBRATION_PHOTOS = 24
 WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
@@ -37,6 +39,11 @@ class Place:
     frame: Box
     crop: Box
     flip: bool
+
+
+def evenly(many: Sequence, most: int) -> Sequence:
+    """At most `most` of them, evenly chosen."""
+    return many[:: max(1, -(-len(many) // most))]
 
 
 def draw_place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Place:
