@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Quiet, Threads, WeightsOption, use_threads
+from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, use_threads
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.weights import DEFAULT
 
@@ -23,16 +23,8 @@ if TYPE_CHECKING:
 _MOST_PHOTOS = 4  # that agreement is measured on
 
 
-class Choice(StrEnum):
-    """Choices of --engine."""
-
-    all = "all"
-    auto = "auto"
-    float = "float"
-    fbgemm = "fbgemm"
-    qnnpack = "qnnpack"
-    onednn = "onednn"
-    x86 = "x86"
+# Choices of --engine here: all of them, or one of those that `enhance` has.
+Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName)])
 
 
 def bench(
