@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
 THUMBNAIL_PX = 64  # the whole photo, squeezed to a square of this side by area averaging
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
@@ -26,43 +27,65 @@ class ToneConfig:
     """Sizes of the tone stage."""
 
     knots: int = 17  # of each curve, evenly spaced over the sRGB-encoded range 0..1
-    channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many
+    channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many; 0 for none of them
+    bins: int = 0  # of the histograms of red, green, blue and luma; 0 for none
 
     def __post_init__(self) -> None:
-        if self.knots < 2 or self.channels < 1:
-            raise ValueError(f"a tone stage needs 2 knots and 1 channel or more, not {self.knots} and {self.channels}")
+        if self.knots < 2 or self.channels < 0 or self.bins < 0:
+            raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
+        if not self.channels and self.bins < 2:
+            raise ValueError("a tone stage needs channels, or 2 bins or more, to see a photo by")
 
 
 class ToneStage(nn.Module):
-    """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity."""
+    """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity.
+
+    It sees convolutions' pooled features, the photo's statistics (`statistics`), or both. Statistics alone cannot tell
+    one photo from another, so a few hundred photos suffice to learn from: convolutions know them by heart by then.
+    """
 
     def __init__(self, config: ToneConfig) -> None:
         super().__init__()
         self.config = config
         widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
-        self.hidden = nn.Linear(2 * widths[-1], 4 * config.channels)
-        self.decide = nn.Linear(4 * config.channels, 3 * config.knots + 9)
+        pairs = itertools.pairwise(widths) if config.channels else ()
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairs)
+        seen = (2 * widths[-1] if config.channels else 0) + (8 * config.bins + 6 if config.bins else 0)
+        width = 4 * (config.channels or 16)
+        self.hidden = nn.Linear(seen, width)
+        self.second = nn.Linear(width, width) if config.bins else None
+        self.decide = nn.Linear(width, 3 * config.knots + 9)
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
 
     @property
     def features(self) -> int:
-        """Number of pooled features, means and maxima."""
-        return self.hidden.in_features
+        """Number of hidden features, some of which dropout takes away."""
+        return self.hidden.out_features
+
+    def seen(self, thumbnail: Tensor) -> Tensor:
+        """What the decision is made from: (N, values)."""
+        parts = []
+        if self.config.channels:
+            x = thumbnail - 0.5
+            for layer in self.convs:
+                x = F.leaky_relu(layer(x), 0.2)
+            parts += [x.mean((2, 3)), x.amax((2, 3))]
+        if self.config.bins:
+            parts.append(statistics(thumbnail, self.config.bins))
+        return torch.cat(parts, dim=1)
 
     def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots.
 
-        `kept` (N, features) is a factor of each pooled feature: the dropout of this stage's training.
+        `kept` (N, features) is a factor of each hidden feature: the dropout of this stage's training.
         """
-        x = thumbnail - 0.5
-        for layer in self.convs:
-            x = F.leaky_relu(layer(x), 0.2)
-        x = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+        x = F.leaky_relu(self.hidden(self.seen(thumbnail)), 0.2)
         if kept is not None:
             x = x * kept
-        raw = self.decide(F.leaky_relu(self.hidden(x), 0.2))
+        if self.second is not None:
+            x = F.leaky_relu(self.second(x), 0.2)
+        raw = self.decide(x)
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]
         # softplus(x + ln(e - 1)) is 1 at x = 0: untrained, every step is that of the identity.
@@ -70,6 +93,28 @@ class ToneStage(nn.Module):
         curves = torch.cat([start, start + steps.cumsum(-1)], dim=-1)
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         return curves, identity + 0.3 * matrix.unflatten(1, (3, 3))
+
+
+def statistics(thumbnail: Tensor, bins: int) -> Tensor:
+    """Statistics (N, 8 * bins + 6) of thumbnails (N, 3, H, W) in 0..1, wherever in the picture things are.
+
+    Histograms of red, green, blue and luma (a value counts for the two nearest bins, by its distance), as square roots
+    of the shares and as running sums; then the mean and the deviation of chroma (largest less smallest channel), the
+    means of red and of blue less luma, the mean and the deviation of luma, scaled to like sizes.
+    """
+    luma = (thumbnail * thumbnail.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    position = torch.cat([thumbnail, luma], dim=1).flatten(2) * (bins - 1)
+    left = position.floor().clamp(0, bins - 2)
+    index, share = left.long(), position - left
+    counts = position.new_zeros(*position.shape[:2], bins)
+    counts = counts.scatter_add(2, index, 1 - share).scatter_add(2, index + 1, share) / position.shape[2]
+    chroma = (thumbnail.amax(1) - thumbnail.amin(1)).flatten(1)
+    apart, luma = (thumbnail - luma).mean((2, 3)), luma.flatten(1)
+    moments = [chroma.mean(1), chroma.std(1), 4 * apart[:, 0], 4 * apart[:, 2], luma.mean(1), 3 * luma.std(1)]
+    # Rounding may leave a bin a little below 0.
+    return torch.cat(
+        [counts.clamp(min=0).sqrt().flatten(1), counts.cumsum(-1).flatten(1), torch.stack(moments, 1)], dim=1
+    )
 
 
 def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:

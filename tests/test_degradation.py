@@ -39,12 +39,30 @@ def test_one_seed_gives_one_photo(clean):
 def test_draws_stay_within_the_recipe():
     rng = np.random.default_rng(1)
     drawn = [degradation.draw(Recipe(untouched=0.0), rng) for _ in range(500)]
-    for name in ("exposure", "contrast", "haze", "gamma", "saturation", "blur", "smear", "sharpen"):
+    for name in ("contrast", "haze", "gamma", "saturation", "blur", "smear", "sharpen"):
         knob, values = getattr(Recipe(), name), np.array([getattr(d, name) for d in drawn])
         happened = values[values != getattr(degradation.UNTOUCHED, name)]
         assert happened.min() >= knob.low
         assert happened.max() <= knob.high
         assert abs(len(happened) / 500 - knob.probability) < 0.08
+
+
+def test_overexposure_takes_the_place_of_exposure():
+    rng = np.random.default_rng(1)
+    recipe = Recipe(untouched=0.0)
+    drawn = np.array([degradation.draw(recipe, rng).exposure for _ in range(500)])
+    assert drawn.min() >= recipe.exposure.low
+    assert drawn.max() <= recipe.overexposure.high
+    assert abs((drawn > 0).mean() - recipe.overexposure.probability) < 0.06
+
+
+@pytest.mark.parametrize("level", [0.15, 0.35, 0.8])
+def test_targets_come_nearer_to_the_middle_by_the_share_asked_for(clean, level):
+    photo = clean * np.float32(level / degradation.luma(clean).mean() * 0.6)
+    before = degradation.luma(photo).mean()
+    after = degradation.luma(degradation.toward_middle(photo, 0.5)).mean()
+    assert after == pytest.approx(before + 0.5 * (degradation.MIDDLE_LUMA - before), abs=0.01)
+    assert np.array_equal(degradation.toward_middle(photo, 0.0), photo)
 
 
 @pytest.mark.parametrize("ev", [-2.0, -1.0, 1.0])

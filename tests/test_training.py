@@ -243,7 +243,7 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
     "term",
     [
         losses.l1,
-        losses.local_mean,
+        losses.log_mse,
         losses.gradient,
         losses.dissimilarity,
         losses.ms_dissimilarity,

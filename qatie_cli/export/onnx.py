@@ -22,7 +22,7 @@ from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import WeightsError
 from qatie_cli.network import LEAKY_SLOPE, SIZE_MULTIPLE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import THUMBNAIL_PX, ToneStage
+from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _INT32 = np.iinfo(np.int32)
@@ -327,15 +327,60 @@ def _decided(graph: _Graph, stage: ToneStage) -> tuple[str, str]:
 
 def _raw(graph: _Graph, stage: ToneStage) -> str:
     """The decision as the last layer gives it, (1, 3 * knots + 9)."""
+    parts = _pooled(graph, stage) if stage.config.channels else []
+    parts += _statistics(graph, stage.config.bins) if stage.config.bins else []
+    x = graph.leaky(_linear(graph, stage.hidden, graph.add("Concat", *parts, axis=1)))
+    if stage.second is not None:
+        x = graph.leaky(_linear(graph, stage.second, x))
+    return _linear(graph, stage.decide, x)
+
+
+def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
+    """Means and maxima (1, channels) of the last convolution of `thumbnail`."""
     x = graph.add("Sub", "thumbnail", graph.constant(0.5))
     for layer in stage.convs:
         conv = graph.conv(
             x, graph.constant(layer.weight), graph.constant(layer.bias), layer.stride[0], layer.padding[0]
         )
         x = graph.leaky(conv)
-    pooled = (graph.add("Flatten", graph.add(f"Global{kind}Pool", x)) for kind in ("Average", "Max"))
-    x = _linear(graph, stage.hidden, graph.add("Concat", *pooled, axis=1))
-    return _linear(graph, stage.decide, graph.leaky(x))
+    return [graph.add("Flatten", graph.add(f"Global{kind}Pool", x)) for kind in ("Average", "Max")]
+
+
+def _statistics(graph: _Graph, bins: int) -> list[str]:
+    """`tone.statistics` of `thumbnail`, in parts (1, values)."""
+    weights = graph.constant(np.array(LUMA, np.float32).reshape(1, 3, 1, 1))
+    luma = graph.add("Conv", "thumbnail", weights)
+    values = graph.add("Reshape", graph.add("Concat", "thumbnail", luma, axis=1), graph.constant([4, 1, -1]))
+    places = graph.constant(np.arange(bins, dtype=np.float32).reshape(1, bins, 1))
+    # A bin's share of a value falls from 1 at its own place to 0 at the next ones.
+    distance = graph.add("Abs", graph.add("Sub", graph.add("Mul", values, graph.constant(bins - 1.0)), places))
+    shares = graph.add("Relu", graph.add("Sub", graph.constant(1.0), distance))
+    counts = graph.add("ReduceMean", shares, axes=[2], keepdims=0)
+    sums = graph.add("CumSum", counts, graph.constant(np.array(1)))
+    row = graph.constant([1, -1])
+    chroma = graph.add(
+        "Sub",
+        *(graph.add(f"Reduce{kind}", "thumbnail", axes=[1], keepdims=1) for kind in ("Max", "Min")),
+    )
+    apart = graph.add("GlobalAveragePool", graph.add("Sub", "thumbnail", luma))
+    scaled = [
+        (graph.add("GlobalAveragePool", chroma), 1.0),
+        (_deviation(graph, chroma), 1.0),
+        (graph.part(apart, 0, 1, 1), 4.0),
+        (graph.part(apart, 2, 3, 1), 4.0),
+        (graph.add("GlobalAveragePool", luma), 1.0),
+        (_deviation(graph, luma), 3.0),
+    ]
+    moments = [graph.add("Flatten", graph.add("Mul", x, graph.constant(factor))) for x, factor in scaled]
+    return [graph.add("Reshape", x, row) for x in (graph.add("Sqrt", counts), sums)] + moments
+
+
+def _deviation(graph: _Graph, plane: str) -> str:
+    """Standard deviation (1, 1, 1, 1) of a plane of thumbnail size, by one less than the number of its pixels."""
+    apart = graph.add("Sub", plane, graph.add("GlobalAveragePool", plane))
+    pixels = THUMBNAIL_PX**2
+    variance = graph.add("GlobalAveragePool", graph.add("Mul", apart, apart))
+    return graph.add("Sqrt", graph.add("Mul", variance, graph.constant(pixels / (pixels - 1))))
 
 
 def _linear(graph: _Graph, layer: torch.nn.Linear, x: str) -> str:

@@ -157,6 +157,7 @@ class DegradedSource:
             rng = np.random.default_rng([self.seed, step, row, 1])
             overview = self.photos.store.overview(self._draw(rng).path)
             target = sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5)
+            target = degradation.toward_middle(target, self.recipe.middle)
             degraded = degradation.apply(degradation.draw(self.recipe, rng), target, tone_only=True)
             inputs.append(sampling.halve(degraded))
             targets.append(sampling.halve(target))

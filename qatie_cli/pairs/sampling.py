@@ -57,7 +57,7 @@ def draw_place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Pl
 
 def draw_frame(rng: np.random.Generator) -> Box:
     """The part of a file taken as a whole photo, as shares of its width and height."""
-    part, x, y = rng.uniform(0.35, 1.0), rng.random(), rng.random()
+    part, x, y = rng.uniform(0.2, 1.0), rng.random(), rng.random()
     if rng.random() >= SUBFRAME_SHARE:
         part = 1.0
     left, top = x * (1 - part), y * (1 - part)

@@ -20,6 +20,8 @@ class Recipe:
 
     width: int = 16
     tone: bool = True
+    tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
+    tone_bins: int = 16  # of the histograms it sees, 0 for none
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
@@ -30,7 +32,7 @@ class Recipe:
     micro_batch: int | None = None
     crop: int = 128
     tone_batch: int = 64
-    tone_dropout: float = 0.0  # of the tone stage's pooled features
+    tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -53,6 +55,8 @@ class Recipe:
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
+        if self.tone:
+            ToneConfig(channels=self.tone_channels, bins=self.tone_bins)  # says what is wrong with them
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must lie in 0..2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -115,7 +119,8 @@ class Recipe:
     @property
     def config(self) -> ModelConfig:
         """The model that is trained."""
-        return ModelConfig(NetworkConfig(self.width), ToneConfig() if self.tone else None)
+        stage = ToneConfig(channels=self.tone_channels, bins=self.tone_bins) if self.tone else None
+        return ModelConfig(NetworkConfig(self.width), stage)
 
 
 def _kind(default: object) -> type | tuple[type, ...]:

@@ -112,7 +112,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
             "Choose another micro_batch.",
         )
     init = setting.init
-    if init is not None and init.config != recipe.config:
+    if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
             "The weights to start from are of another width or have other stages than the recipe.",
             "Leave out --width, or name weights that fit.",
@@ -202,7 +202,7 @@ class _Run:
 
     def _begun(self) -> State:
         init = self.setting.init
-        begun = states.fresh(self.recipe, init and init.state, self._stage_at(0)[0], self.device)
+        begun = states.fresh(self.recipe, init, self._stage_at(0)[0], self.device)
         begun.activations = init and init.activations
         return begun
 

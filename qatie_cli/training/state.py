@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from qatie_cli import files, model
+from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import DataError
-from qatie_cli.model import Model
+from qatie_cli.model import Model, ModelConfig
 from qatie_cli.quantization import Activation
 from qatie_cli.training.recipe import Recipe
 
@@ -53,12 +54,20 @@ def optimizer(net: Model, recipe: Recipe, stage: str) -> torch.optim.AdamW:
     return torch.optim.AdamW(chosen, lr=0.0, betas=(0.9, 0.99), eps=1e-7, weight_decay=recipe.weight_decay)
 
 
-def fresh(recipe: Recipe, start: dict[str, Tensor] | None, stage: str, device: torch.device) -> State:
-    """A state before the first step; `start` are the tensors to begin with, None for random ones."""
+def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
+    """Whether a run can start from weights: the network is the same; a tone stage of another kind is learnt anew."""
+    return start.network == wanted.network and (start.tone is None) == (wanted.tone is None)
+
+
+def fresh(recipe: Recipe, start: Weights | None, stage: str, device: torch.device) -> State:
+    """A state before the first step; `start` are the weights to begin with, None for random ones."""
     nets = [model.create(recipe.config, recipe.seed) for _ in range(2)]
     if start is not None:
+        same = start.config.tone == recipe.config.tone
+        tensors = start.state if same else {n: t for n, t in start.state.items() if not n.startswith("tone.")}
         for net in nets:
-            net.load_state_dict(start)
+            tones = {} if same else {n: t for n, t in net.state_dict().items() if n.startswith("tone.")}
+            net.load_state_dict(tensors | tones)
     trained, average = (net.to(device) for net in nets)
     return State(trained, average.requires_grad_(False), optimizer(trained, recipe, stage), stage)
 
