@@ -203,7 +203,7 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 
 
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
-    with pytest.raises(UsageError, match="another width"):
+    with pytest.raises(UsageError, match="no multiple"):
         train(clean, TINY, tmp_path / "run", init=weights)
 
 

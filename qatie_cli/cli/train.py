@@ -272,7 +272,9 @@ def _digest(name_or_path: str) -> str:
 
 def _shape(start: Weights) -> dict:
     """The part of a recipe that must be as in the weights it starts from."""
-    return {"width": start.config.network.width, "tone": start.config.tone is not None}
+    stage = start.config.tone
+    tones = {} if stage is None else {"tone_channels": stage.channels, "tone_bins": stage.bins}
+    return {"width": start.config.network.width, "tone": stage is not None} | tones
 
 
 def _notes(**options: object) -> dict[str, str]:

@@ -114,7 +114,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     init = setting.init
     if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
-            "The weights to start from are of another width or have other stages than the recipe.",
+            "The recipe's width is no multiple of that of the weights to start from, or it has other stages.",
             "Leave out --width, or name weights that fit.",
         )
     if resume:
@@ -203,7 +203,7 @@ class _Run:
     def _begun(self) -> State:
         init = self.setting.init
         begun = states.fresh(self.recipe, init, self._stage_at(0)[0], self.device)
-        begun.activations = init and init.activations
+        begun.activations = init.activations if init is not None and init.config == self.recipe.config else None
         return begun
 
     def _resumed(self) -> State:

@@ -17,6 +17,7 @@ from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import DataError
 from qatie_cli.model import Model, ModelConfig
 from qatie_cli.quantization import Activation
+from qatie_cli.training import widening
 from qatie_cli.training.recipe import Recipe
 
 STATE_FILE = "resume.safetensors"
@@ -55,14 +56,19 @@ def optimizer(net: Model, recipe: Recipe, stage: str) -> torch.optim.AdamW:
 
 
 def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
-    """Whether a run can start from weights: the network is the same; a tone stage of another kind is learnt anew."""
-    return start.network == wanted.network and (start.tone is None) == (wanted.tone is None)
+    """Whether a run can start from weights: a network of the same width, or of a part of it, which is widened.
+
+    A tone stage of another kind is learnt anew.
+    """
+    return wanted.network.width % start.network.width == 0 and (start.tone is None) == (wanted.tone is None)
 
 
 def fresh(recipe: Recipe, start: Weights | None, stage: str, device: torch.device) -> State:
     """A state before the first step; `start` are the weights to begin with, None for random ones."""
     nets = [model.create(recipe.config, recipe.seed) for _ in range(2)]
     if start is not None:
+        if start.config.network != recipe.config.network:
+            start = widening.widened(start, recipe.width, recipe.seed)
         same = start.config.tone == recipe.config.tone
         tensors = start.state if same else {n: t for n, t in start.state.items() if not n.startswith("tone.")}
         for net in nets:
