@@ -1,0 +1,310 @@
+"""The gallery of one output folder: previews made while a batch runs, and the page that is written from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from qatie_cli import files
+from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
+from qatie_cli.batch.running import Result, Status
+from qatie_cli.errors import PhotoError, QatieError, UsageError
+from qatie_cli.gallery import entries, links, page, previews
+from qatie_cli.gallery.entries import Entry, Failure, LastRun, Making
+from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+from qatie_cli.photo import decoding
+from qatie_cli.photo.content import Photo
+
+_SIDES = ("before", "after")
+_SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
+_FIGURES = (
+    Figure("Change", 1, "%"),
+    Figure("Size", 1, "MP"),
+    Figure("Took", 2, "s"),
+    Figure("Enhanced", unit="time"),
+)
+_ORDERS = (
+    Order("Name"),
+    Order("Most changed", 0, descending=True),
+    Order("Least changed", 0),
+    Order("Newest first", 3, descending=True),
+    Order("Slowest first", 2, descending=True),
+)
+
+
+def exists(out: Path) -> bool:
+    """Whether an earlier run left a gallery in `out` that this one should refresh."""
+    ours = page.is_ours(out / GALLERY_PAGE, page.GALLERY)
+    return ours and (out / GALLERY_FOLDER / "entries.json").is_file()
+
+
+def check(out: Path, plan: Plan) -> None:
+    """Raise QatieError where no gallery can be written for a plan: before the work."""
+    folder = out / GALLERY_FOLDER
+    page.check_replaceable(out / GALLERY_PAGE, page.GALLERY, "-o")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; the gallery's previews go there.", "Remove it.")
+    for task in plan.tasks:
+        if folder in task.output.parents:
+            raise UsageError(f"{task.output} would be among the gallery's own files.", "Name another folder with -o.")
+
+
+class Album:
+    """Collects a run's photos. `reduced` and `keep` are called in the batch's threads, the rest in one thread.
+
+    Nothing that goes wrong with a preview reaches the photo; `missing` tells of it.
+    """
+
+    def __init__(self, out: Path, plan: Plan, making: Making, max_pixels: int) -> None:
+        self._out, self._plan, self._making, self._max_pixels = out, plan, making, max_pixels
+        self._folder = out / GALLERY_FOLDER
+        self._state = self._folder / "entries.json"
+        self._began, self._when = time.monotonic(), datetime.datetime.now(datetime.UTC)
+        self._lock = threading.Lock()
+        self._changes: dict[Path, float] = {}  # of outputs whose previews are made
+        self._entries: dict[str, Entry] = {}
+        self._results: list[Result] = []
+        self._made_elsewhere: list[Task] = []
+        self._written = time.monotonic()
+        self.missing: dict[Path, str] = {}  # outputs without preview, and why
+
+    @property
+    def path(self) -> Path:
+        """The page."""
+        return self._out / GALLERY_PAGE
+
+    # --- in the batch's threads ----------------------------------------------------------------------------------
+
+    def reduced(self, photo: Photo) -> np.ndarray | None:
+        """The picture of a decoded photo, (h, w, 3 or 4) uint8; None where it cannot be made."""
+        try:
+            return previews.reduced(photo)
+        except Exception:  # a preview is never worth a photo; `keep` tells of it
+            return None
+
+    def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
+        """Write the previews of a photo whose output is written."""
+        try:
+            if before is None:
+                raise PhotoError("The original could not be reduced.")
+            self._keep(task, before, previews.reduced(photo))
+        except Exception as error:
+            with self._lock:
+                self.missing[task.output] = _reason(error)
+
+    def _keep(self, task: Task, before: np.ndarray, after: np.ndarray) -> None:
+        key = links.key_of(self._name(task))
+        for side, pixels in zip(_SIDES, (before, after), strict=True):
+            previews.write(self._folder, key, side, pixels)
+        with self._lock:
+            self._changes[task.output] = previews.change(before, after)
+
+    # --- in the run's own thread ---------------------------------------------------------------------------------
+
+    def add(self, result: Result) -> None:
+        """Take notice of a photo's outcome; now and then the page is written."""
+        self._results.append(result)
+        if result.status is Status.SKIPPED:
+            self._made_elsewhere.append(result.task)
+        change = self._changes.pop(result.task.output, None)
+        if result.status is Status.ENHANCED and change is not None:
+            seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
+            size = result.width, result.height
+            self._enter(result.task, size, change, round(seconds, 3), self._making, result.notes)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_PAGES:
+            try:
+                self.write()
+            except OSError as error:  # the end of the run tells of it
+                self.missing[self.path] = _reason(error)
+
+    def _enter(
+        self,
+        task: Task,
+        size: tuple[int, int],
+        change: float,
+        seconds: float | None = None,
+        making: Making | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        try:
+            status = task.output.stat()
+        except OSError:
+            return  # it has gone meanwhile
+        name, change = self._name(task), round(change, 3)
+        source, stamp = str(task.source.absolute()), (status.st_size, status.st_mtime_ns)
+        self._entries[name] = Entry(name, source, *size, *stamp, change, seconds, making, notes)
+
+    def catch_up(self, on_photo: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Make the previews that are missing of photos done before; `on_photo` gets how many are made, and of how many.
+
+        Originals or outputs that cannot be read are told in `missing`.
+        """
+        known = entries.read(self._state).entries
+        done = [_where_it_is(task) for task in (*self._plan.done, *self._made_elsewhere)]
+        left = [task for task in done if not self._is_shown(task, known)]
+        for index, task in enumerate(left):
+            on_photo(index, len(left))
+            try:
+                photo = decoding.read(task.output, self._max_pixels)
+                size, after = (photo.pixels.shape[1], photo.pixels.shape[0]), previews.reduced(photo)
+                del photo  # two whole photos are never held together
+                self._keep(task, previews.reduced(decoding.read(task.source, self._max_pixels)), after)
+                self._enter(task, size, self._changes.pop(task.output))
+            except (QatieError, OSError, ValueError, RuntimeError, MemoryError) as error:
+                self.missing[task.output] = _reason(error)
+
+    def _is_shown(self, task: Task, known: dict[str, Entry]) -> bool:
+        entry = known.get(self._name(task))
+        return entry is not None and entry.fits(task.output) and self._has_previews(entry.name)
+
+    def _has_previews(self, name: str) -> bool:
+        key = links.key_of(name)
+        return all(path.is_file() for side in _SIDES for path in previews.paths(self._folder, key, side))
+
+    def _name(self, task: Task) -> str:
+        return task.output.relative_to(self._out).as_posix()
+
+    def write(self) -> None:
+        """Write the page and what the next run needs, each in one step.
+
+        Entries of earlier runs stay as long as their outputs do; failures until the photo succeeds or is gone.
+
+        Raises:
+            OSError: one of them cannot be written.
+        """
+        self._written = time.monotonic()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        old = entries.read(self._state)
+        merged = old.entries | self._entries
+        kept = {n: e for n, e in merged.items() if e.fits(self._out / n) and self._has_previews(n)}
+        for name in old.entries.keys() - kept.keys():
+            self._forget(name)
+        names = sorted(kept, key=links.natural)
+        failures = self._failures(old.failures, kept)
+        remembered = entries.Remembered({n: kept[n] for n in names}, failures, self._last_run(old.last))
+        entries.write(self._state, remembered)
+        page.write(self.path, self._page(remembered))
+        self.missing.pop(self.path, None)
+
+    def _forget(self, name: str) -> None:
+        """Remove the previews of an output that has gone; those of a changed one are replaced when they are made."""
+        if not (self._out / name).exists():
+            for side in _SIDES:
+                for path in previews.paths(self._folder, links.key_of(name), side):
+                    path.unlink(missing_ok=True)
+
+    def _failures(self, old: dict[str, Failure], kept: dict[str, Entry]) -> dict[str, Failure]:
+        shown = {entry.source for entry in kept.values()}
+        tried = {str(result.task.source.absolute()): result for result in self._results}
+        found = {s: f for s, f in old.items() if s not in tried and s not in shown and os.path.exists(s)}  # noqa: PTH110
+        found |= {s: Failure(s, r.reason) for s, r in tried.items() if r.status is Status.FAILED}
+        for path, reason in self._plan.unsearched:
+            source = str(path.absolute())
+            found[source] = Failure(source, f"It cannot be searched: {reason}.")
+        return dict(sorted(found.items(), key=lambda item: links.natural(item[0])))
+
+    def _last_run(self, old: LastRun | None) -> LastRun | None:
+        enhanced = [r for r in self._results if r.status is Status.ENHANCED]
+        begun = sum(r.status is not Status.NOT_BEGUN for r in self._results)
+        if not self._plan.tasks:
+            return old
+        return LastRun(
+            self._when.isoformat(timespec="seconds"),
+            len(enhanced),
+            round(sum(r.megapixels for r in enhanced), 2),
+            round(time.monotonic() - self._began, 1),
+            len(self._plan.tasks) - begun,
+        )
+
+    # --- the page ------------------------------------------------------------------------------------------------
+
+    def _page(self, remembered: entries.Remembered) -> Page:
+        found = list(remembered.entries.values())
+        makings = list(dict.fromkeys(e.making.in_words() for e in found if e.making))
+        left_out = [LeftOut(_short(f.source), _without_path(f)) for f in remembered.failures.values()]
+        return Page(
+            kind=page.GALLERY,
+            title=links.readable(self._out.absolute().name) or "Gallery",
+            summary=_summary(found, len(left_out), remembered.last),
+            labels=("Original", "Enhanced"),
+            sides=_SIDES,
+            folder=GALLERY_FOLDER,
+            figures=_FIGURES,
+            orders=_ORDERS,
+            photos=tuple(self._shown(entry, makings) for entry in found),
+            makings=tuple(makings),
+            left_out_title=f"{len(left_out):,} failed",
+            left_out=tuple(left_out),
+        )
+
+    def _shown(self, entry: Entry, makings: list[str]) -> Shown:
+        figures = (
+            round(entry.change, 1),
+            round(entry.width * entry.height / 1e6, 2),
+            None if entry.seconds is None else round(entry.seconds, 2),
+            entry.time_ns // 10**9,
+        )
+        return Shown(
+            key=links.key_of(entry.name),
+            name=links.readable(entry.name),
+            size=(entry.width, entry.height),
+            left=links.address(Path(entry.source), self._out),
+            right=links.address(self._out / entry.name, self._out),
+            figures=figures,
+            made=makings.index(entry.making.in_words()) if entry.making else None,
+            notes=entry.notes,
+        )
+
+
+def _where_it_is(task: Task) -> Task:
+    """The task with the output that it really has: one with transparent parts may have gone elsewhere."""
+    if task.with_alpha is not None and not task.output.exists():
+        return dataclasses.replace(task, output=task.with_alpha, with_alpha=None)
+    return task
+
+
+def _summary(found: Iterable[Entry], failed: int, last: LastRun | None) -> tuple[str, ...]:
+    found = list(found)
+    megapixels = sum(entry.width * entry.height for entry in found) / 1e6
+    parts = [_count(len(found)), f"{megapixels:,.1f} megapixels"] + ([f"{failed:,} failed"] if failed else [])
+    lines = [" · ".join(parts)]
+    if last is not None:
+        when = datetime.datetime.fromisoformat(last.when).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+        lines.append(
+            f"Last run {when}: {_count(last.photos)}, {last.megapixels:,.1f} megapixels in {last.seconds:,.1f} s"
+        )
+        if last.not_begun:
+            lines.append(f"{_count(last.not_begun)} not begun yet; the same command goes on from there")
+    return tuple(lines)
+
+
+def _count(number: int) -> str:
+    return "1 photo" if number == 1 else f"{number:,} photos"
+
+
+def _short(source: str) -> str:
+    """A photo's name and its folder's: whoever the page is shared with need not see more."""
+    return links.readable("/".join(Path(source).parts[-2:]).removeprefix("//"))
+
+
+def _without_path(failure: Failure) -> str:
+    """The reason with file names instead of whole paths."""
+    path = Path(failure.source)
+    reason = failure.reason
+    for folder in (path.parent, *path.parent.parents):
+        if len(folder.parts) > 1:
+            reason = reason.replace(f"{folder}{os.sep}", "")
+    return links.readable(reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, QatieError):
+        return error.one_line()
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
