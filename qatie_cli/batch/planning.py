@@ -187,8 +187,8 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: list[tuple[Path, str]]) -> Iterator[Path]:
     """Files below `folder`, sorted; folders that cannot be looked into are added to `unsearched`.
 
-    Hidden and system files, galleries' pages, the folder `exclude` and symbolic loops are left out. Where `exclude` is `folder` itself
-    nothing is left out: the plan then refuses to write over the originals.
+    Hidden and system files, galleries' pages, the folder `exclude` and symbolic loops are left out. Where `exclude` is
+    `folder` itself nothing is left out: the plan then refuses to write over the originals.
     """
 
     def refused(error: OSError) -> None:

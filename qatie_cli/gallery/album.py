@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from qatie_cli import files
 from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
 from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import PhotoError, QatieError, UsageError

@@ -176,7 +176,7 @@
     show(photo);
     dialog.showModal();
     find("single-name").focus();
-    pressed("show-single", true);
+    pressed(true);
   }
 
   function go(step) {
@@ -187,13 +187,13 @@
     if (document.activeElement === document.body || document.activeElement.disabled) find("single-name").focus();
   }
 
-  function pressed(id, single) {
+  function pressed(single) {
     find("show-single").setAttribute("aria-pressed", String(single));
     find("show-grid").setAttribute("aria-pressed", String(!single));
   }
 
   dialog.addEventListener("close", () => {
-    pressed("show-grid", false);
+    pressed(false);
     const item = cards.get(current);
     item?.scrollIntoView({ block: "nearest" });
     (opener?.id === "show-single" || !item?.isConnected ? opener : item.querySelector(".open"))?.focus();
@@ -220,6 +220,7 @@
 
   function shows(mode) {
     document.body.dataset.shows = mode;
+    find("legend").hidden = mode !== "difference";
     for (const button of document.querySelectorAll("[data-mode]")) {
       button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
     }
