@@ -23,13 +23,13 @@ from qatie_cli.photo.content import Photo
 
 _SIDES = ("before", "after")
 _SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
-_FIGURES = (
+FIGURES = (
     Figure("Change", 1, "%"),
     Figure("Size", 1, "MP"),
     Figure("Took", 2, "s"),
     Figure("Enhanced", unit="time"),
 )
-_ORDERS = (
+ORDERS = (
     Order("Name"),
     Order("Most changed", 0, descending=True),
     Order("Least changed", 0),
@@ -203,7 +203,7 @@ class Album:
         shown = {entry.source for entry in kept.values()}
         tried = {str(result.task.source.absolute()): result for result in self._results}
         found = {s: f for s, f in old.items() if s not in tried and s not in shown and os.path.exists(s)}  # noqa: PTH110
-        found |= {s: Failure(s, r.reason) for s, r in tried.items() if r.status is Status.FAILED}
+        found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
         for path, reason in self._plan.unsearched:
             source = str(path.absolute())
             found[source] = Failure(source, f"It cannot be searched: {reason}.")
@@ -227,7 +227,7 @@ class Album:
     def _page(self, remembered: entries.Remembered) -> Page:
         found = list(remembered.entries.values())
         makings = list(dict.fromkeys(e.making.in_words() for e in found if e.making))
-        left_out = [LeftOut(_short(f.source), _without_path(f)) for f in remembered.failures.values()]
+        left_out = [LeftOut(_short(f.source), links.readable(f.reason)) for f in remembered.failures.values()]
         return Page(
             kind=page.GALLERY,
             title=links.readable(self._out.absolute().name) or "Gallery",
@@ -235,8 +235,8 @@ class Album:
             labels=("Original", "Enhanced"),
             sides=_SIDES,
             folder=GALLERY_FOLDER,
-            figures=_FIGURES,
-            orders=_ORDERS,
+            figures=FIGURES,
+            orders=ORDERS,
             photos=tuple(self._shown(entry, makings) for entry in found),
             makings=tuple(makings),
             left_out_title=f"{len(left_out):,} failed",
@@ -293,14 +293,16 @@ def _short(source: str) -> str:
     return links.readable("/".join(Path(source).parts[-2:]).removeprefix("//"))
 
 
-def _without_path(failure: Failure) -> str:
-    """The reason with file names instead of whole paths."""
-    path = Path(failure.source)
-    reason = failure.reason
-    for folder in (path.parent, *path.parent.parents):
-        if len(folder.parts) > 1:
-            reason = reason.replace(f"{folder}{os.sep}", "")
-    return links.readable(reason)
+def _in_short(result: Result) -> str:
+    """The reason of a failure, with names instead of paths."""
+    task, reason = result.task, result.reason
+    source = str(task.source)
+    if reason.startswith(f"{source} "):
+        reason = f"It {reason.removeprefix(source).lstrip()}"
+    reason = reason.removeprefix(f"{source}: ")
+    for path in (task.source, task.output, task.output.parent):
+        reason = reason.replace(str(path), path.name)
+    return reason
 
 
 def _reason(error: Exception) -> str:
