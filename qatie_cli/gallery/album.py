@@ -137,7 +137,7 @@ class Album:
         except OSError:
             return  # it has gone meanwhile
         name, change = self._name(task), round(change, 3)
-        source, stamp = str(task.source.absolute()), (status.st_size, status.st_mtime_ns)
+        source, stamp = links.relative(task.source, self._out), (status.st_size, status.st_mtime_ns)
         self._entries[name] = Entry(name, source, *size, *stamp, change, seconds, making, notes)
 
     def catch_up(self, on_photo: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -201,13 +201,17 @@ class Album:
 
     def _failures(self, old: dict[str, Failure], kept: dict[str, Entry]) -> dict[str, Failure]:
         shown = {entry.source for entry in kept.values()}
-        tried = {str(result.task.source.absolute()): result for result in self._results}
-        found = {s: f for s, f in old.items() if s not in tried and s not in shown and os.path.exists(s)}  # noqa: PTH110
+        tried = {links.relative(result.task.source, self._out): result for result in self._results}
+        found = {s: f for s, f in old.items() if s not in tried and s not in shown and self._place(s).exists()}
         found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
         for path, reason in self._plan.unsearched:
-            source = str(path.absolute())
+            source = links.relative(path, self._out)
             found[source] = Failure(source, f"It cannot be searched: {reason}.")
         return dict(sorted(found.items(), key=lambda item: links.natural(item[0])))
+
+    def _place(self, source: str) -> Path:
+        """Where a source lies that is remembered relative to OUT."""
+        return Path(os.path.normpath(self._out.absolute() / source))
 
     def _last_run(self, old: LastRun | None) -> LastRun | None:
         enhanced = [r for r in self._results if r.status is Status.ENHANCED]
@@ -227,7 +231,9 @@ class Album:
     def _page(self, remembered: entries.Remembered) -> Page:
         found = list(remembered.entries.values())
         makings = list(dict.fromkeys(e.making.in_words() for e in found if e.making))
-        left_out = [LeftOut(_short(f.source), links.readable(f.reason)) for f in remembered.failures.values()]
+        left_out = [
+            LeftOut(_short(self._place(f.source)), links.readable(f.reason)) for f in remembered.failures.values()
+        ]
         return Page(
             kind=page.GALLERY,
             title=links.readable(self._out.absolute().name) or "Gallery",
@@ -254,7 +260,7 @@ class Album:
             key=links.key_of(entry.name),
             name=links.readable(entry.name),
             size=(entry.width, entry.height),
-            left=links.address(Path(entry.source), self._out),
+            left=links.address(self._place(entry.source), self._out),
             right=links.address(self._out / entry.name, self._out),
             figures=figures,
             made=makings.index(entry.making.in_words()) if entry.making else None,
@@ -288,9 +294,9 @@ def _count(number: int) -> str:
     return "1 photo" if number == 1 else f"{number:,} photos"
 
 
-def _short(source: str) -> str:
+def _short(source: Path) -> str:
     """A photo's name and its folder's: whoever the page is shared with need not see more."""
-    return links.readable("/".join(Path(source).parts[-2:]).removeprefix("//"))
+    return links.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))
 
 
 def _in_short(result: Result) -> str:

@@ -67,6 +67,7 @@ def find_pairs(first: Path, second: Path) -> tuple[list[Pair], list[Alone]]:
         return [Pair(first.name, first, second)], []
     left_out: list[Alone] = []
     ours, theirs = (_photos(folder, left_out) for folder in (first, second))
+    ours_called, theirs_called = labels(first, second)
     names = {name: name for name in ours if name in theirs}
     rest = [[name for name in side if name not in names] for side in (ours, theirs)]
     stems = [collections.Counter(_stem(name) for name in side) for side in rest]
@@ -76,11 +77,20 @@ def find_pairs(first: Path, second: Path) -> tuple[list[Pair], list[Alone]]:
         if stems[0][stem] == 1 and stems[1][stem] == 1:
             names[name] = by_stem[stem]
         else:
-            left_out.append(Alone(name, _why_alone(stems, stem, second)))
+            left_out.append(Alone(name, _why_alone(stems, stem, theirs_called)))
     matched = set(names.values())
-    left_out += [Alone(n, _why_alone(stems[::-1], _stem(n), first)) for n in rest[1] if n not in matched]
+    left_out += [Alone(n, _why_alone(stems[::-1], _stem(n), ours_called)) for n in rest[1] if n not in matched]
     pairs = [Pair(name, ours[name], theirs[names[name]]) for name in sorted(names, key=links.natural)]
     return pairs, sorted(left_out, key=lambda alone: links.natural(alone.name))
+
+
+def labels(first: Path, second: Path) -> tuple[str, str]:
+    """What two sides are called: their names, with as many folders before them as it takes to tell them apart."""
+    a, b = first.absolute().parts, second.absolute().parts
+    for length in range(1, max(len(a), len(b)) + 1):
+        if a[-length:] != b[-length:]:
+            return links.readable("/".join(a[-length:])), links.readable("/".join(b[-length:]))
+    return links.readable(first.name), links.readable(second.name)
 
 
 def _photos(folder: Path, left_out: list[Alone]) -> dict[str, Path]:
@@ -94,7 +104,7 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _why_alone(stems: Sequence[collections.Counter], stem: str, other: Path) -> str:
+def _why_alone(stems: Sequence[collections.Counter], stem: str, other: str) -> str:
     if stems[1][stem] and max(stems[0][stem], stems[1][stem]) > 1:
         return f"has no partner of its own in {other}: several photos have that name there or here"
     return f"has no partner in {other}"

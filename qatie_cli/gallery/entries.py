@@ -29,9 +29,9 @@ class Making:
 class Entry:
     """One photo in the gallery.
 
-    `name` is the output's path relative to OUT, with slashes; `size` and `time_ns` are the output file's when its
-    previews were made, by which a later change shows. `change` is in percent (`previews.change`). What an earlier run
-    without gallery made has neither seconds nor making.
+    `name` is the output's path relative to OUT, with slashes, `source` the original's; `size` and `time_ns` are the
+    output file's when its previews were made, by which a later change shows. `change` is in percent
+    (`previews.change`). What an earlier run without gallery made has neither seconds nor making.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Failure:
-    """A photo that could not be enhanced, by its path, and the reason."""
+    """A photo that could not be enhanced, by its path relative to OUT, and the reason."""
 
     source: str
     reason: str

@@ -16,13 +16,18 @@ def key_of(name: str) -> str:
     return hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
 
 
-def address(target: Path, folder: Path) -> str:
-    """Relative address of a file for a page in `folder`; a file URI where there is no relative path (other drives)."""
+def relative(target: Path, folder: Path) -> str:
+    """The way from `folder` to `target` by their names; the absolute path where there is none (other drives)."""
     try:
-        relative = Path(os.path.relpath(target.absolute(), folder.absolute()))
+        return os.path.relpath(target.absolute(), folder.absolute())
     except ValueError:
-        return target.absolute().as_uri()
-    return quote(os.fsencode(relative.as_posix()))
+        return str(target.absolute())
+
+
+def address(target: Path, folder: Path) -> str:
+    """Address of a file for a page in `folder`: relative, or a file URI where there is no way."""
+    way = Path(relative(target, folder))
+    return way.as_uri() if way.is_absolute() else quote(os.fsencode(way.as_posix()))
 
 
 def readable(name: str) -> str:

@@ -42,7 +42,7 @@ class Spread:
 
     def __init__(self, path: Path, first: Path, second: Path, amplify: int) -> None:
         self._path, self._amplify = path, amplify
-        self._labels = _labels(first, second)
+        self._labels = comparison.labels(first, second)
         self._shown: list[Shown] = []
         self._left_out: list[LeftOut] = []
         self.distances: dict[str, Distance] = {}
@@ -112,15 +112,6 @@ class Spread:
             found = _PREVIEW_NAME.fullmatch(path.name)
             if found and found[1] not in keys:
                 path.unlink(missing_ok=True)
-
-
-def _labels(first: Path, second: Path) -> tuple[str, str]:
-    """What the two sides are called: the names, with as many folders before them as it takes to tell them apart."""
-    a, b = first.absolute().parts, second.absolute().parts
-    for length in range(1, max(len(a), len(b)) + 1):
-        if a[-length:] != b[-length:]:
-            return links.readable("/".join(a[-length:])), links.readable("/".join(b[-length:]))
-    return links.readable(first.name), links.readable(second.name)
 
 
 def _rows(distances: list[Distance]) -> tuple[tuple[str, str, str], ...]:

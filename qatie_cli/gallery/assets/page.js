@@ -3,7 +3,8 @@
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
   const [leftLabel, rightLabel] = data.labels;
-  const BATCH = 60; // cards built before the browser may paint; the rest follows while it is idle
+  const FIRST_CARDS = 60; // built before the browser may paint
+  const MORE_CARDS = 400; // built at a time afterwards: each time all rows are laid out anew
 
   // --- the data ------------------------------------------------------------------------------------------------
 
@@ -106,14 +107,12 @@
   function build() {
     const mine = ++building;
     list.replaceChildren();
-    let next = 0;
-    const more = () => {
+    const from = (start, count) => {
       if (mine !== building) return;
-      list.append(...shown.slice(next, next + BATCH).map(card));
-      next += BATCH;
-      if (next < shown.length) setTimeout(more, 15);
+      list.append(...shown.slice(start, start + count).map(card));
+      if (start + count < shown.length) setTimeout(from, 15, start + count, MORE_CARDS);
     };
-    more();
+    from(0, FIRST_CARDS);
   }
 
   function choose() {
