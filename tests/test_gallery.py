@@ -235,6 +235,15 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(folder, tmp_path):
     assert "2 photos not begun yet" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_the_page_is_written_now_and_then_while_a_run_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(album, "_SECONDS_BETWEEN_PAGES", -1)
+    written = []
+    real = Album.write
+    monkeypatch.setattr(Album, "write", lambda self: (real(self), written.append(_Read(self.path).names)))
+    _run(folder, tmp_path / "out")
+    assert [len(names) for names in written] == [1, 2, 3, 3]
+
+
 def test_a_preview_is_never_worth_a_photo(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -26,6 +26,7 @@ from qatie_cli.photo.content import Photo
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
 _NO_SPACE_LEFT = 1 << 16  # bytes
+_PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels from which on freed memory is given back between the stages
 
 
@@ -224,6 +225,7 @@ class Batch:
             return  # it will be refused
         size = header.width, header.height
         held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
+        held += 0 if self._previews is None else _PREVIEW_BYTES
         self._budget.take(held)
         hand.held = held
 

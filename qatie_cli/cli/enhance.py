@@ -248,7 +248,8 @@ def _wants_gallery(request: _Request, plan: Plan) -> bool:
 
     if any(task.output == out for task in (*plan.tasks, *plan.done)):
         raise UsageError(f"--gallery needs a folder, and {out} is one photo.", "Name a folder with -o.")
-    if request.gallery or album.exists(out):
+    shown = bool(plan.tasks or plan.done) and request.gallery
+    if shown or album.exists(out):
         album.check(out, plan)
         return True
     return False

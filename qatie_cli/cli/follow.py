@@ -24,12 +24,12 @@ class Follower:
     def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
         self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
         self.results: list[Result] = []
-        self.began = time.monotonic()
+        self.began, self._ended = time.monotonic(), None
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self.began
+        """From the beginning to the batch's end, or until now."""
+        return (self._ended or time.monotonic()) - self.began
 
     def during(self, run: Callable[[Callable[[Result], None]], None], album: Album | None = None) -> None:
         """Run a batch under a progress bar; `run` takes what is to be called with each result."""
@@ -45,7 +45,10 @@ class Follower:
                 following = plain(tasks[min(done, len(tasks) - 1)].source.name)
                 bar.update(shown, completed=done, speed=self.megapixels() / self.seconds, name=following)
 
-            run(on_result)
+            try:
+                run(on_result)
+            finally:
+                self._ended = time.monotonic()
 
     def _tell(self, result: Result) -> None:
         self.results.append(result)

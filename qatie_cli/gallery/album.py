@@ -71,6 +71,7 @@ class Album:
         self._entries: dict[str, Entry] = {}
         self._results: list[Result] = []
         self._made_elsewhere: list[Task] = []
+        self._seconds = 0.0  # until the last photo
         self._written = time.monotonic()
         self.missing: dict[Path, str] = {}  # outputs without preview, and why
 
@@ -110,6 +111,7 @@ class Album:
     def add(self, result: Result) -> None:
         """Take notice of a photo's outcome; now and then the page is written."""
         self._results.append(result)
+        self._seconds = time.monotonic() - self._began
         if result.status is Status.SKIPPED:
             self._made_elsewhere.append(result.task)
         change = self._changes.pop(result.task.output, None)
@@ -222,7 +224,7 @@ class Album:
             self._when.isoformat(timespec="seconds"),
             len(enhanced),
             round(sum(r.megapixels for r in enhanced), 2),
-            round(time.monotonic() - self._began, 1),
+            round(self._seconds, 1),
             len(self._plan.tasks) - begun,
         )
 

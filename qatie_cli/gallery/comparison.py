@@ -13,10 +13,10 @@ from qatie_cli import metrics
 from qatie_cli.batch.planning import discover
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.gallery import links
+from qatie_cli.metrics import BEST_DB
 from qatie_cli.photo import colour, decoding, formats
 from qatie_cli.photo.content import Photo
 
-BEST_DB = 99.0  # stands for the infinite PSNR of equal photos, so that means stay finite
 _STRIP_PIXELS = 1 << 20  # compared at a time: CIEDE2000 takes some 400 bytes a pixel
 _SSIM_RADIUS = 5  # pixels that SSIM's window reaches (1.5 px, cut off at 3.5 of them), which it leaves out at the edges
 
