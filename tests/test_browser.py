@@ -17,7 +17,7 @@ from PIL import Image
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Batch, Writing
-from qatie_cli.gallery import album, links, page, previews
+from qatie_cli.gallery import album, links, overview, page, previews
 from qatie_cli.gallery.entries import Making
 from qatie_cli.gallery.spread import Spread
 from qatie_cli.photo.content import Photo
@@ -99,7 +99,7 @@ class Browser:
         chain.perform()
 
     def names(self) -> list[str]:
-        return self.script("return [...document.querySelectorAll('#photos .open')].map(e => e.textContent)")
+        return self.script("return [...document.querySelectorAll('#photos .open')].map(e => e.title)")
 
     def previews(self) -> int:
         """How many previews the page has asked for."""
@@ -261,7 +261,7 @@ def test_the_keyboard_does_everything(browser, gallery):
     assert browser.one("#single-name").text == names[2]
     browser.press(Keys.ESCAPE)
     assert not browser.script("return document.querySelector('dialog').open")
-    assert browser.script("return document.activeElement.textContent") == names[2]
+    assert browser.script("return document.activeElement.title") == names[2]
     _only_local(browser, gallery)
 
 
@@ -283,6 +283,7 @@ def test_sorting_finding_and_the_two_views(browser, gallery):
     browser.wait(lambda: len(browser.names()) == PHOTOS)
     browser.one("#find").send_keys("sub/")
     assert browser.names() == ["sub/ü 8.jpg"]
+    assert browser.one("#photos .open").text == "ü 8.jpg"
     assert browser.one("#count").text == "1 of 40 shown"
     browser.one("#show-single").click()
     assert browser.one("#single-place").text == "1 of 1"
@@ -384,8 +385,8 @@ def large_gallery(tmp_path_factory, astronaut) -> Path:
         labels=("Original", "Enhanced"),
         sides=("before", "after"),
         folder=".gallery",
-        figures=album.FIGURES,
-        orders=album.ORDERS,
+        figures=overview.FIGURES,
+        orders=overview.ORDERS,
         photos=tuple(shown),
         makings=("qatie-c16, int8 on onednn, strength 1",),
     )

@@ -18,7 +18,7 @@ from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Batch, Writing
 from qatie_cli.errors import QatieError, UsageError
-from qatie_cli.gallery import album, entries, links, page, previews
+from qatie_cli.gallery import album, entries, links, overview, page, previews
 from qatie_cli.gallery.album import Album
 from qatie_cli.gallery.entries import Making
 from qatie_cli.photo import colour
@@ -232,7 +232,7 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _run(folder, tmp_path / "out", enhance)
     assert _Read(tmp_path / "out" / "index.html").names == ["a10.jpg"]
-    assert "2 photos not begun yet" in (tmp_path / "out" / "index.html").read_text()
+    assert "2 photos still to do" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_the_page_is_written_now_and_then_while_a_run_goes_on(folder, tmp_path, monkeypatch):
@@ -340,7 +340,16 @@ def test_a_page_of_two_thousand_entries_is_small():
         page.Shown(links.key_of(n), n, (4000, 3000), f"../p/{n}", n, (3.1, 12.0, 0.9, 1.8e9), 0) for n in names
     )
     content = page.Page(
-        page.GALLERY, "t", (), ("a", "b"), ("before", "after"), ".gallery", album.FIGURES, album.ORDERS, shown, ("m",)
+        page.GALLERY,
+        "t",
+        (),
+        ("a", "b"),
+        ("before", "after"),
+        ".gallery",
+        overview.FIGURES,
+        overview.ORDERS,
+        shown,
+        ("m",),
     )
     assert len(page.render(content).encode()) < 1_000_000
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,12 @@ import numpy as np
 from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
 from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import PhotoError, QatieError, UsageError
-from qatie_cli.gallery import entries, links, page, previews
+from qatie_cli.gallery import entries, links, overview, page, previews
 from qatie_cli.gallery.entries import Entry, Failure, LastRun, Making
-from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
 from qatie_cli.photo import decoding
 from qatie_cli.photo.content import Photo
 
-_SIDES = ("before", "after")
 _SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
-FIGURES = (
-    Figure("Change", 1, "%"),
-    Figure("Size", 1, "MP"),
-    Figure("Took", 2, "s"),
-    Figure("Enhanced", unit="time"),
-)
-ORDERS = (
-    Order("Name"),
-    Order("Most changed", 0, descending=True),
-    Order("Least changed", 0),
-    Order("Newest first", 3, descending=True),
-    Order("Slowest first", 2, descending=True),
-)
 
 
 def exists(out: Path) -> bool:
@@ -101,7 +85,7 @@ class Album:
 
     def _keep(self, task: Task, before: np.ndarray, after: np.ndarray) -> None:
         key = links.key_of(self._name(task))
-        for side, pixels in zip(_SIDES, (before, after), strict=True):
+        for side, pixels in zip(overview.SIDES, (before, after), strict=True):
             previews.write(self._folder, key, side, pixels)
         with self._lock:
             self._changes[task.output] = previews.change(before, after)
@@ -167,7 +151,7 @@ class Album:
 
     def _has_previews(self, name: str) -> bool:
         key = links.key_of(name)
-        return all(path.is_file() for side in _SIDES for path in previews.paths(self._folder, key, side))
+        return all(path.is_file() for side in overview.SIDES for path in previews.paths(self._folder, key, side))
 
     def _name(self, task: Task) -> str:
         return task.output.relative_to(self._out).as_posix()
@@ -191,82 +175,40 @@ class Album:
         failures = self._failures(old.failures, kept)
         remembered = entries.Remembered({n: kept[n] for n in names}, failures, self._last_run(old.last))
         entries.write(self._state, remembered)
-        page.write(self.path, self._page(remembered))
+        page.write(self.path, overview.page_of(self._out, remembered))
         self.missing.pop(self.path, None)
 
     def _forget(self, name: str) -> None:
         """Remove the previews of an output that has gone; those of a changed one are replaced when they are made."""
         if not (self._out / name).exists():
-            for side in _SIDES:
+            for side in overview.SIDES:
                 for path in previews.paths(self._folder, links.key_of(name), side):
                     path.unlink(missing_ok=True)
 
     def _failures(self, old: dict[str, Failure], kept: dict[str, Entry]) -> dict[str, Failure]:
         shown = {entry.source for entry in kept.values()}
         tried = {links.relative(result.task.source, self._out): result for result in self._results}
-        found = {s: f for s, f in old.items() if s not in tried and s not in shown and self._place(s).exists()}
+        found = {
+            s: f for s, f in old.items() if s not in tried and s not in shown and links.place(s, self._out).exists()
+        }
         found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
         for path, reason in self._plan.unsearched:
             source = links.relative(path, self._out)
             found[source] = Failure(source, f"It cannot be searched: {reason}.")
         return dict(sorted(found.items(), key=lambda item: links.natural(item[0])))
 
-    def _place(self, source: str) -> Path:
-        """Where a source lies that is remembered relative to OUT."""
-        return Path(os.path.normpath(self._out.absolute() / source))
-
     def _last_run(self, old: LastRun | None) -> LastRun | None:
         enhanced = [r for r in self._results if r.status is Status.ENHANCED]
         begun = sum(r.status is not Status.NOT_BEGUN for r in self._results)
-        if not self._plan.tasks:
-            return old
+        left = len(self._plan.tasks) - begun
+        if not enhanced and not left:
+            return old and dataclasses.replace(old, not_begun=0)
         return LastRun(
             self._when.isoformat(timespec="seconds"),
             len(enhanced),
             round(sum(r.megapixels for r in enhanced), 2),
             round(self._seconds, 1),
-            len(self._plan.tasks) - begun,
-        )
-
-    # --- the page ------------------------------------------------------------------------------------------------
-
-    def _page(self, remembered: entries.Remembered) -> Page:
-        found = list(remembered.entries.values())
-        makings = list(dict.fromkeys(e.making.in_words() for e in found if e.making))
-        left_out = [
-            LeftOut(_short(self._place(f.source)), links.readable(f.reason)) for f in remembered.failures.values()
-        ]
-        return Page(
-            kind=page.GALLERY,
-            title=links.readable(self._out.absolute().name) or "Gallery",
-            summary=_summary(found, len(left_out), remembered.last),
-            labels=("Original", "Enhanced"),
-            sides=_SIDES,
-            folder=GALLERY_FOLDER,
-            figures=FIGURES,
-            orders=ORDERS,
-            photos=tuple(self._shown(entry, makings) for entry in found),
-            makings=tuple(makings),
-            left_out_title=f"{len(left_out):,} failed",
-            left_out=tuple(left_out),
-        )
-
-    def _shown(self, entry: Entry, makings: list[str]) -> Shown:
-        figures = (
-            round(entry.change, 1),
-            round(entry.width * entry.height / 1e6, 2),
-            None if entry.seconds is None else round(entry.seconds, 2),
-            entry.time_ns // 10**9,
-        )
-        return Shown(
-            key=links.key_of(entry.name),
-            name=links.readable(entry.name),
-            size=(entry.width, entry.height),
-            left=links.address(self._place(entry.source), self._out),
-            right=links.address(self._out / entry.name, self._out),
-            figures=figures,
-            made=makings.index(entry.making.in_words()) if entry.making else None,
-            notes=entry.notes,
+            left,
         )
 
 
@@ -277,30 +219,6 @@ def _where_it_is(task: Task) -> Task:
     return task
 
 
-def _summary(found: Iterable[Entry], failed: int, last: LastRun | None) -> tuple[str, ...]:
-    found = list(found)
-    megapixels = sum(entry.width * entry.height for entry in found) / 1e6
-    parts = [_count(len(found)), f"{megapixels:,.1f} megapixels"] + ([f"{failed:,} failed"] if failed else [])
-    lines = [" · ".join(parts)]
-    if last is not None:
-        when = datetime.datetime.fromisoformat(last.when).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
-        lines.append(
-            f"Last run {when}: {_count(last.photos)}, {last.megapixels:,.1f} megapixels in {last.seconds:,.1f} s"
-        )
-        if last.not_begun:
-            lines.append(f"{_count(last.not_begun)} not begun yet; the same command goes on from there")
-    return tuple(lines)
-
-
-def _count(number: int) -> str:
-    return "1 photo" if number == 1 else f"{number:,} photos"
-
-
-def _short(source: Path) -> str:
-    """A photo's name and its folder's: whoever the page is shared with need not see more."""
-    return links.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))
-
-
 def _in_short(result: Result) -> str:
     """The reason of a failure, with names instead of paths."""
     task, reason = result.task, result.reason
@@ -309,7 +227,8 @@ def _in_short(result: Result) -> str:
         reason = f"It {reason.removeprefix(source).lstrip()}"
     reason = reason.removeprefix(f"{source}: ")
     for path in (task.source, task.output, task.output.parent):
-        reason = reason.replace(str(path), path.name)
+        if len(path.parts) > 1:
+            reason = reason.replace(str(path), path.name)
     return reason
 
 

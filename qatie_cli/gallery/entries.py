@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class LastRun:
-    """The run that wrote the gallery; `not_begun` counts photos that an interruption left."""
+    """The last run that enhanced photos; `not_begun` counts photos that an interruption left."""
 
     when: str  # ISO 8601, UTC
     photos: int

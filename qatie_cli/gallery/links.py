@@ -24,6 +24,11 @@ def relative(target: Path, folder: Path) -> str:
         return str(target.absolute())
 
 
+def place(way: str, folder: Path) -> Path:
+    """Where something lies that `relative` led to."""
+    return Path(os.path.normpath(folder.absolute() / way))
+
+
 def address(target: Path, folder: Path) -> str:
     """Address of a file for a page in `folder`: relative, or a file URI where there is no way."""
     way = Path(relative(target, folder))

@@ -95,8 +95,9 @@
       item.prepend(pair);
       item.style.setProperty("--shape", photo.width / photo.height);
       const name = item.querySelector(".open");
-      name.textContent = photo.name;
+      name.textContent = photo.name.split("/").at(-1);
       name.title = photo.name;
+      name.setAttribute("aria-label", photo.name);
       name.addEventListener("click", () => open(photo));
       item.querySelector(".brief").textContent = `${data.figures[0][0]} ${inWords(photo, 0)}`;
       cards.set(photo, item);
