@@ -322,6 +322,8 @@ def _run(request: _Request, plan: Plan, writing: Writing, has_gallery: bool) -> 
     if interrupted:
         enhanced = sum(result.status == "enhanced" for result in follower.results)
         screen.print(f"[red]Interrupted[/] after {count(enhanced)}; the same command goes on from there.")
+        if album is not None:
+            follower.tell_gallery(album)
         raise typer.Exit(Exit.INTERRUPTED)
     if engine is not None:
         device = f", {engine.device}" if engine.device != "cpu" else ""

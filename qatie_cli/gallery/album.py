@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qatie_cli import files
 from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
 from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import PhotoError, QatieError, UsageError
@@ -131,6 +132,7 @@ class Album:
 
         Originals or outputs that cannot be read are told in `missing`.
         """
+        files.remove_stale(self._folder)
         known = entries.read(self._state).entries
         done = [_where_it_is(task) for task in (*self._plan.done, *self._made_elsewhere)]
         left = [task for task in done if not self._is_shown(task, known)]
