@@ -126,7 +126,7 @@ def main() -> None:
             "|---|---|---|---|",
             *rows,
             "",
-            f"To the original, which the network never saw; {machine()}. All four with their gallery took "
+            f"Against the original photos; {machine()}. All four with their gallery took "
             f"{seconds:.1f} s, PyTorch's start included.",
         ]
     )
