@@ -17,9 +17,9 @@ from qatie_cli import engines, metrics
 from qatie_cli.checkpoint import Weights
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import enhance
+from qatie_cli.metrics import BEST_DB
 
 Pair = tuple[np.ndarray, np.ndarray]  # input and target, uint8 (H, W, 3)
-BEST_DB = 99.0  # stands for the infinite PSNR of equal photos, so that means stay finite
 
 
 @dataclass(frozen=True)

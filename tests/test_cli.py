@@ -15,7 +15,7 @@ from PIL import Image
 
 from qatie_cli import __version__, checkpoint, engines, metrics, weights
 
-HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage")
+HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage", "jinja2")
 
 
 @pytest.fixture

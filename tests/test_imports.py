@@ -14,7 +14,7 @@ PACKAGE = Path(qatie_cli.__file__).parent
 LAYERS = [
     ["cli"],
     ["bench"],
-    ["demo", "export", "training"],
+    ["demo", "export", "gallery", "training"],
     ["batch", "evaluation", "pairs"],
     ["enhance", "memory"],
     ["engines"],

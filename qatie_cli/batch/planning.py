@@ -15,6 +15,8 @@ from qatie_cli.errors import UsageError
 from qatie_cli.files import TEMPORARY_PREFIX
 from qatie_cli.photo import formats
 
+# What a gallery leaves in an output folder: a page, and a hidden folder beside it.
+GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 
 
@@ -185,8 +187,8 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: list[tuple[Path, str]]) -> Iterator[Path]:
     """Files below `folder`, sorted; folders that cannot be looked into are added to `unsearched`.
 
-    Hidden and system files, the folder `exclude` and symbolic loops are left out. Where `exclude` is `folder` itself
-    nothing is left out: the plan then refuses to write over the originals.
+    Hidden and system files, galleries' pages, the folder `exclude` and symbolic loops are left out. Where `exclude` is
+    `folder` itself nothing is left out: the plan then refuses to write over the originals.
     """
 
     def refused(error: OSError) -> None:
@@ -203,8 +205,11 @@ def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: li
             continue
         if here is not None:
             seen.add(here)
+        page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
         folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
         for name in sorted(names):
+            if name == page:
+                continue
             path = Path(parent, name)
             hidden = name.startswith(".") or name.startswith(TEMPORARY_PREFIX) or name.lower() in _SYSTEM_FILES
             if not hidden and not _is_special(path):

@@ -12,6 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from qatie_cli import files, memory
 from qatie_cli.batch.journal import Journal
@@ -23,6 +26,7 @@ from qatie_cli.photo.content import Photo
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
 _NO_SPACE_LEFT = 1 << 16  # bytes
+_PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels from which on freed memory is given back between the stages
 
 
@@ -81,6 +85,19 @@ class Writing:
         return photo.without_gps() if self.strip_gps else photo
 
 
+class Previews(Protocol):
+    """Whoever wants to see photos small, while their pixels are at hand; called in the batch's threads.
+
+    Neither method raises: nothing that goes wrong with a preview is worth a photo.
+    """
+
+    def reduced(self, photo: Photo) -> np.ndarray | None:
+        """Of a decoded photo, what `keep` will need of it."""
+
+    def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
+        """Called when the output is written; `before` is what `reduced` returned."""
+
+
 # Enhances a photo: (photo, side of the tiles or None) to the photo with other pixels.
 Enhance = Callable[[Photo, int | None], Photo]
 
@@ -100,6 +117,7 @@ class _InHand:
     input_bytes: int = 0
     seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
+    before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # it ended before the network saw it
 
 
@@ -117,8 +135,10 @@ class Batch:
         network_bytes_per_pixel: float = 0.0,
         max_memory: int | None = None,
         reduction: Callable[[int, int], int] = lambda width, height: 1,
+        previews: Previews | None = None,
     ) -> None:
         """`reduction` tells by how much the network sees a photo of that width and height reduced."""
+        self._previews = previews
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
         self._budget = memory.Budget(memory.available(max_memory))
@@ -194,6 +214,8 @@ class Batch:
         except Exception as error:
             hand.early = self._failed(hand, error)
         hand.decode = time.monotonic() - hand.began
+        if self._previews is not None and hand.photo is not None:
+            hand.before = self._previews.reduced(hand.photo)
         return hand
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
@@ -203,6 +225,7 @@ class Batch:
             return  # it will be refused
         size = header.width, header.height
         held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
+        held += 0 if self._previews is None else _PREVIEW_BYTES
         self._budget.take(held)
         hand.held = held
 
@@ -252,6 +275,9 @@ class Batch:
                 return hand.early or Result(hand.task, Status.NOT_BEGUN, reason="The run was stopped.")
             size = self._write(hand, hand.photo)
             self._full_in_a_row = 0
+            encode = time.monotonic() - began
+            if self._previews is not None:
+                self._previews.keep(hand.task, hand.before, hand.photo)
         except Exception as error:
             self._stop_where_the_disk_is_full(hand.task, error)
             return self._failed(hand, error)
@@ -259,7 +285,7 @@ class Batch:
             hand.photo = None
             if hand.held:
                 self._budget.give_back(hand.held)
-        seconds = Seconds(hand.decode, hand.network, time.monotonic() - began)
+        seconds = Seconds(hand.decode, hand.network, encode)
         return Result(
             hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
         )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qatie_cli import __version__
-from qatie_cli.cli import bench, demo, enhance, evaluate, pairs, train, weights
+from qatie_cli.cli import bench, compare, demo, enhance, evaluate, pairs, train, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("enhance")(enhance.enhance)
+app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

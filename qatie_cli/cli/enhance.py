@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qatie_cli.batch.planning import Naming, Plan
     from qatie_cli.batch.running import Writing
     from qatie_cli.engines import Engine
+    from qatie_cli.gallery.album import Album
     from qatie_cli.photo.content import Photo
 
 
@@ -87,6 +88,14 @@ def enhance(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what became of every photo.", show_default=False)
     ] = None,
+    gallery: Annotated[
+        bool | None,
+        typer.Option(
+            "--gallery/--no-gallery",
+            help="Write OUT/index.html, a page to look through before and after.",
+            show_default="if OUT has one, refresh it",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")] = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="A line for each photo.")] = False,
@@ -114,13 +123,16 @@ def enhance(
         load=lambda: load_engine(weights, engine, threads, device),
         max_memory=None if max_memory is None else memory.parse_size(max_memory),
         report=report,
+        gallery=gallery,
         quiet=quiet,
         verbose=verbose,
     )
     request.check()
     if stream.is_stream(list(request.inputs), out):
-        if dry_run or report is not None or files_from is not None:
-            raise UsageError("--dry-run, --report and --files-from are for batches, not for -.", "Leave them out.")
+        if dry_run or report is not None or files_from is not None or gallery:
+            raise UsageError(
+                "--dry-run, --report, --files-from and --gallery are for batches, not for -.", "Leave them out."
+            )
         _stream(request)
         return
     with contextlib.ExitStack() as until_done:
@@ -128,8 +140,9 @@ def enhance(
         if dry_run:
             _show(plan)
             return
+        has_gallery = _wants_gallery(request, plan)
         _prepare(request, plan, yes)
-        _run(request, plan, writing)
+        _run(request, plan, writing, has_gallery)
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,7 @@ class _Request:
     load: Callable[[], Engine]
     max_memory: int | None
     report: Path | None
+    gallery: bool | None
     quiet: bool
     verbose: bool
 
@@ -158,6 +172,8 @@ class _Request:
         if self.in_place:
             if self.out is not None:
                 raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
+            if self.gallery:
+                raise UsageError("--gallery shows originals, which --in-place replaces.", "Use -o with a folder.")
             if self.naming.fmt != "keep" or self.naming.suffix:
                 raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
             if stream.DASH in self.inputs:
@@ -215,6 +231,30 @@ def _files(paths: tuple[Path, ...]) -> str:
     return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
 
 
+def _wants_gallery(request: _Request, plan: Plan) -> bool:
+    """Whether this run writes or refreshes a gallery.
+
+    Raises:
+        QatieError: one is asked for that cannot be written.
+    """
+    from qatie_cli.batch.planning import GALLERY_FOLDER
+
+    out = request.out
+    if out is None or request.gallery is False:
+        return False
+    if request.gallery is None and not (out / GALLERY_FOLDER).is_dir():
+        return False  # before anything is imported for it
+    from qatie_cli.gallery import album
+
+    if any(task.output == out for task in (*plan.tasks, *plan.done)):
+        raise UsageError(f"--gallery needs a folder, and {out} is one photo.", "Name a folder with -o.")
+    shown = bool(plan.tasks or plan.done) and request.gallery
+    if shown or album.exists(out):
+        album.check(out, plan)
+        return True
+    return False
+
+
 def _prepare(request: _Request, plan: Plan, yes: bool) -> None:
     """Everything that could forbid the work, before it begins."""
     if request.report is not None:
@@ -249,7 +289,7 @@ def _check_out(out: Path, plan: Plan) -> None:
         ) from error
 
 
-def _run(request: _Request, plan: Plan, writing: Writing) -> None:
+def _run(request: _Request, plan: Plan, writing: Writing, has_gallery: bool) -> None:
     """Do the work of a plan; the process ends with the exit code it deserves."""
     from qatie_cli.batch import pace
     from qatie_cli.batch.running import Batch, remove_stale
@@ -257,32 +297,56 @@ def _run(request: _Request, plan: Plan, writing: Writing) -> None:
     screen, started = console(), datetime.datetime.now(datetime.UTC)
     follower = Follower(plan, screen, request.quiet, request.verbose)
     remove_stale([*plan.tasks, *plan.done])
-    engine, interrupted = None, False
+    engine, album, interrupted = None, None, False
     if plan.tasks:
         engine = request.load()  # only now: importing torch takes seconds
-        better, reduction = _enhancer(engine, request)
-        batch = Batch(better, writing, engine.network.bytes_per_pixel, request.max_memory, reduction)
-        try:
+    if has_gallery:
+        album = _album(request, plan, engine)
+    try:
+        if engine is not None:
+            better, reduction = _enhancer(engine, request)
+            pixel_bytes = engine.network.bytes_per_pixel
+            batch = Batch(better, writing, pixel_bytes, request.max_memory, reduction, album)
             with without_library_chatter():
-                follower.during(lambda on_result: batch.run(plan.tasks, on_result))
-        except KeyboardInterrupt:
-            interrupted = True
-        pace.remember(follower.megapixels(), follower.seconds)
-    elif not request.quiet:
-        screen.print(f"Nothing to do: {count(len(plan.done))} done already." if plan.done else "No photos found.")
-    reported = request.report is None or _report(request, plan, follower, started, interrupted, engine)
+                follower.during(lambda on_result: batch.run(plan.tasks, on_result), album)
+            pace.remember(follower.megapixels(), follower.seconds)
+        elif not request.quiet:
+            screen.print(f"Nothing to do: {count(len(plan.done))} done already." if plan.done else "No photos found.")
+        if album is not None:
+            with without_library_chatter():
+                follower.catch_up(album)
+    except KeyboardInterrupt:
+        interrupted = True
+    kept = request.report is None or _report(request, plan, follower, started, interrupted, engine)
+    kept &= album is None or follower.finish(album)
     if interrupted:
         enhanced = sum(result.status == "enhanced" for result in follower.results)
         screen.print(f"[red]Interrupted[/] after {count(enhanced)}; the same command goes on from there.")
+        if album is not None:
+            follower.tell_gallery(album)
         raise typer.Exit(Exit.INTERRUPTED)
     if engine is not None:
-        arithmetic = "float" if engine.name == "float" else f"int8 on {engine.name}"
         device = f", {engine.device}" if engine.device != "cpu" else ""
-        follower.summarize(f"{request.weights}, {arithmetic}{device}")
+        follower.summarize(f"{request.weights}, {_arithmetic(engine)}{device}")
     else:
         follower.tell_unsearched()
+    if album is not None:
+        follower.tell_gallery(album)
     code = follower.exit_code()
-    raise typer.Exit(Exit.SOME_FAILED if code == Exit.OK and not reported else code)
+    raise typer.Exit(Exit.SOME_FAILED if code == Exit.OK and not kept else code)
+
+
+def _arithmetic(engine: Engine) -> str:
+    return "float" if engine.name == "float" else f"int8 on {engine.name}"
+
+
+def _album(request: _Request, plan: Plan, engine: Engine | None) -> Album:
+    from qatie_cli.gallery.album import Album
+    from qatie_cli.gallery.entries import Making
+
+    weights = Path(request.weights).name  # a page may be shared: it names no folders of this machine
+    making = Making(weights, "" if engine is None else _arithmetic(engine), request.strength)
+    return Album(request.out, plan, making, request.writing.max_pixels)
 
 
 def _report(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from qatie_cli.batch.planning import Plan
     from qatie_cli.batch.running import Result
+    from qatie_cli.gallery.album import Album
 
 
 class Follower:
@@ -23,14 +24,14 @@ class Follower:
     def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
         self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
         self.results: list[Result] = []
-        self.began = time.monotonic()
+        self.began, self._ended = time.monotonic(), None
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self.began
+        """From the beginning to the batch's end, or until now."""
+        return (self._ended or time.monotonic()) - self.began
 
-    def during(self, run: Callable[[Callable[[Result], None]], None]) -> None:
+    def during(self, run: Callable[[Callable[[Result], None]], None], album: Album | None = None) -> None:
         """Run a batch under a progress bar; `run` takes what is to be called with each result."""
         tasks = self.plan.tasks
         with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
@@ -38,11 +39,16 @@ class Follower:
 
             def on_result(result: Result) -> None:
                 self._tell(result)
+                if album is not None:
+                    album.add(result)
                 done = len(self.results)
                 following = plain(tasks[min(done, len(tasks) - 1)].source.name)
                 bar.update(shown, completed=done, speed=self.megapixels() / self.seconds, name=following)
 
-            run(on_result)
+            try:
+                run(on_result)
+            finally:
+                self._ended = time.monotonic()
 
     def _tell(self, result: Result) -> None:
         self.results.append(result)
@@ -84,6 +90,27 @@ class Follower:
         """Name the folders that could not be looked into."""
         for path, reason in self.plan.unsearched:
             self.screen.print(f"[red]Not searched:[/] {plain(path)}: {reason}.")
+
+    def catch_up(self, album: Album) -> None:
+        """Make previews of photos done before under a progress bar."""
+        with progress("[dim]previews", quiet=self.quiet) as bar:
+            shown = bar.add_task("", total=None)
+            album.catch_up(lambda done, total: bar.update(shown, completed=done, total=total))
+
+    def finish(self, album: Album) -> bool:
+        """Write the gallery; whether it is there, whole."""
+        try:
+            album.write()
+        except OSError as error:
+            album.missing[album.path] = str(error.strerror or error)
+        for path, reason in album.missing.items():
+            self.screen.print(f"[red]The gallery lacks[/] {plain(path)}: {plain(reason)}")
+        return not album.missing
+
+    def tell_gallery(self, album: Album) -> None:
+        """Say where the gallery is."""
+        if not self.quiet and album.path not in album.missing:
+            self.screen.print(f"Look through them: {plain(album.path)}")
 
     def exit_code(self) -> Exit:
         """What the process ends with."""

@@ -1,0 +1,240 @@
+"""The gallery of one output folder: previews made while a batch runs, and the page that is written from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from qatie_cli import files
+from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
+from qatie_cli.batch.running import Result, Status
+from qatie_cli.errors import PhotoError, QatieError, UsageError
+from qatie_cli.gallery import entries, links, overview, page, previews
+from qatie_cli.gallery.entries import Entry, Failure, LastRun, Making
+from qatie_cli.photo import decoding
+from qatie_cli.photo.content import Photo
+
+_SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
+
+
+def exists(out: Path) -> bool:
+    """Whether an earlier run left a gallery in `out` that this one should refresh."""
+    ours = page.is_ours(out / GALLERY_PAGE, page.GALLERY)
+    return ours and (out / GALLERY_FOLDER / "entries.json").is_file()
+
+
+def check(out: Path, plan: Plan) -> None:
+    """Raise QatieError where no gallery can be written for a plan: before the work."""
+    folder = out / GALLERY_FOLDER
+    page.check_replaceable(out / GALLERY_PAGE, page.GALLERY, "-o")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; the gallery's previews go there.", "Remove it.")
+    for task in plan.tasks:
+        if folder in task.output.parents:
+            raise UsageError(f"{task.output} would be among the gallery's own files.", "Name another folder with -o.")
+
+
+class Album:
+    """Collects a run's photos. `reduced` and `keep` are called in the batch's threads, the rest in one thread.
+
+    Nothing that goes wrong with a preview reaches the photo; `missing` tells of it.
+    """
+
+    def __init__(self, out: Path, plan: Plan, making: Making, max_pixels: int) -> None:
+        self._out, self._plan, self._making, self._max_pixels = out, plan, making, max_pixels
+        self._folder = out / GALLERY_FOLDER
+        self._state = self._folder / "entries.json"
+        self._began, self._when = time.monotonic(), datetime.datetime.now(datetime.UTC)
+        self._lock = threading.Lock()
+        self._changes: dict[Path, float] = {}  # of outputs whose previews are made
+        self._entries: dict[str, Entry] = {}
+        self._results: list[Result] = []
+        self._made_elsewhere: list[Task] = []
+        self._seconds = 0.0  # until the last photo
+        self._written = time.monotonic()
+        self.missing: dict[Path, str] = {}  # outputs without preview, and why
+
+    @property
+    def path(self) -> Path:
+        """The page."""
+        return self._out / GALLERY_PAGE
+
+    # --- in the batch's threads ----------------------------------------------------------------------------------
+
+    def reduced(self, photo: Photo) -> np.ndarray | None:
+        """The picture of a decoded photo, (h, w, 3 or 4) uint8; None where it cannot be made."""
+        try:
+            return previews.reduced(photo)
+        except Exception:  # a preview is never worth a photo; `keep` tells of it
+            return None
+
+    def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
+        """Write the previews of a photo whose output is written."""
+        try:
+            if before is None:
+                raise PhotoError("The original could not be reduced.")
+            self._keep(task, before, previews.reduced(photo))
+        except Exception as error:
+            with self._lock:
+                self.missing[task.output] = _reason(error)
+
+    def _keep(self, task: Task, before: np.ndarray, after: np.ndarray) -> None:
+        key = links.key_of(self._name(task))
+        for side, pixels in zip(overview.SIDES, (before, after), strict=True):
+            previews.write(self._folder, key, side, pixels)
+        with self._lock:
+            self._changes[task.output] = previews.change(before, after)
+
+    # --- in the run's own thread ---------------------------------------------------------------------------------
+
+    def add(self, result: Result) -> None:
+        """Take notice of a photo's outcome; now and then the page is written."""
+        self._results.append(result)
+        self._seconds = time.monotonic() - self._began
+        if result.status is Status.SKIPPED:
+            self._made_elsewhere.append(result.task)
+        change = self._changes.pop(result.task.output, None)
+        if result.status is Status.ENHANCED and change is not None:
+            seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
+            size = result.width, result.height
+            self._enter(result.task, size, change, round(seconds, 3), self._making, result.notes)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_PAGES:
+            try:
+                self.write()
+            except OSError as error:  # the end of the run tells of it
+                self.missing[self.path] = _reason(error)
+
+    def _enter(
+        self,
+        task: Task,
+        size: tuple[int, int],
+        change: float,
+        seconds: float | None = None,
+        making: Making | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        try:
+            status = task.output.stat()
+        except OSError:
+            return  # it has gone meanwhile
+        name, change = self._name(task), round(change, 3)
+        source, stamp = links.relative(task.source, self._out), (status.st_size, status.st_mtime_ns)
+        self._entries[name] = Entry(name, source, *size, *stamp, change, seconds, making, notes)
+
+    def catch_up(self, on_photo: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Make the previews that are missing of photos done before; `on_photo` gets how many are made, and of how many.
+
+        Originals or outputs that cannot be read are told in `missing`.
+        """
+        files.remove_stale(self._folder)
+        known = entries.read(self._state).entries
+        done = [_where_it_is(task) for task in (*self._plan.done, *self._made_elsewhere)]
+        left = [task for task in done if not self._is_shown(task, known)]
+        for index, task in enumerate(left):
+            on_photo(index, len(left))
+            try:
+                photo = decoding.read(task.output, self._max_pixels)
+                size, after = (photo.pixels.shape[1], photo.pixels.shape[0]), previews.reduced(photo)
+                del photo  # two whole photos are never held together
+                self._keep(task, previews.reduced(decoding.read(task.source, self._max_pixels)), after)
+                self._enter(task, size, self._changes.pop(task.output))
+            except (QatieError, OSError, ValueError, RuntimeError, MemoryError) as error:
+                self.missing[task.output] = _reason(error)
+
+    def _is_shown(self, task: Task, known: dict[str, Entry]) -> bool:
+        entry = known.get(self._name(task))
+        return entry is not None and entry.fits(task.output) and self._has_previews(entry.name)
+
+    def _has_previews(self, name: str) -> bool:
+        key = links.key_of(name)
+        return all(path.is_file() for side in overview.SIDES for path in previews.paths(self._folder, key, side))
+
+    def _name(self, task: Task) -> str:
+        return task.output.relative_to(self._out).as_posix()
+
+    def write(self) -> None:
+        """Write the page and what the next run needs, each in one step.
+
+        Entries of earlier runs stay as long as their outputs do; failures until the photo succeeds or is gone.
+
+        Raises:
+            OSError: one of them cannot be written.
+        """
+        self._written = time.monotonic()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        old = entries.read(self._state)
+        merged = old.entries | self._entries
+        kept = {n: e for n, e in merged.items() if e.fits(self._out / n) and self._has_previews(n)}
+        for name in old.entries.keys() - kept.keys():
+            self._forget(name)
+        names = sorted(kept, key=links.natural)
+        failures = self._failures(old.failures, kept)
+        remembered = entries.Remembered({n: kept[n] for n in names}, failures, self._last_run(old.last))
+        entries.write(self._state, remembered)
+        page.write(self.path, overview.page_of(self._out, remembered))
+        self.missing.pop(self.path, None)
+
+    def _forget(self, name: str) -> None:
+        """Remove the previews of an output that has gone; those of a changed one are replaced when they are made."""
+        if not (self._out / name).exists():
+            for side in overview.SIDES:
+                for path in previews.paths(self._folder, links.key_of(name), side):
+                    path.unlink(missing_ok=True)
+
+    def _failures(self, old: dict[str, Failure], kept: dict[str, Entry]) -> dict[str, Failure]:
+        shown = {entry.source for entry in kept.values()}
+        tried = {links.relative(result.task.source, self._out): result for result in self._results}
+        found = {
+            s: f for s, f in old.items() if s not in tried and s not in shown and links.place(s, self._out).exists()
+        }
+        found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
+        for path, reason in self._plan.unsearched:
+            source = links.relative(path, self._out)
+            found[source] = Failure(source, f"It cannot be searched: {reason}.")
+        return dict(sorted(found.items(), key=lambda item: links.natural(item[0])))
+
+    def _last_run(self, old: LastRun | None) -> LastRun | None:
+        enhanced = [r for r in self._results if r.status is Status.ENHANCED]
+        begun = sum(r.status is not Status.NOT_BEGUN for r in self._results)
+        left = len(self._plan.tasks) - begun
+        if not enhanced and not left:
+            return old and dataclasses.replace(old, not_begun=0)
+        return LastRun(
+            self._when.isoformat(timespec="seconds"),
+            len(enhanced),
+            round(sum(r.megapixels for r in enhanced), 2),
+            round(self._seconds, 1),
+            left,
+        )
+
+
+def _where_it_is(task: Task) -> Task:
+    """The task with the output that it really has: one with transparent parts may have gone elsewhere."""
+    if task.with_alpha is not None and not task.output.exists():
+        return dataclasses.replace(task, output=task.with_alpha, with_alpha=None)
+    return task
+
+
+def _in_short(result: Result) -> str:
+    """The reason of a failure, with names instead of paths."""
+    task, reason = result.task, result.reason
+    source = str(task.source)
+    if reason.startswith(f"{source} "):
+        reason = f"It {reason.removeprefix(source).lstrip()}"
+    reason = reason.removeprefix(f"{source}: ")
+    for path in (task.source, task.output, task.output.parent):
+        if len(path.parts) > 1:
+            reason = reason.replace(str(path), path.name)
+    return reason
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, QatieError):
+        return error.one_line()
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,92 @@
+"""What the page of a gallery says, from what the gallery remembers."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from qatie_cli.batch.planning import GALLERY_FOLDER
+from qatie_cli.gallery import links, page
+from qatie_cli.gallery.entries import Entry, LastRun, Remembered
+from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+
+SIDES = ("before", "after")
+FIGURES = (
+    Figure("Change", 1, "%"),
+    Figure("Size", 1, "MP"),
+    Figure("Took", 2, "s"),
+    Figure("Enhanced", unit="time"),
+)
+ORDERS = (
+    Order("Name"),
+    Order("Most changed", 0, descending=True),
+    Order("Least changed", 0),
+    Order("Newest first", 3, descending=True),
+    Order("Slowest first", 2, descending=True),
+)
+
+
+def page_of(out: Path, remembered: Remembered) -> Page:
+    """The page of the output folder `out`, in the order that `remembered` has."""
+    found = list(remembered.entries.values())
+    makings = list(dict.fromkeys(entry.making.in_words() for entry in found if entry.making))
+    left_out = tuple(
+        LeftOut(_short(links.place(failure.source, out)), links.readable(failure.reason))
+        for failure in remembered.failures.values()
+    )
+    return Page(
+        kind=page.GALLERY,
+        title=links.readable(out.absolute().name) or "Gallery",
+        summary=_summary(found, len(left_out), remembered.last),
+        labels=("Original", "Enhanced"),
+        sides=SIDES,
+        folder=GALLERY_FOLDER,
+        figures=FIGURES,
+        orders=ORDERS,
+        photos=tuple(_shown(entry, out, makings) for entry in found),
+        makings=tuple(makings),
+        left_out_title=f"{len(left_out):,} failed",
+        left_out=left_out,
+    )
+
+
+def _shown(entry: Entry, out: Path, makings: list[str]) -> Shown:
+    figures = (
+        round(entry.change, 1),
+        round(entry.width * entry.height / 1e6, 2),
+        None if entry.seconds is None else round(entry.seconds, 2),
+        entry.time_ns // 10**9,
+    )
+    return Shown(
+        key=links.key_of(entry.name),
+        name=links.readable(entry.name),
+        size=(entry.width, entry.height),
+        left=links.address(links.place(entry.source, out), out),
+        right=links.address(out / entry.name, out),
+        figures=figures,
+        made=makings.index(entry.making.in_words()) if entry.making else None,
+        notes=entry.notes,
+    )
+
+
+def _summary(found: list[Entry], failed: int, last: LastRun | None) -> tuple[str, ...]:
+    megapixels = sum(entry.width * entry.height for entry in found) / 1e6
+    parts = [_count(len(found)), f"{megapixels:,.1f} megapixels"] + ([f"{failed:,} failed"] if failed else [])
+    lines = [" · ".join(parts)]
+    if last is not None:
+        when = datetime.datetime.fromisoformat(last.when).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+        lines.append(
+            f"Last run {when}: {_count(last.photos)}, {last.megapixels:,.1f} megapixels in {last.seconds:,.1f} s"
+        )
+        if last.not_begun:
+            lines.append(f"{_count(last.not_begun)} still to do; the same command goes on from there")
+    return tuple(lines)
+
+
+def _count(number: int) -> str:
+    return "1 photo" if number == 1 else f"{number:,} photos"
+
+
+def _short(source: Path) -> str:
+    """A photo's name and its folder's: whoever the page is shared with need not see more."""
+    return links.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))
