@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 MIDDLE_LUMA = 0.48
-SHARES = ("untouched", "middle")  # what of a recipe is one number
+SHARES = ("untouched", "extreme", "middle")  # what of a recipe is one number
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,19 @@ class Recipe:
     """Every degradation with its probability and range. Units stand behind each."""
 
     untouched: float = 0.2  # share of pairs left as they are: a good photo stays a good photo
-    middle: float = 0.15  # the tone stage's targets: how far their mean luma is brought to 0.48 (`toward_middle`)
+    extreme: float = 0.25  # the tone stage: share of the untouched that are photos too dark, bright or flat for targets
+    middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
     exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
     overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
     white_balance: Knob = Knob(0.6, 0.85, 1.15)  # gain of red and of blue, linear light
-    tint: Knob = Knob(0.6, 0.88, 1.12)  # gain of green, linear light
+    tint: Knob = Knob(0.5, 0.92, 1.08)  # gain of green, linear light
     blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels
     shot_noise: Knob = Knob(0.7, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
     read_noise: Knob = Knob(0.7, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
     grain: Knob = Knob(0.9, 0.4, 1.1)  # what demosaicing makes of a noisy pixel: Gaussian, standard deviation in pixels
     noise_gray: Knob = Knob(0.9, 0.2, 0.9)  # share of the noise's variance that is common to all channels
     blotch: Knob = Knob(0.8, 0.0, 0.6)  # share of the noise's variance in blotches of about 8 pixels
-    gamma: Knob = Knob(0.5, 0.8, 1.65)  # exponent
+    gamma: Knob = Knob(0.5, 0.8, 1.4)  # exponent
     contrast: Knob = Knob(0.5, 0.55, 1.1)  # slope about mid-gray
     haze: Knob = Knob(0.5, 0.0, 0.12)  # share of veiling gray
     saturation: Knob = Knob(0.5, 0.5, 1.1)  # factor about luma
@@ -249,7 +250,7 @@ def apply(drawn: Draw, clean: np.ndarray, *, tone_only: bool = False) -> np.ndar
 
 
 def recipe_from_table(table: dict) -> Recipe:
-    """A recipe from its TOML table: `name = [probability, low, high]`, and `untouched` and `middle` = share.
+    """A recipe from its TOML table: `name = [probability, low, high]`, and those of `SHARES` = share.
 
     Raises:
         ValueError: a name that is no degradation, or a value that is none of a range.

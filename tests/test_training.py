@@ -21,6 +21,7 @@ from qatie_cli.pairs import clean as clean_photos
 from qatie_cli.pairs import sampling, splitting
 from qatie_cli.pairs.clean import CleanPhotos, DegradedSource
 from qatie_cli.pairs.store import Store
+from qatie_cli.tone import LUMA
 from qatie_cli.training import run as training
 from qatie_cli.training.recipe import Recipe
 from qatie_cli.training.run import Setting
@@ -189,7 +190,7 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     with pytest.raises(DataError) as refused:
         clean_photos.load(tmp_path, Store(0), 0.1, 0)
     assert "1 usable photos; training needs 4" in str(refused.value)
-    assert "1 could not be read; 1 are too small, dark" in refused.value.hint
+    assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
 
 
 def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
@@ -205,6 +206,29 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
     with pytest.raises(UsageError, match="no multiple"):
         train(clean, TINY, tmp_path / "run", init=weights)
+
+
+def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, coffee):
+    for name in ("a", "b", "c", "d"):
+        Image.fromarray(coffee[:, :: 1 - 2 * (name > "b")]).save(tmp_path / f"{name}.png")
+    Image.fromarray((coffee * 0.15).astype(np.uint8)).save(tmp_path / "dark.png")
+    Image.fromarray(coffee[:20, :20]).save(tmp_path / "small.png")
+    photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
+    assert [p.name for p in photos.extreme] == ["dark.png"]
+    assert photos.too_small == ("small.png",)
+    source = DegradedSource(photos, degradation.Recipe(untouched=0.5, extreme=0.6, middle=0.9), 0, 32)
+    rows = range(48)
+    names, batch = source.names(0, rows, "tone"), source.wholes(0, rows)
+    dark = torch.tensor([name == "dark.png" for name in names])
+    untouched = (batch.input == batch.target).all(3).all(2).all(1)
+    assert 6 < int(dark.sum()) < 24
+    assert bool(untouched[dark].all())
+    assert "dark.png" not in source.names(0, rows, "float")
+    # Untouched photos keep their own tone, the other targets come to the middle.
+    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1).mean((1, 2))
+    assert (luma[dark] < 0.2).all()
+    assert (luma[~untouched] - degradation.MIDDLE_LUMA).abs().mean() < 0.03
+    assert (luma[untouched & ~dark] - degradation.MIDDLE_LUMA).abs().mean() > 0.05
 
 
 def test_recipes_survive_their_table():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import as_tensor
 
 from qatie_cli import model
 from qatie_cli.training import widening
-from tests.conftest import as_tensor
 
 
 def network_of(weights):

@@ -172,8 +172,9 @@ def _source(settings: Recipe, notes: dict[str, str], out: Path, team: Team, scre
             screen.say(f"[yellow]Left out:[/] {plain(name)} cannot be read")
         source = clean_photos.DegradedSource(photos, settings.degradation, settings.seed, settings.crop, held)
         count = len(photos.training)
-        flat = len(photos.unsuitable)
-        aside = f"; {flat} too small, dark, bright or flat for a target left out" if flat else ""
+        extreme, small = len(photos.extreme), len(photos.too_small)
+        aside = f"; {extreme} too dark, bright or flat for a target are shown as they are" if extreme else ""
+        aside += f"; {small} too small" if small else ""
     else:
         with progress("reading pairs", quiet=screen.quiet) as bar:
             shown = bar.add_task("", total=None)

@@ -34,14 +34,18 @@ class CleanPhoto:
 
 @dataclass(frozen=True)
 class CleanPhotos:
-    """Good photos, split by photo into those to learn from and those to validate on; `store` reads them."""
+    """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
+
+    `extreme` are photos that are no targets (`is_good_target`): seen as they are, they show what need not be changed.
+    """
 
     folder: Path
     store: Store
     training: tuple[CleanPhoto, ...]
     validation: tuple[CleanPhoto, ...]
+    extreme: tuple[CleanPhoto, ...]
     unreadable: tuple[str, ...]
-    unsuitable: tuple[str, ...]
+    too_small: tuple[str, ...]
 
 
 def is_good_target(image: Image.Image) -> bool:
@@ -77,7 +81,7 @@ def load(
     Raises:
         DataError: no such folder, or fewer than four suitable photos in it.
     """
-    found, unreadable, unsuitable = [], [], []
+    found, extreme, unreadable, too_small = [], [], [], []
     for path in photos_below(folder):
         name = path.relative_to(folder).as_posix()
         try:
@@ -85,14 +89,16 @@ def load(
         except PhotoError:
             unreadable.append(name)
             continue
-        if min(picture.image.size) >= SMALLEST_SIDE and is_good_target(picture.overview):
-            found.append(CleanPhoto(name, path, picture.image.size))
-        else:
-            unsuitable.append(name)
+        if min(picture.image.size) < SMALLEST_SIDE:
+            too_small.append(name)
+            continue
+        suitable = found if is_good_target(picture.overview) else extreme
+        suitable.append(CleanPhoto(name, path, picture.image.size))
     if len(found) < splitting.FEWEST:
         raise DataError(
             f"{folder} holds {len(found)} usable photos; training needs {splitting.FEWEST} at the very least.",
-            f"{len(unreadable)} could not be read; {len(unsuitable)} are too small, dark, bright or flat.",
+            f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme)} too dark, bright or "
+            "flat.",
         )
     names = [p.name for p in found]
     chosen = set() if separate_validation else splitting.held_out(names, validation_share, seed)
@@ -101,8 +107,9 @@ def load(
         store,
         tuple(p for p in found if p.name not in chosen),
         tuple(p for p in found if p.name in chosen),
+        tuple(extreme),
         tuple(unreadable),
-        tuple(unsuitable),
+        tuple(too_small),
     )
 
 
@@ -120,7 +127,8 @@ class DegradedSource:
             "folder": self.photos.folder.name,
             "training_photos": len(self.photos.training),
             "validation_photos": self.validation_names,
-            "unsuitable_photos": len(self.photos.unsuitable),
+            "extreme_photos": len(self.photos.extreme),
+            "too_small_photos": len(self.photos.too_small),
         }
 
     @property
@@ -133,7 +141,8 @@ class DegradedSource:
 
     @property
     def fingerprint(self) -> str:
-        described = [(p.name, p.size) for p in (*self.photos.training, *self.photos.validation)]
+        photos = self.photos
+        described = [(p.name, p.size) for p in (*photos.training, *photos.validation, *photos.extreme)]
         described += [] if self.held is None else self.held.names
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
@@ -154,19 +163,29 @@ class DegradedSource:
     def wholes(self, step: int, rows: Sequence[int]) -> Batch:
         inputs, targets = [], []
         for row in rows:
-            rng = np.random.default_rng([self.seed, step, row, 1])
-            overview = self.photos.store.overview(self._draw(rng).path)
-            target = sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5)
-            target = degradation.toward_middle(target, self.recipe.middle)
-            degraded = degradation.apply(degradation.draw(self.recipe, rng), target, tone_only=True)
-            inputs.append(sampling.halve(degraded))
-            targets.append(sampling.halve(target))
+            photo, drawn, rng = self._whole(step, row)
+            overview = self.photos.store.overview(photo.path)
+            target = sampling.halve(sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5))
+            if drawn != degradation.UNTOUCHED:  # a good photo stays as it is
+                target = degradation.toward_middle(target, self.recipe.middle)
+            inputs.append(degradation.apply(drawn, target, tone_only=True))
+            targets.append(target)
         seen = sampling.stack(inputs)
         return Batch(seen, sampling.stack(targets), seen)
 
     def names(self, step: int, rows: Sequence[int], stage: str) -> list[str]:
-        kind = [1] if stage == "tone" else []
-        return [self._draw(np.random.default_rng([self.seed, step, row, *kind])).name for row in rows]
+        if stage == "tone":
+            return [self._whole(step, row)[0].name for row in rows]
+        return [self._draw(np.random.default_rng([self.seed, step, row])).name for row in rows]
+
+    def _whole(self, step: int, row: int) -> tuple[CleanPhoto, degradation.Draw, np.random.Generator]:
+        """A whole photo to learn from, what happens to it, and the randomness of what follows."""
+        rng = np.random.default_rng([self.seed, step, row, 1])
+        drawn, extreme, photo = degradation.draw(self.recipe, rng), rng.random(), self._draw(rng)
+        choice = self.photos.extreme
+        if choice and drawn == degradation.UNTOUCHED and extreme < self.recipe.extreme:
+            photo = choice[rng.integers(len(choice))]
+        return photo, drawn, rng
 
     def _draw(self, rng: np.random.Generator) -> CleanPhoto:
         return self.photos.training[rng.integers(len(self.photos.training))]

@@ -21,7 +21,7 @@ class Recipe:
     width: int = 16
     tone: bool = True
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
-    tone_bins: int = 16  # of the histograms it sees, 0 for none
+    tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
