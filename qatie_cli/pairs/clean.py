@@ -191,7 +191,7 @@ class DegradedSource:
         return self.photos.training[rng.integers(len(self.photos.training))]
 
     def validation(self) -> list[Pair]:
-        """All inputs are degraded: an untouched one has no finite PSNR to average."""
+        """All inputs are degraded: an untouched one has no finite PSNR to average. Targets are as in training."""
         if self.held is not None:
             return self.held.whole()
         recipe = dataclasses.replace(self.recipe, untouched=0.0)
@@ -200,7 +200,7 @@ class DegradedSource:
             digest = hashlib.sha256(clean.name.encode("utf-8", "surrogateescape")).digest()
             rng = np.random.default_rng([self.seed, int.from_bytes(digest[:4], "little")])
             small = sampling.shrunk(self.photos.store.get(clean.path).image, sampling.LONGEST_VALIDATION_SIDE)
-            target = degradation.from_u8(np.asarray(small))
+            target = degradation.toward_middle(degradation.from_u8(np.asarray(small)), recipe.middle)
             degraded = degradation.apply(degradation.draw(recipe, rng), target)
             pairs.append((degradation.to_u8(degraded), degradation.to_u8(target)))
         return pairs
