@@ -8,7 +8,7 @@ operators are used here; the quantized data types stay behind `qatie_cli.engines
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -158,13 +158,17 @@ class _Histograms:
 
 
 @torch.no_grad()
-def calibrate(network: Network, photos: Iterable[Tensor]) -> dict[str, Activation]:
+def calibrate(network: Network, photos: Iterable[Tensor], clip: bool = True) -> dict[str, Activation]:
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
-    `photos` is walked twice: once for extremes, once for histograms.
+    `photos` is walked twice: once for extremes, once for histograms, by which rare extremes are clipped unless `clip`
+    is off.
     """
     photos = list(photos)
     extremes = _observe(network, photos, _Extremes())
+    if not clip:
+        low, high = extremes.low, extremes.high
+        return {n: Activation.covering(float(low[n].min()), float(high[n].max())) for n in calibrated_points(network)}
     histograms = _observe(network, photos, _Histograms(extremes))
     return {name: histograms.range_of(name) for name in calibrated_points(network)}
 
@@ -193,8 +197,25 @@ class _Group:
     top: float | None = None
 
 
+GATE = 1.0  # the gates' largest magnitude
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Equalization of what is concatenated with the gates: its `balance`, and its `top`, above 1 to clip outliers."""
+
+    balance: float
+    top: float
+
+
 @torch.no_grad()
-def equalize(network: Network, photos: Iterable[Tensor], balance: float = 0.5) -> None:
+def equalize(
+    network: Network,
+    photos: Iterable[Tensor],
+    balance: float = 0.5,
+    joined: Joined | None = None,
+    both_signs: bool = False,
+) -> None:
     """Rescale channels in place so that one scale per tensor serves them all; the float network stays the same.
 
     Between two convolutions a channel may be multiplied by a factor that the consumer's weights divide by, since
@@ -203,14 +224,27 @@ def equalize(network: Network, photos: Iterable[Tensor], balance: float = 0.5) -
     al., arXiv 2211.10438, equation 4); 1 makes all activations equally large. What is concatenated with the gates is
     brought into their range of -1..1, so that the concatenation keeps their resolution. In front of a norm, which
     undoes any factor, channels are made equally large outright.
+
+    Args:
+        joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
+        both_signs: judge what goes into LeakyReLU by its size before it, too: training keeps the negative part small,
+            weights of others may not.
     """
     extremes = _observe(network, list(photos), _Extremes())
     magnitude = {n: torch.maximum(extremes.high[n].abs(), extremes.low[n].abs()) for n in extremes.low}
     blocks = {b.name: b for b in network.refinements()}
+    if both_signs:
+        for name in blocks:
+            magnitude[f"{name}.inner_leaky"] = torch.maximum(
+                magnitude[f"{name}.inner_leaky"], magnitude[f"{name}.inner"]
+            )
     for name, block in blocks.items():
         _rescale_before_norm(block, magnitude[f"{name}.local"])
     for group in _groups(network, blocks, magnitude):
-        _rescale(group, balance)
+        if group.top == GATE and joined is not None:
+            _rescale(replace(group, top=joined.top), joined.balance)
+        else:
+            _rescale(group, balance)
 
 
 def _rescale_before_norm(block: Refine, magnitude: Tensor) -> None:
@@ -242,11 +276,11 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
     }
     for name, columns in consumers_of.items():
         b = blocks[name]
-        top = 1.0 if name in ("refine1", "refine2") else None
+        top = GATE if name in ("refine1", "refine2") else None
         yield _Group(magnitude[f"{name}.out"], _rows(b.outer) + _rows(b.shortcut), columns, top)
     for fuse, after in ((network.fuse2, network.decode2), (network.fuse1, network.decode1)):
         up = magnitude[f"{fuse.name}.up"]
-        yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=1.0)
+        yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=GATE)
         reduced = magnitude[f"{fuse.name}.reduced"]
         yield _Group(reduced, _rows(fuse.reduce), [(after.local.weight, 0), (after.side.weight, 0)])
 

@@ -6,6 +6,7 @@ each norm is decomposed there, its gain the constant of a MUL and its offset the
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor
 
 from qatie_cli.errors import WeightsError
@@ -73,17 +75,21 @@ class Graph:
             values = (values - np.reshape(zero_points, shape)) * np.float64(how.scale).reshape(shape)
         return torch.from_numpy(np.asarray(values, np.float32))
 
+    def constant_in_state(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """A constant of qatie's own export, convolutions (out, in, h, w): values, and the scales (out) of integers."""
+        values = torch.from_numpy(self.stored(index).copy())
+        values = values.permute(0, 3, 1, 2).contiguous() if values.dim() == 4 else values
+        how = self._first.tensors[index].quantization
+        if values.dtype != torch.int8:
+            return values, None
+        return values, torch.from_numpy(np.float32(how.scale))
+
     def name(self, index: int) -> str:
         return (self._first.tensors[index].name or b"").decode(errors="replace")
 
     def constants(self) -> dict[str, int]:
         """Indices of the constants, by name."""
         return {self.name(i): i for i in range(len(self._first.tensors)) if self.stored(i) is not None}
-
-    def scales(self, index: int) -> Tensor | None:
-        """The scales (C) of a constant that is stored in integers."""
-        how = self._first.tensors[index].quantization
-        return None if how is None or how.scale is None else torch.from_numpy(np.float32(how.scale))
 
     def metadata(self, name: str) -> bytes | None:
         """Content of the metadata entry `name`, None where there is none."""
@@ -95,20 +101,25 @@ class Graph:
 
 
 def read_graph(path: Path, content: bytes) -> Graph:
-    """The graph of a TFLite file.
+    """The graph of a TFLite file, after LiteRT itself has accepted it.
 
     Raises:
-        WeightsError: it is none, or it is damaged.
+        WeightsError: it is none, it is damaged, or it is of a newer kind than the installed LiteRT.
     """
     if content[4:8] != IDENTIFIER:
         raise WeightsError(f"{path} is not a TFLite file.", "Name a .tflite, .ckpt or .onnx file of the network.")
-    damaged = f"{path} is damaged, or not whole"
     try:
+        Interpreter(model_content=content)
         graph = Graph(schema.ModelT.InitFromPackedBuf(content, 0))
-        for index in {i for _, inputs, outputs in graph.operators() for i in (*inputs, *outputs) if i >= 0}:
-            graph.stored(index)
-    except (struct.error, ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise WeightsError(f"{damaged}: its tables cannot be read.", "Copy it again.") from error
+        graph.operators()
+    except (ValueError, RuntimeError) as error:
+        if re.search("Didn't find op|[Oo]p builtin_code out of range|schema version", str(error)):
+            raise WeightsError(
+                f"{path} holds what the installed LiteRT is too old for.", "Run: pip install --upgrade ai-edge-litert"
+            ) from error
+        raise WeightsError(f"{path} is damaged, or not whole: LiteRT refuses it.", "Copy it again.") from error
+    except (struct.error, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
+        raise WeightsError(f"{path} is damaged, or not whole: its tables cannot be read.", "Copy it again.") from error
     return graph
 
 
