@@ -42,6 +42,21 @@ def litert(model: bytes | Path, photo: np.ndarray, threads: int = 1, reference: 
         return _taken(run.get_tensor(out["index"]), out, photo)
 
 
+def litert_sides(model: Path) -> tuple[int, int] | None:
+    """Height and width of the photo that a TFLite model takes; None for any.
+
+    Raises:
+        DataError: LiteRT refuses it.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _refusals("LiteRT"):
+        entries = Interpreter(model_path=str(model)).get_input_details()
+        photo = next(entry for entry in entries if THUMBNAIL not in entry["name"])
+        sides = tuple(int(side) for side in photo["shape_signature"][1:3])
+        return None if -1 in sides else sides
+
+
 def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.ndarray:
     """The photo enhanced by an ONNX model in ONNX Runtime.
 

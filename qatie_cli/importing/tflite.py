@@ -82,7 +82,7 @@ class Graph:
         how = self._first.tensors[index].quantization
         if values.dtype != torch.int8:
             return values, None
-        return values, torch.from_numpy(np.float32(how.scale))
+        return values, torch.from_numpy(np.array(how.scale, np.float32))
 
     def name(self, index: int) -> str:
         return (self._first.tensors[index].name or b"").decode(errors="replace")
