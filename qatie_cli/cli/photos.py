@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import console, plain
-from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.errors import DataError, PhotoError, QatieError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,14 +37,13 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
 
 
 def at_hand() -> dict[str, np.ndarray]:
-    """Photos that scikit-image ships, as they are and made phone-like, (H, W, 3) uint8.
-
-    Raises:
-        QatieError: scikit-image is not installed.
-    """
+    """Photos that scikit-image ships, as they are and made phone-like, (H, W, 3) uint8; none where it is missing."""
     from qatie_cli import degradation, demo
 
-    originals = demo.originals()
+    try:
+        originals = demo.originals()
+    except QatieError:
+        return {}
     made = {
         f"{name}, phone-like": degradation.to_u8(degradation.apply(demo.DRAWS[name], degradation.from_u8(photo)))
         for name, photo in originals.items()

@@ -109,7 +109,7 @@ def import_(
         published = file if compare and file.suffix.lower() == ".tflite" else None
         if compare and published is None:
             raise UsageError(f"{file} is not run by LiteRT.", "--compare goes with a .tflite file.")
-    calibrating, measuring, where = _photos(photos or [])
+    calibrating, measuring, where = _photos(photos or [], found.weights is None)
     with progress("[dim]{task.fields[text]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=None, text="reading")
         made = reading.finished(
@@ -135,12 +135,23 @@ def import_(
     _show(agreed, where, pictures[0].shape if published else None)
 
 
-def _photos(paths: list[Path]) -> tuple[dict, dict, str]:
-    """Photos to calibrate on, photos to measure on, and what to call the latter."""
+def _photos(paths: list[Path], needed: bool) -> tuple[dict, dict, str]:
+    """Photos to calibrate on, where that is needed, photos to measure on, and what to call the latter.
+
+    Raises:
+        UsageError: there are none to calibrate on.
+    """
+    from qatie_cli import bench
     from qatie_cli.cli import photos
 
     if not paths:
         found = photos.at_hand()
+        if not found and needed:
+            raise UsageError(
+                "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
+            )
+        if not found:
+            return {}, {"": bench.generated()}, "a made-up picture"
         taken = {name: photo for name, photo in found.items() if "phone-like" not in name}
         return found, taken, f"{len(taken)} photos of scikit-image"
     found = photos.named(paths, _MOST_PHOTOS)
