@@ -38,9 +38,15 @@ class Activation:
         scale = float(np.float32(scale))
         return Activation(scale, int(np.clip(round(-low / scale), 0, ACTIVATION_MAX)))
 
+    def within(self, reach: float) -> Activation:
+        """The same for values that matter between -reach and reach only."""
+        low, high = -self.zero_point * self.scale, (ACTIVATION_MAX - self.zero_point) * self.scale
+        return Activation.covering(max(low, -reach), min(high, reach))
+
 
 PHOTO = Activation(float(np.float32(1 / 255)), 0)  # an 8-bit photo is stored as it is
 TANH = Activation(2 / 256, 128)  # what the engines' quantized tanh always returns
+TANH_REACH = 3.5  # beyond it every value has the first or the last of TANH's levels: tanh(3.5) * 128 = 127.8
 
 
 def is_tanh_scaled(name: str) -> bool:
@@ -144,33 +150,30 @@ class _Histograms:
         self.counts[name] += torch.histc(x, self.BINS, self.low[name], self.high[name]) / x.numel()
         return x
 
-    def range_of(self, name: str) -> Activation:
-        """The range with the least mean squared rounding and clipping error."""
+    def range_of(self, name: str, power: float) -> Activation:
+        """The range with the least mean of rounding and clipping errors to the power of `power`."""
         low, high, counts = self.low[name], self.high[name], self.counts[name].numpy()
         centres = low + (high - low) * (np.arange(self.BINS) + 0.5) / self.BINS
         kept = np.linspace(1, 0.2, 81)[:, None]
-        clipped_below = (counts * np.maximum(kept * low - centres, 0) ** 2).sum(1)
-        clipped_above = (counts * np.maximum(centres - kept * high, 0) ** 2).sum(1)
+        clipped_below = (counts * np.maximum(kept * low - centres, 0) ** power).sum(1)
+        clipped_above = (counts * np.maximum(centres - kept * high, 0) ** power).sum(1)
         step = (kept.T * high - kept * low) / ACTIVATION_MAX  # rows: kept share of low; columns: of high
-        error = clipped_below[:, None] + clipped_above[None, :] + counts.sum() * step**2 / 12
+        error = clipped_below[:, None] + clipped_above[None, :] + counts.sum() * (step / 2) ** power / (power + 1)
         row, column = np.unravel_index(error.argmin(), error.shape)
         return Activation.covering(float(kept[row, 0] * low), float(kept[column, 0] * high))
 
 
 @torch.no_grad()
-def calibrate(network: Network, photos: Iterable[Tensor], clip: bool = True) -> dict[str, Activation]:
+def calibrate(network: Network, photos: Iterable[Tensor], power: float = 2.0) -> dict[str, Activation]:
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
-    `photos` is walked twice: once for extremes, once for histograms, by which rare extremes are clipped unless `clip`
-    is off.
+    `photos` is walked twice: once for extremes, once for histograms. Of errors by rounding and clipping the mean is
+    least, to the power of `power`: 2 is least squares, higher powers clip rare values less.
     """
     photos = list(photos)
     extremes = _observe(network, photos, _Extremes())
-    if not clip:
-        low, high = extremes.low, extremes.high
-        return {n: Activation.covering(float(low[n].min()), float(high[n].max())) for n in calibrated_points(network)}
     histograms = _observe(network, photos, _Histograms(extremes))
-    return {name: histograms.range_of(name) for name in calibrated_points(network)}
+    return {name: histograms.range_of(name, power) for name in calibrated_points(network)}
 
 
 def _observe(network: Network, photos: list[Tensor], observer):
