@@ -150,7 +150,7 @@ class _Histograms:
         self.counts[name] += torch.histc(x, self.BINS, self.low[name], self.high[name]) / x.numel()
         return x
 
-    def range_of(self, name: str, power: float) -> Activation:
+    def range_of(self, name: str, power: float = 2.0) -> Activation:
         """The range with the least mean of rounding and clipping errors to the power of `power`."""
         low, high, counts = self.low[name], self.high[name], self.counts[name].numpy()
         centres = low + (high - low) * (np.arange(self.BINS) + 0.5) / self.BINS
