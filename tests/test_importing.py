@@ -348,6 +348,8 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
     assert "it has no unet_s4.conv_2.weight" in _refused(path, saved(lacking))
     ablation = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_residual"}}
     assert "its settings call it hybrid_ablate_residual" in _refused(path, saved(ablation))
+    broken = state | {"down2.b.bias": torch.full((8,), torch.nan)}
+    assert "down2.pair.bias holds values that are no numbers" in _refused(path, saved(broken))
     misfit = state | {"head.weight": torch.zeros(3, 5, 3, 3)}
     assert "no convolution 4 -> 3, 3x3 at head" in _refused(path, saved(misfit))
 

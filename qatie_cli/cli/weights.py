@@ -185,7 +185,7 @@ def _show(agreed: list[Agreement], where: str, shape: tuple[int, ...] | None) ->
     from rich import box
     from rich.table import Table
 
-    size = "" if shape is None else f" at {shape[1]}x{shape[0]}"
+    size = "" if shape is None else f" at {shape[0]}x{shape[1]} (height x width)"
     table = Table(title=f"PSNR to the file's float network, {where}{size}", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("engine")
     for heading in ("mean dB", "worst dB"):

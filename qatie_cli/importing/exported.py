@@ -43,7 +43,7 @@ def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str],
         for name in held:
             values, scales = constant(name)
             state[name] = values if scales is None else restored(values, scales)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, safetensors.SafetensorError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is damaged: what qatie left in it cannot be read.", "Export it again.") from error
     return checkpoint.from_header(path, told, state)
 

@@ -103,6 +103,9 @@ def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[Ne
         place({f"{fuse}.up": (channels, deep, 3), f"{fuse}.reduce": (channels, 4 * channels, 1)})
         refine(after, channels, channels)
     place({"up": (c, c, 3), "head": (3, c, 3)})
+    for name, t in state.items():
+        if not bool(torch.isfinite(t).all()):
+            raise UnfitError(f"{name} holds values that are no numbers")
     return NetworkConfig(c), {name: t.float().contiguous() for name, t in state.items()}
 
 

@@ -106,14 +106,15 @@ def _tflite(path: Path, content: bytes) -> Found:
     from qatie_cli.importing import exported, tflite
 
     graph = tflite.read_graph(path, content)
-    header = graph.metadata(HEADER)
+    try:
+        header, tensors = graph.metadata(HEADER), graph.metadata(TENSORS)
+        places = {} if header is None else graph.constants()
+    except tflite.UNREADABLE as error:
+        raise tflite.damaged(path) from error
     if header is None:
         config, state = tflite.network(path, graph)
         return Found(path, "TFLite file of the paper's network", None, config, state)
-    places = graph.constants()
-    ready = exported.weights(
-        path, header, graph.metadata(TENSORS) or b"", lambda name: graph.constant_in_state(places[name])
-    )
+    ready = exported.weights(path, header, tensors or b"", lambda name: graph.constant_in_state(places[name]))
     return Found(path, "TFLite file exported by qatie", ready, ready.config.network, ready.state)
 
 

@@ -30,6 +30,8 @@ _TYPES = {
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT64: np.int64,
 }
+# What reading a damaged file may raise where LiteRT itself found nothing wrong.
+UNREADABLE = (struct.error, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError, MemoryError)
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 
@@ -118,9 +120,14 @@ def read_graph(path: Path, content: bytes) -> Graph:
                 f"{path} holds what the installed LiteRT is too old for.", "Run: pip install --upgrade ai-edge-litert"
             ) from error
         raise WeightsError(f"{path} is damaged, or not whole: LiteRT refuses it.", "Copy it again.") from error
-    except (struct.error, TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise WeightsError(f"{path} is damaged, or not whole: its tables cannot be read.", "Copy it again.") from error
+    except UNREADABLE as error:
+        raise damaged(path) from error
     return graph
+
+
+def damaged(path: Path) -> WeightsError:
+    """What to say of a file whose tables lead nowhere."""
+    return WeightsError(f"{path} is damaged, or not whole: its tables cannot be read.", "Copy it again.")
 
 
 def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -146,6 +153,8 @@ def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]
         raise WeightsError(
             f"{path} is a TFLite file of another network: {error}.", "Only that of arXiv 2604.21743 can be imported."
         ) from error
+    except UNREADABLE as error:
+        raise damaged(path) from error
 
 
 def _convolution(constants: list[Tensor | None]) -> Layer:
