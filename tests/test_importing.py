@@ -6,6 +6,8 @@ import json
 import pickle
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -406,3 +408,15 @@ def test_sizes_that_no_model_has_are_refused(size, weights_file, tmp_path):
     done = CliRunner().invoke(app, ["export", str(weights_file), "-f", "onnx", "--size", size, "-o", "a.onnx"])
     assert isinstance(done.exception, QatieError)
     assert "no size of a model" in str(done.exception)
+
+
+def test_photos_are_found_with_the_extra_alone(tmp_path, coffee):
+    """Neither scipy nor scikit-image comes with the extra `export`."""
+    Image.fromarray(coffee[:40, :60]).save(tmp_path / "a.png")
+    script = (
+        "import sys\nfrom pathlib import Path\nsys.modules['scipy'] = sys.modules['skimage'] = None\n"
+        "from qatie_cli.cli import photos\n"
+        f"print(list(photos.named([Path({str(tmp_path)!r})], 1)), photos.at_hand())\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['a.png'] {}"

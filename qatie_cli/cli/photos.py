@@ -18,7 +18,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     Raises:
         DataError: none can be read.
     """
-    from qatie_cli.pairs.clean import photos_below
+    from qatie_cli.pairs.listing import photos_below
     from qatie_cli.pairs.sampling import evenly
     from qatie_cli.photo import decoding
 
