@@ -121,7 +121,8 @@ def _levels(values: np.ndarray) -> np.ndarray:
 def _given(picture: np.ndarray, entry: dict) -> np.ndarray:
     """A picture (1, H, W, 3) uint8 in the type of an input; its layout must be NHWC."""
     if tuple(entry["shape"]) != picture.shape:
-        raise DataError(f"The model takes {tuple(entry['shape'])}, not a photo of {picture.shape}.")
+        taken = tuple(int(side) for side in entry["shape"])
+        raise DataError(f"The model takes {taken}, not a photo of {picture.shape}.")
     values = picture.astype(np.float32) / 255
     if entry["dtype"] == np.float32:
         return values
