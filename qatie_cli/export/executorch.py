@@ -38,7 +38,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
-        UsageError: int8 was asked for.
+        UsageError: int8 was asked for, or the installed executorch does not go with PyTorch.
     """
     if any(side < 1 or side % SIZE_MULTIPLE for side in size):
         raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
@@ -48,8 +48,14 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
             "Leave out --int8, or export for LiteRT: -f tflite --int8.",
         )
     with _without_remarks():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except (ImportError, OSError, AttributeError) as error:  # each release goes with one of PyTorch
+            raise UsageError(
+                f"The installed executorch does not work with PyTorch {torch.__version__}: {error}.",
+                "Install the release that goes with it: pip install 'qatie[executorch]' --upgrade",
+            ) from error
 
         model = weights.build()
         program = _Program(model).eval()
