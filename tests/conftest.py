@@ -65,7 +65,6 @@ def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | 
     generator = torch.Generator().manual_seed(2)
     untrained.network.head.weight.normal_(0, 0.05, generator=generator)
     if untrained.tone is not None:
-        untrained.tone.decide.weight.normal_(0, 0.05, generator=generator)
         untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
     quantization.equalize(untrained.network, seen)

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import random_weights
 
 from qatie_cli import checkpoint, engines, metrics, runtimes
@@ -40,8 +41,11 @@ def shipped() -> Weights:
 
 @pytest.fixture(scope="module", params=TONES)
 def toned(request, astronaut, coffee) -> Weights:
-    """Small weights with each kind of tone stage."""
-    return random_weights([astronaut, coffee], 4, TONES[request.param])
+    """Small weights with each kind of tone stage, whose decision depends on the photo."""
+    made = random_weights([astronaut, coffee], 4, TONES[request.param])
+    if made.config.tone is not None:
+        made.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
+    return made
 
 
 def _crop(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
