@@ -5,6 +5,8 @@ A photo and what comes back are (H, W, 3) uint8; what a file's own types and lay
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +90,8 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
     import torch
     from executorch.runtime import Runtime
 
-    with _refusals("ExecuTorch"):
+    # It tells of the processor it finds on Python's standard error.
+    with _refusals("ExecuTorch"), contextlib.redirect_stderr(io.StringIO()):
         method = Runtime.get().load_program(model).load_method("forward")
         pictures = [photo, tone.thumbnail_u8(photo)][: method.metadata.num_inputs()]
         (out,) = method.execute([torch.from_numpy(_nchw(picture)) for picture in pictures])
