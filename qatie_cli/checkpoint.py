@@ -48,9 +48,9 @@ def this_machine_versions() -> dict[str, str]:
     return {"qatie": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def write(path: Path, weights: Weights) -> None:
-    """Write a weights file in one step."""
-    header = {
+def to_header(weights: Weights) -> dict:
+    """All but the tensors, as plain values for JSON."""
+    return {
         "format": FORMAT,
         "config": weights.config.to_table(),
         "activations": None
@@ -61,6 +61,11 @@ def write(path: Path, weights: Weights) -> None:
         "metrics": weights.metrics,
         "versions": weights.versions,
     }
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write a weights file in one step."""
+    header = to_header(weights)
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in weights.state.items()}
     files.write_atomic(path, safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header)}))
 
@@ -82,9 +87,19 @@ def read(path: Path) -> Weights:
         raise WeightsError(f"{foreign}: {error}.", "Name one written by `qatie train`.") from error
     try:
         header = json.loads(metadata[HEADER_KEY])
-        written = header["format"]
+        header["format"]
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{foreign} (no qatie header).", "Name one written by `qatie train`.") from None
+    return from_header(path, header, state)
+
+
+def from_header(path: Path, header: dict, state: dict[str, Tensor]) -> Weights:
+    """Check what was read from the file `path`: plain values as `to_header` gives them, and the tensors.
+
+    Raises:
+        WeightsError: of a newer format, or incomplete.
+    """
+    written = header.get("format")
     if written != FORMAT:
         raise WeightsError(f"{path} has format {written}; this qatie reads format {FORMAT}.", "Update qatie.")
     try:

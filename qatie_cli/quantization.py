@@ -8,7 +8,7 @@ operators are used here; the quantized data types stay behind `qatie_cli.engines
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,9 +38,15 @@ class Activation:
         scale = float(np.float32(scale))
         return Activation(scale, int(np.clip(round(-low / scale), 0, ACTIVATION_MAX)))
 
+    def within(self, reach: float) -> Activation:
+        """The same for values that matter between -reach and reach only."""
+        low, high = -self.zero_point * self.scale, (ACTIVATION_MAX - self.zero_point) * self.scale
+        return Activation.covering(max(low, -reach), min(high, reach))
+
 
 PHOTO = Activation(float(np.float32(1 / 255)), 0)  # an 8-bit photo is stored as it is
 TANH = Activation(2 / 256, 128)  # what the engines' quantized tanh always returns
+TANH_REACH = 3.5  # beyond it every value has the first or the last of TANH's levels: tanh(3.5) * 128 = 127.8
 
 
 def is_tanh_scaled(name: str) -> bool:
@@ -144,29 +150,30 @@ class _Histograms:
         self.counts[name] += torch.histc(x, self.BINS, self.low[name], self.high[name]) / x.numel()
         return x
 
-    def range_of(self, name: str) -> Activation:
-        """The range with the least mean squared rounding and clipping error."""
+    def range_of(self, name: str, power: float = 2.0) -> Activation:
+        """The range with the least mean of rounding and clipping errors to the power of `power`."""
         low, high, counts = self.low[name], self.high[name], self.counts[name].numpy()
         centres = low + (high - low) * (np.arange(self.BINS) + 0.5) / self.BINS
         kept = np.linspace(1, 0.2, 81)[:, None]
-        clipped_below = (counts * np.maximum(kept * low - centres, 0) ** 2).sum(1)
-        clipped_above = (counts * np.maximum(centres - kept * high, 0) ** 2).sum(1)
+        clipped_below = (counts * np.maximum(kept * low - centres, 0) ** power).sum(1)
+        clipped_above = (counts * np.maximum(centres - kept * high, 0) ** power).sum(1)
         step = (kept.T * high - kept * low) / ACTIVATION_MAX  # rows: kept share of low; columns: of high
-        error = clipped_below[:, None] + clipped_above[None, :] + counts.sum() * step**2 / 12
+        error = clipped_below[:, None] + clipped_above[None, :] + counts.sum() * (step / 2) ** power / (power + 1)
         row, column = np.unravel_index(error.argmin(), error.shape)
         return Activation.covering(float(kept[row, 0] * low), float(kept[column, 0] * high))
 
 
 @torch.no_grad()
-def calibrate(network: Network, photos: Iterable[Tensor]) -> dict[str, Activation]:
+def calibrate(network: Network, photos: Iterable[Tensor], power: float = 2.0) -> dict[str, Activation]:
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
-    `photos` is walked twice: once for extremes, once for histograms.
+    `photos` is walked twice: once for extremes, once for histograms. Of errors by rounding and clipping the mean is
+    least, to the power of `power`: 2 is least squares, higher powers clip rare values less.
     """
     photos = list(photos)
     extremes = _observe(network, photos, _Extremes())
     histograms = _observe(network, photos, _Histograms(extremes))
-    return {name: histograms.range_of(name) for name in calibrated_points(network)}
+    return {name: histograms.range_of(name, power) for name in calibrated_points(network)}
 
 
 def _observe(network: Network, photos: list[Tensor], observer):
@@ -193,8 +200,25 @@ class _Group:
     top: float | None = None
 
 
+GATE = 1.0  # the gates' largest magnitude
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Equalization of what is concatenated with the gates: its `balance`, and its `top`, above 1 to clip outliers."""
+
+    balance: float
+    top: float
+
+
 @torch.no_grad()
-def equalize(network: Network, photos: Iterable[Tensor], balance: float = 0.5) -> None:
+def equalize(
+    network: Network,
+    photos: Iterable[Tensor],
+    balance: float = 0.5,
+    joined: Joined | None = None,
+    both_signs: bool = False,
+) -> None:
     """Rescale channels in place so that one scale per tensor serves them all; the float network stays the same.
 
     Between two convolutions a channel may be multiplied by a factor that the consumer's weights divide by, since
@@ -203,14 +227,27 @@ def equalize(network: Network, photos: Iterable[Tensor], balance: float = 0.5) -
     al., arXiv 2211.10438, equation 4); 1 makes all activations equally large. What is concatenated with the gates is
     brought into their range of -1..1, so that the concatenation keeps their resolution. In front of a norm, which
     undoes any factor, channels are made equally large outright.
+
+    Args:
+        joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
+        both_signs: judge what goes into LeakyReLU by its size before it, too: training keeps the negative part small,
+            weights of others may not.
     """
     extremes = _observe(network, list(photos), _Extremes())
     magnitude = {n: torch.maximum(extremes.high[n].abs(), extremes.low[n].abs()) for n in extremes.low}
     blocks = {b.name: b for b in network.refinements()}
+    if both_signs:
+        for name in blocks:
+            magnitude[f"{name}.inner_leaky"] = torch.maximum(
+                magnitude[f"{name}.inner_leaky"], magnitude[f"{name}.inner"]
+            )
     for name, block in blocks.items():
         _rescale_before_norm(block, magnitude[f"{name}.local"])
     for group in _groups(network, blocks, magnitude):
-        _rescale(group, balance)
+        if group.top == GATE and joined is not None:
+            _rescale(replace(group, top=joined.top), joined.balance)
+        else:
+            _rescale(group, balance)
 
 
 def _rescale_before_norm(block: Refine, magnitude: Tensor) -> None:
@@ -242,11 +279,11 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
     }
     for name, columns in consumers_of.items():
         b = blocks[name]
-        top = 1.0 if name in ("refine1", "refine2") else None
+        top = GATE if name in ("refine1", "refine2") else None
         yield _Group(magnitude[f"{name}.out"], _rows(b.outer) + _rows(b.shortcut), columns, top)
     for fuse, after in ((network.fuse2, network.decode2), (network.fuse1, network.decode1)):
         up = magnitude[f"{fuse.name}.up"]
-        yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=1.0)
+        yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=GATE)
         reduced = magnitude[f"{fuse.name}.reduced"]
         yield _Group(reduced, _rows(fuse.reduce), [(after.local.weight, 0), (after.side.weight, 0)])
 

@@ -142,9 +142,13 @@ def reduced(pixels_hwc: np.ndarray) -> np.ndarray:
 
 def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
     """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3), uint8 or uint16."""
+    return torch.from_numpy(thumbnail_u8(pixels_hwc).astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def thumbnail_u8(pixels_hwc: np.ndarray) -> np.ndarray:
+    """The same as a picture (64, 64, 3) uint8."""
     overview = Image.fromarray(reduced(pixels_hwc))
-    small = overview.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-    return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+    return np.array(overview.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,13 @@ def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]
 
 
-def random_weights(photos: list[np.ndarray], width: int = 8) -> Weights:
+def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | None = ToneConfig()) -> Weights:  # noqa: B008
     """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained."""
-    untrained = model.create(ModelConfig(NetworkConfig(width), ToneConfig()), seed=1).requires_grad_(False)
+    untrained = model.create(ModelConfig(NetworkConfig(width), tone), seed=1).requires_grad_(False)
     generator = torch.Generator().manual_seed(2)
     untrained.network.head.weight.normal_(0, 0.05, generator=generator)
-    untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
+    if untrained.tone is not None:
+        untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
     quantization.equalize(untrained.network, seen)
     activations = quantization.calibrate(untrained.network, seen)

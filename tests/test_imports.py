@@ -14,8 +14,9 @@ PACKAGE = Path(qatie_cli.__file__).parent
 LAYERS = [
     ["cli"],
     ["bench"],
+    ["importing"],
     ["demo", "export", "gallery", "training"],
-    ["batch", "evaluation", "pairs"],
+    ["batch", "evaluation", "pairs", "runtimes"],
     ["enhance", "memory"],
     ["engines"],
     ["checkpoint"],

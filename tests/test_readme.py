@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
-from qatie_cli import weights
+from qatie_cli import checkpoint, engines, export, metrics
+from qatie_cli import weights as shipped_weights
 from qatie_cli.cli import app
+from qatie_cli.enhance import enhance
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +47,7 @@ def test_every_option_has_a_help_text(name):
 
 def test_every_option_in_the_readme_exists():
     known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
-    assert set(re.findall(r"`?(--[a-z][a-z-]*)", README)) <= known | {"--help", "--version", "--nproc-per-node"}
+    assert set(re.findall(r"`?(--[a-z][a-z0-9-]*)", README)) <= known | {"--help", "--version", "--nproc-per-node"}
 
 
 def test_the_setup_commands_come_first():
@@ -64,6 +68,53 @@ def test_files_that_the_readme_links_exist():
 
 
 def test_every_shipped_model_has_its_card_and_recipe():
-    for name in weights.manifest():
+    for name in shipped_weights.manifest():
         assert (ROOT / "weights" / f"{name}.md").is_file()
         assert (ROOT / "weights" / "recipes" / f"{name}.toml").is_file()
+
+
+# --- the examples for phones --------------------------------------------------------------------------------------
+
+EXAMPLES = dict(re.findall(r"\n([A-Za-z]+)[^\n]*:\n\n```python\n(.*?)\n```", README, re.DOTALL))
+
+
+def _run(name: str, tmp_path: Path, monkeypatch, weights, photo: np.ndarray, kind: str, **how) -> np.ndarray:
+    """What an example makes of a photo, with a model of the kind that it reads."""
+    file = re.search(r'"(qatie[^"]*)"', EXAMPLES[name])[1]
+    (tmp_path / file).write_bytes(export.build(weights, kind, **how))
+    Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=100, subsampling=0)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(EXAMPLES[name].replace("(1920, 1080)", str(photo.shape[1::-1])), name, "exec"), {})
+    return np.asarray(Image.open("enhanced.png"))
+
+
+def _expected(tmp_path: Path, weights, engine: str) -> np.ndarray:
+    return enhance(np.asarray(Image.open(tmp_path / "photo.jpg")), engines.load(weights, engine))
+
+
+def test_the_examples_are_short():
+    assert sorted(EXAMPLES) == ["ExecuTorch", "LiteRT", "ONNX"]
+    for text in EXAMPLES.values():
+        body = [line for line in text.splitlines() if line and not line.startswith(("import", "from"))]
+        assert len(body) <= 10
+
+
+def test_the_litert_example_computes_what_qatie_does(tmp_path, monkeypatch, coffee):
+    pytest.importorskip("ai_edge_litert")
+    # Trained weights: int8 of random ones depends too much on which way a value is rounded.
+    shipped = checkpoint.read(shipped_weights.locate(shipped_weights.DEFAULT))
+    found = _run("LiteRT", tmp_path, monkeypatch, shipped, coffee[:301, :450], "tflite", int8=True, size=None)
+    assert metrics.psnr(found, _expected(tmp_path, shipped, "auto")) > 40
+
+
+def test_the_onnx_example_computes_what_qatie_does(tmp_path, monkeypatch, weights, coffee):
+    pytest.importorskip("onnxruntime")
+    found = _run("ONNX", tmp_path, monkeypatch, weights, coffee[:101, :150], "onnx", int8=False, size=None)
+    assert metrics.psnr(found, _expected(tmp_path, weights, "float")) > 55
+
+
+def test_the_executorch_example_computes_what_qatie_does(tmp_path, monkeypatch, weights, coffee):
+    pytest.importorskip("executorch")
+    photo = np.ascontiguousarray(coffee[:64, :96])
+    found = _run("ExecuTorch", tmp_path, monkeypatch, weights, photo, "executorch", int8=False, size=(64, 96))
+    assert metrics.psnr(found, _expected(tmp_path, weights, "float")) > 55

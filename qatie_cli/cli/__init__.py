@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qatie_cli import __version__
-from qatie_cli.cli import bench, compare, demo, enhance, evaluate, pairs, train, weights
+from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
 
@@ -29,6 +29,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(weights.app, name="weights")
 

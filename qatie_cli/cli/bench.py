@@ -100,7 +100,7 @@ def bench(
 
 def _read(paths: list[Path]) -> list[np.ndarray]:
     """The photos that can be read; the others are named."""
-    from qatie_cli.pairs.clean import photos_below
+    from qatie_cli.pairs.listing import photos_below
     from qatie_cli.photo import decoding
 
     files = [p for path in paths for p in (photos_below(path) if path.is_dir() else [path])]

@@ -1,16 +1,25 @@
-"""`qatie weights`: which weights there are, where they are, and whether they are whole."""
+"""`qatie weights`: which weights there are, where they are, whether they are whole, and bringing in others."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console
-from qatie_cli.errors import Exit
+from qatie_cli.cli.console import console, plain, progress, without_library_chatter
+from qatie_cli.cli.options import Quiet, Threads, use_threads
+from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.weights import DEFAULT
 
-app = typer.Typer(help="List, find, check and clear weights.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from qatie_cli.importing.comparing import Agreement
+
+_MOST_PHOTOS = 16  # of those named; every fourth is measured on, the others calibrated on
+_FEWEST_TO_HOLD_OUT = 8
+_LONGEST_PX = 768  # of photos that agreement is measured on
+
+app = typer.Typer(help="List, find, check, clear and import weights.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -63,3 +72,124 @@ def clear() -> None:
 
     for removed in weights.clear():
         print(removed)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .tflite, .ckpt or .onnx file.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Weights file to write; by default here, named as FILE.")
+    ] = None,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photo or folder to calibrate int8 on; repeatable. By default scikit-image's."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run a .tflite file itself in LiteRT, too, at the size that it takes.")
+    ] = False,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Read weights of the paper's authors, or a model that qatie exported, into a qatie weights file.
+
+    Needs the extra `import`. The layout is recognised by its shapes, and nothing in a file is ever executed. Int8
+    ranges are calibrated on photos; qatie's own exports bring theirs along. Then every engine is compared with the
+    float network of the file.
+    """
+    from qatie_cli import checkpoint
+    from qatie_cli.importing import comparing, reading
+
+    out = out or Path(f"{file.stem}.safetensors")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out} is no name for a weights file.", "Let it end in .safetensors.")
+    use_threads(threads)
+    screen = console()
+    with without_library_chatter():
+        found = reading.read(file)
+        published = file if compare and file.suffix.lower() == ".tflite" else None
+        if compare and published is None:
+            raise UsageError(f"{file} is not run by LiteRT.", "--compare goes with a .tflite file.")
+    calibrating, measuring, where = _photos(photos or [], found.weights is None)
+    with progress("[dim]{task.fields[text]}", quiet=quiet) as bar:
+        shown = bar.add_task("", total=None, text="reading")
+        made = reading.finished(
+            found, list(calibrating.values()), list(calibrating), lambda text: bar.update(shown, text=text)
+        )
+        try:
+            checkpoint.write(out, made)
+        except OSError as error:
+            reason = error.strerror or error
+            raise QatieError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
+        if not quiet:
+            pictures = _sized(list(measuring.values()), published)
+            bar.update(shown, total=len(pictures), text="comparing")
+            with without_library_chatter():
+                agreed = comparing.agreements(
+                    made, reading.as_written(found), pictures, published, max(1, threads), lambda: bar.advance(shown)
+                )
+    if quiet:
+        return
+    tone = "" if made.config.tone is None else ", with its tone stage"
+    screen.print(f"Read {plain(file)}: {found.kind}, width {made.config.network.width}{tone}.")
+    screen.print(f"Wrote {plain(out)}. Use it with: qatie enhance PHOTOS -o OUT --weights {plain(out)}")
+    _show(agreed, where, pictures[0].shape if published else None)
+
+
+def _photos(paths: list[Path], needed: bool) -> tuple[dict, dict, str]:
+    """Photos to calibrate on, where that is needed, photos to measure on, and what to call the latter.
+
+    Raises:
+        UsageError: there are none to calibrate on.
+    """
+    from qatie_cli import bench
+    from qatie_cli.cli import photos
+
+    if not paths:
+        found = photos.at_hand()
+        if not found and needed:
+            raise UsageError(
+                "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
+            )
+        if not found:
+            return {}, {"": bench.generated()}, "a made-up picture"
+        taken = {name: photo for name, photo in found.items() if "phone-like" not in name}
+        return found, taken, f"{len(taken)} photos of scikit-image"
+    found = photos.named(paths, _MOST_PHOTOS)
+    names = list(found)
+    if len(names) < _FEWEST_TO_HOLD_OUT:
+        return found, found, f"the {len(names)} photos calibrated on"
+    held = names[3::4]
+    return {n: found[n] for n in names if n not in held}, {n: found[n] for n in held}, f"{len(held)} other photos"
+
+
+def _sized(photos: list, published: Path | None) -> list:
+    """Photos at the size that the file `published` takes, turned where they lie the other way; else at most 768 px."""
+    import numpy as np
+
+    from qatie_cli import bench, runtimes
+
+    sides = None if published is None else runtimes.litert_sides(published)
+    made = []
+    for photo in photos:
+        height, width = photo.shape[:2]
+        if sides is None:
+            scale = min(1.0, _LONGEST_PX / max(height, width))
+            made.append(bench.resized(photo, (round(width * scale), round(height * scale))))
+        else:
+            turned = np.ascontiguousarray(np.rot90(photo)) if (height < width) != (sides[0] < sides[1]) else photo
+            made.append(bench.resized(turned, (sides[1], sides[0])))
+    return made
+
+
+def _show(agreed: list[Agreement], where: str, shape: tuple[int, ...] | None) -> None:
+    from rich import box
+    from rich.table import Table
+
+    size = "" if shape is None else f" at {shape[0]}x{shape[1]} (height x width)"
+    table = Table(title=f"PSNR to the file's float network, {where}{size}", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("engine")
+    for heading in ("mean dB", "worst dB"):
+        table.add_column(heading, justify="right")
+    for row in agreed:
+        table.add_row(plain(row.name), f"{row.mean:.1f}", f"{row.worst:.1f}")
+    console().print(table)

@@ -7,19 +7,21 @@ is calibrated again. Tensors are NCHW and hold one photo.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import torch
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 
 from qatie_cli import __version__
 from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import WeightsError
+from qatie_cli.export.folding import centred, is_folded
+from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, SIZE_MULTIPLE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
 from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage
@@ -52,7 +54,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
         raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
     if int8 and weights.activations is None:
         raise WeightsError("These weights carry no int8 ranges.", "Export them as float, or finish their training.")
-    model, graph = weights.build(), _Graph()
+    model, graph = weights.build(), _Graph(Record(weights, int8))
     arithmetic = _Integers.of(graph, model.network, weights.activations) if int8 else _Floats(graph, model.network)
     sides = ("height", "width") if size is None else size
     inputs = [_picture("photo", sides)]
@@ -85,6 +87,8 @@ def _model(
         "version": __version__,
         "config": json.dumps(weights.config.to_table()),
         "arithmetic": "int8" if int8 else "float",
+        HEADER: json.dumps(graph.record.header()),
+        TENSORS: base64.b64encode(graph.record.tensors()).decode(),  # what is no text cannot stand here
     }
     helper.set_model_props(model, facts)
     return model
@@ -97,6 +101,7 @@ def _model(
 class _Graph:
     """Nodes in the order in which they run, and the constants that they read; a tensor is known by its name."""
 
+    record: Record
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -106,15 +111,20 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, inputs, [result], result, **attributes))
         return result
 
-    def constant(self, values: Tensor | np.ndarray | Sequence[int] | float) -> str:
+    def constant(self, values: Tensor | np.ndarray | Sequence[int] | float, name: str = "") -> str:
         """The name of a constant: of its own type if it is an array, int64 if a sequence, float32 if a number."""
         if isinstance(values, Tensor):
             values = values.detach().numpy()
         elif not isinstance(values, np.ndarray):
             values = np.array(values, np.float32 if isinstance(values, float) else np.int64)
-        name = f"constant_{len(self.constants)}"
+        name = name or f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name))
         return name
+
+    def held(self, key: str, values: Tensor) -> str:
+        """The name of a constant that is the state's tensor `key`."""
+        self.record.hold(key)
+        return self.constant(values, key)
 
     def conv(self, x: str, weight: str, bias: str, stride: int = 1, padding: int = 0) -> str:
         return self.add("Conv", x, weight, bias, strides=[stride] * 2, pads=[padding] * 4)
@@ -153,10 +163,11 @@ class _Floats:
 
     def conv(self, name: str, x: str) -> str:
         layer = self.network.get_submodule(name)
-        weight, bias = layer.weight, layer.bias
-        if _is_folded(name):
-            weight, bias = _centred(fold_upsample(weight)), bias.repeat(4)
-        constants = self.graph.constant(weight), self.graph.constant(bias)
+        if is_folded(name):
+            constants = (self.graph.constant(t) for t in (centred(fold_upsample(layer.weight)), layer.bias.repeat(4)))
+        else:
+            parts = ("weight", layer.weight), ("bias", layer.bias)
+            constants = (self.graph.held(f"network.{name}.{part}", values) for part, values in parts)
         return self.graph.conv(x, *constants, layer.stride[0], layer.padding[0])
 
     def point(self, name: str, x: str) -> str:
@@ -178,7 +189,12 @@ class _Integers:
 
     def conv(self, name: str, x: str) -> str:
         conv = self.convs[name]
-        weight = self._restored(_centred(conv.weight) if _is_folded(name) else conv.weight, conv.scales)
+        if is_folded(name):
+            weight = self._restored(centred(conv.weight), conv.scales)
+        else:
+            key = f"network.{name}.weight"
+            self.graph.record.hold(key)
+            weight = self._restored(conv.weight, conv.scales, key)
         # Sums of products have the product of both scales; only a bias in these is added in integers.
         scales = conv.scales * self.stored[x].scale
         bias = (conv.bias.double() / scales.double()).round().clamp(_INT32.min, _INT32.max).int()
@@ -192,29 +208,12 @@ class _Integers:
         self.stored[restored] = at
         return restored
 
-    def _restored(self, values: Tensor, scales: Tensor) -> str:
-        """Constant integers, with a scale for each entry of their first axis."""
+    def _restored(self, values: Tensor, scales: Tensor, name: str = "") -> str:
+        """Constant integers, with a scale for each entry of their first axis; `name.scale` is their scales' name."""
         zero_points = values.new_zeros(len(scales))
-        constants = (self.graph.constant(c) for c in (values, scales, zero_points))
+        names = (name, f"{name}.scale" if name else "", "")
+        constants = [self.graph.constant(c, n) for c, n in zip((values, scales, zero_points), names, strict=True)]
         return self.graph.add("DequantizeLinear", *constants, axis=0)
-
-
-def _is_folded(name: str) -> bool:
-    return name.endswith(".up")
-
-
-def _centred(folded: Tensor) -> Tensor:
-    """Kernels (4 * out, in, 2, 2) of `fold_upsample` as (4 * out, in, 3, 3), filled up with zeros.
-
-    With a padding of 1 the phases then lie in place, where `network.interleave` has to cut them to size. The
-    network takes 3% longer so in onnxruntime; but OpenVINO 2026.4 cannot compile the integers with the cuts.
-    """
-    phases = folded.unflatten(0, (2, 2, -1))
-    kernels = folded.new_zeros(*phases.shape[:4], 3, 3)
-    for p in (0, 1):
-        for q in (0, 1):
-            kernels[p, q, :, :, p : p + 2, q : q + 2] = phases[p, q]
-    return kernels.flatten(0, 2)
 
 
 # --- the network --------------------------------------------------------------------------------------------------
@@ -260,7 +259,8 @@ class _Blocks:
     def _refine(self, block: Refine, x: str) -> str:
         graph, name, point, conv = self.graph, block.name, self.arithmetic.point, self.arithmetic.conv
         local = point(f"{name}.local", conv(f"{name}.local", x))
-        gain, offset = graph.constant(block.norm.weight), graph.constant(block.norm.bias)
+        gain = graph.held(f"network.{name}.norm.weight", block.norm.weight)
+        offset = graph.held(f"network.{name}.norm.bias", block.norm.bias)
         normed = graph.add("InstanceNormalization", local, gain, offset, epsilon=block.norm.eps)
         normed = point(f"{name}.y", graph.leaky(point(f"{name}.norm", normed)))
         side = point(f"{name}.y", conv(f"{name}.side", x))
@@ -329,20 +329,19 @@ def _raw(graph: _Graph, stage: ToneStage) -> str:
     """The decision as the last layer gives it, (1, 3 * knots + 9)."""
     parts = _pooled(graph, stage) if stage.config.channels else []
     parts += _statistics(graph, stage.config.bins) if stage.config.bins else []
-    x = graph.leaky(_linear(graph, stage.hidden, graph.add("Concat", *parts, axis=1)))
-    if stage.second is not None:
-        x = graph.leaky(_linear(graph, stage.second, x))
-    return _linear(graph, stage.decide, x)
+    x = graph.add("Concat", *parts, axis=1)
+    for name in ("hidden", "second"):
+        if getattr(stage, name) is not None:
+            x = graph.leaky(_linear(graph, stage, name, x))
+    return _linear(graph, stage, "decide", x)
 
 
 def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
     """Means and maxima (1, channels) of the last convolution of `thumbnail`."""
     x = graph.add("Sub", "thumbnail", graph.constant(0.5))
-    for layer in stage.convs:
-        conv = graph.conv(
-            x, graph.constant(layer.weight), graph.constant(layer.bias), layer.stride[0], layer.padding[0]
-        )
-        x = graph.leaky(conv)
+    for index, layer in enumerate(stage.convs):
+        weight, bias = (graph.held(f"tone.convs.{index}.{part}", getattr(layer, part)) for part in ("weight", "bias"))
+        x = graph.leaky(graph.conv(x, weight, bias, layer.stride[0], layer.padding[0]))
     return [graph.add("Flatten", graph.add(f"Global{kind}Pool", x)) for kind in ("Average", "Max")]
 
 
@@ -383,5 +382,7 @@ def _deviation(graph: _Graph, plane: str) -> str:
     return graph.add("Sqrt", graph.add("Mul", variance, graph.constant(pixels / (pixels - 1))))
 
 
-def _linear(graph: _Graph, layer: torch.nn.Linear, x: str) -> str:
-    return graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias), transB=1)
+def _linear(graph: _Graph, stage: ToneStage, name: str, x: str) -> str:
+    layer = getattr(stage, name)
+    weight, bias = (graph.held(f"tone.{name}.{part}", getattr(layer, part)) for part in ("weight", "bias"))
+    return graph.add("Gemm", x, weight, bias, transB=1)

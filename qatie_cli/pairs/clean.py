@@ -16,11 +16,11 @@ from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.pairs import sampling, splitting
 from qatie_cli.pairs.checking import SMALLEST_SIDE
+from qatie_cli.pairs.listing import photos_below
 from qatie_cli.pairs.paired import Held
 from qatie_cli.pairs.sampling import VIEW_PX, Batch
 from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
-from qatie_cli.photo import formats
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,6 @@ def is_good_target(image: Image.Image) -> bool:
     small = degradation.from_u8(np.asarray(image.resize((64, 64), Image.Resampling.BOX)))
     values = degradation.luma(small)
     return 0.2 <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
-
-
-def photos_below(folder: Path) -> list[Path]:
-    """Photos in `folder` and all below it, by their names alone.
-
-    Raises:
-        DataError: no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
-    try:
-        found = [p for p in folder.rglob("*") if formats.has_photo_suffix(p)]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be searched: {error.strerror}.", "Check its permissions.") from error
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def load(

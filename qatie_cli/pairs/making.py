@@ -17,8 +17,8 @@ from PIL import Image
 from qatie_cli import degradation, files, sheets
 from qatie_cli.degradation import Draw, Recipe
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.pairs.clean import photos_below
 from qatie_cli.pairs.layouts import LeftOut
+from qatie_cli.pairs.listing import photos_below
 from qatie_cli.pairs.store import reduced
 from qatie_cli.photo import decoding, encoding
 from qatie_cli.photo.content import Photo

@@ -1,0 +1,121 @@
+"""`qatie export`: weights as a model for other runtimes, checked at once."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qatie_cli.cli.console import console, plain, without_library_chatter
+from qatie_cli.cli.options import Threads, need_extra, use_threads
+from qatie_cli.errors import QatieError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LONGEST_PX = 768  # of the photo that a model of any size is checked on
+
+
+class ModelFormat(StrEnum):
+    """Choices of --format."""
+
+    onnx = "onnx"
+    tflite = "tflite"
+    executorch = "executorch"
+
+
+_RUNTIME = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "executorch": "ExecuTorch"}
+_NEEDED = {
+    "onnx": ("export", "onnx", "onnxruntime"),
+    "tflite": ("export", "ai_edge_litert", "flatbuffers"),
+    "executorch": ("executorch", "executorch"),
+}
+
+
+def export(
+    weights: Annotated[str, typer.Argument(help="Shipped weights by name, or a weights file.", show_default=False)],
+    format: Annotated[ModelFormat, typer.Option("--format", "-f", help="What for.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
+    int8: Annotated[bool, typer.Option("--int8", help="With the integers of the int8 engines; else in float.")] = False,
+    size: Annotated[
+        str, typer.Option(help="Height x width of photos, as 1080x1920, in multiples of 8; dynamic takes any.")
+    ] = "dynamic",
+    photo: Annotated[
+        Path | None, typer.Option(help="Photo to check the model on; by default one of scikit-image, or a picture.")
+    ] = None,
+    least: Annotated[float, typer.Option(help="Agreement in dB below which nothing is written.")] = 40.0,
+    threads: Threads = 0,
+) -> None:
+    """Write weights as a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch.
+
+    Needs the extra `export`, ExecuTorch the extra `executorch`. The model is run at once in its runtime on a photo, and
+    its agreement with qatie's own int8 and float is told; below 40 dB nothing is written.
+    """
+    sides = _sides(size)
+    extra, *modules = _NEEDED[format.value]
+    need_extra(extra, *modules)
+    import torch
+
+    from qatie_cli import checkpoint, files
+    from qatie_cli import export as library
+    from qatie_cli.export import checking
+    from qatie_cli.weights import locate
+
+    use_threads(threads)
+    read = checkpoint.read(locate(weights))
+    name, seen = _photo(photo, sides)
+    with without_library_chatter():
+        content = library.build(read, format.value, int8=int8, size=sides)
+        agreed = checking.agreement(format.value, content, read, seen, torch.get_num_threads())
+    agreed.check(int8, least)
+    try:
+        files.write_atomic(out, content)
+    except OSError as error:
+        raise QatieError(
+            f"{out} cannot be written: {error.strerror or error}.", "Name another file with -o."
+        ) from error
+    arithmetic = "int8" if int8 else "float"
+    any_size = "any size" if sides is None else f"{sides[0]}x{sides[1]}"
+    screen = console()
+    runtime = _RUNTIME[format.value]
+    screen.print(f"Wrote {plain(out)}: {arithmetic} for {runtime}, {any_size}, {len(content) / 1e6:.2f} MB.")
+    ours = "" if agreed.to_int8 is None else f"{agreed.to_int8:.1f} dB to qatie's int8, "
+    place = f"{plain(name)} at {seen.shape[0]}x{seen.shape[1]}"
+    screen.print(f"Run in {runtime} on {place}: {ours}{agreed.to_float:.1f} dB to its float.")
+
+
+def _sides(size: str) -> tuple[int, int] | None:
+    """Height and width, or None for any.
+
+    Raises:
+        UsageError: it is no size that a model can have.
+    """
+    if size.lower() == "dynamic":
+        return None
+    if found := re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", size.strip()):
+        height, width = int(found[1]), int(found[2])
+        if height and width and not height % 8 and not width % 8:
+            return height, width
+    raise UsageError(f"{size} is no size of a model.", "Write height x width in multiples of 8, as 1080x1920.")
+
+
+def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.ndarray]:
+    """The photo to check on, by name, at the size asked for."""
+    from qatie_cli import bench, demo
+    from qatie_cli.cli import photos
+
+    if path is not None:
+        ((name, pixels),) = photos.named([path], 1).items()
+    else:
+        try:
+            name = "coffee"
+            pixels = demo.originals()[name]
+        except QatieError:
+            name, pixels = "a made-up picture", bench.generated()
+    if sides is not None:
+        return name, bench.resized(pixels, (sides[1], sides[0]))
+    scale = min(1.0, _LONGEST_PX / max(pixels.shape[:2]))
+    return name, bench.resized(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))

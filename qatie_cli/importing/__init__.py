@@ -1,0 +1,1 @@
+"""Weights of others, and qatie's own exports, read into what a qatie weights file holds."""

@@ -1,0 +1,162 @@
+"""TFLite models: computing what our engines compute, with the integers of the weights file, as phones expect them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_weights
+
+from qatie_cli import checkpoint, engines, metrics, runtimes
+from qatie_cli import weights as shipped_weights
+from qatie_cli.checkpoint import Weights
+from qatie_cli.enhance import enhance
+from qatie_cli.errors import DataError, WeightsError
+from qatie_cli.quantization import PHOTO, TANH, integer_convs
+from qatie_cli.tone import ToneConfig
+
+pytest.importorskip("ai_edge_litert")
+
+from ai_edge_litert.interpreter import Interpreter
+
+from qatie_cli.export.tflite import build
+from qatie_cli.importing.tflite import Graph, schema
+
+SIZES = [(256, 384), (200, 320)]
+TONES = {
+    "convolutions": ToneConfig(),
+    "statistics": ToneConfig(channels=0, bins=16),
+    "both": ToneConfig(channels=4, bins=8),
+    "none": None,
+}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Weights:
+    return checkpoint.read(shipped_weights.locate(shipped_weights.DEFAULT))
+
+
+@pytest.fixture(scope="module", params=TONES)
+def toned(request, astronaut, coffee) -> Weights:
+    """Small weights with each kind of tone stage, whose decision depends on the photo."""
+    made = random_weights([astronaut, coffee], 4, TONES[request.param])
+    if made.config.tone is not None:
+        made.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
+    return made
+
+
+def _crop(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.ascontiguousarray(photo[: size[0], : size[1]])
+
+
+def _graph(content: bytes) -> Graph:
+    return Graph(schema.ModelT.InitFromPackedBuf(content, 0))
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+@pytest.mark.parametrize("size", SIZES)
+def test_int8_of_the_shipped_weights_is_the_int8_engine(size, reference, shipped, coffee):
+    photo = _crop(coffee, size)
+    ours, exact = (enhance(photo, engines.load(shipped, name)) for name in ("auto", "float"))
+    for fixed in (size, None):
+        computed = runtimes.litert(build(shipped, int8=True, size=fixed), photo, reference=reference)
+        assert metrics.psnr(computed, ours) > 45
+        assert metrics.psnr(computed, exact) > min(40, metrics.psnr(ours, exact) - 0.5)
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+def test_float_is_the_float_engine_with_every_kind_of_tone_stage(reference, toned, astronaut):
+    written = build(toned, int8=False)
+    for size in SIZES:
+        photo = _crop(astronaut, size)
+        expected = enhance(photo, engines.load(toned, "float"))
+        assert metrics.psnr(expected, photo) < 45
+        assert metrics.psnr(runtimes.litert(written, photo, reference=reference), expected) > 60
+
+
+def test_int8_is_the_int8_engine_with_every_kind_of_tone_stage(toned, astronaut):
+    photo = _crop(astronaut, SIZES[0])
+    computed = runtimes.litert(build(toned, int8=True), photo)
+    # A rounding that falls the other way is amplified by random weights more than by trained ones.
+    assert metrics.psnr(computed, enhance(photo, engines.load(toned))) > 40
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_inputs_and_output_are_what_the_readme_says(int8, weights):
+    run = Interpreter(model_content=build(weights, int8=int8, size=(64, 96)))
+    kind = np.uint8 if int8 else np.float32
+    entries = {
+        d["name"]: (tuple(d["shape"]), d["dtype"]) for d in (*run.get_input_details(), *run.get_output_details())
+    }
+    photo = ((1, 64, 96, 3), kind)
+    assert entries == {"photo": photo, "thumbnail": ((1, 64, 64, 3), kind), "enhanced": photo}
+    assert run.get_signature_list() == {"serving_default": {"inputs": ["photo", "thumbnail"], "outputs": ["enhanced"]}}
+    if int8:
+        for entry in (*run.get_input_details(), *run.get_output_details()):
+            assert entry["quantization"] == (pytest.approx(1 / 255), 0)
+
+
+def test_weights_without_a_tone_stage_need_no_thumbnail(astronaut):
+    plain = random_weights([astronaut], 4, None)
+    run = Interpreter(model_content=build(plain, int8=True))
+    assert [d["name"] for d in run.get_input_details()] == ["photo"]
+
+
+def test_integers_are_those_of_the_weights_file(weights):
+    graph = _graph(build(weights, int8=True))
+    tensors = graph.model.subgraphs[0].tensors
+    known = {(np.float32(a.scale), a.zero_point - 128) for a in (PHOTO, TANH, *weights.activations.values())}
+    outputs = [o for _, _, outputs in graph.operators() for o in outputs]
+    stored = {
+        (tensors[o].quantization.scale[0], tensors[o].quantization.zeroPoint[0])
+        for o in outputs
+        if tensors[o].type == schema.TensorType.INT8
+    }
+    assert stored == known
+    kernels = [graph.stored(i) for i in graph.constants().values()]
+    kernels = [k for k in kernels if k.dtype == np.int8 and k.ndim == 4]
+    sums = sorted(int(conv.weight.sum()) for conv in integer_convs(weights.build().network).values())
+    assert sorted(int(kernel.sum(dtype=np.int64)) for kernel in kernels) == sums
+
+
+def test_concatenations_keep_the_resolution_of_the_gates(weights):
+    graph = _graph(build(weights, int8=True))
+    tensors = graph.model.subgraphs[0].tensors
+    joined = [[tensors[i].quantization.scale[0] for i in (*ins, *outs)] for n, ins, outs in graph.operators()
+              if n == "CONCATENATION" and tensors[outs[0]].type == schema.TensorType.INT8]  # fmt: skip
+    assert all(len(set(scales)) == 1 for scales in joined)
+    assert sum(scales[0] == TANH.scale for scales in joined) == 2
+
+
+def test_constants_lie_where_processors_read_them_best(weights):
+    content = build(weights, int8=True)
+    model = schema.Model.GetRootAs(content, 0)
+    data = [model.Buffers(i).DataAsNumpy() for i in range(model.BuffersLength()) if model.Buffers(i).DataLength()]
+    start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
+    offsets = {int(d.__array_interface__["data"][0] - start) % 16 for d in data}
+    assert offsets == {0}
+
+
+def test_a_model_says_what_it_is(weights):
+    told = json.loads(_graph(build(weights, int8=True)).metadata("qatie"))
+    assert told["arithmetic"] == "int8"
+    assert told["config"] == weights.config.to_table()
+
+
+@pytest.mark.parametrize("size", [(100, 96), (96, 0), (-8, 8)])
+def test_sides_that_do_not_fit_are_refused(size, weights):
+    with pytest.raises(ValueError, match="multiples of 8"):
+        build(weights, int8=False, size=size)
+
+
+def test_int8_of_weights_without_ranges_is_refused(weights):
+    with pytest.raises(WeightsError, match="no int8 ranges"):
+        build(dataclasses.replace(weights, activations=None), int8=True)
+
+
+def test_a_photo_of_another_size_is_refused_in_one_line(weights, coffee):
+    with pytest.raises(DataError, match=r"takes \(1, 64, 96, 3\)"):
+        runtimes.litert(build(weights, int8=False, size=(64, 96)), coffee)
