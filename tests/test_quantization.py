@@ -32,7 +32,7 @@ class _Recorder:
 
 @pytest.fixture
 def net(weights) -> Network:
-    return weights.build().network
+    return copy.deepcopy(weights.build().network)  # the weights are shared by all tests
 
 
 def test_every_point_of_the_network_is_calibrated_or_fixed(net):
