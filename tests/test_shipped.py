@@ -12,13 +12,14 @@ from qatie_cli.pairs import layouts, paired
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
-# Mean PSNR in dB that int8 must reach: well above the inputs' 20.8, 13.2, 17.6 and 19.5; good photos stay good.
-BARS = {"synthetic": 24.0, "exposure": 14.3, "phone-to-camera": 18.1, "retouch": 20.0, "clean": 27.0}
+# Mean PSNR in dB that int8 must reach: well above the inputs' 20.8, 13.2, 17.6 and 19.5; good photos stay good, and
+# so do noisy ones whose tone was right.
+BARS = {"synthetic": 24.2, "exposure": 16.5, "phone-to-camera": 18.5, "retouch": 21.8, "noise": 27.5, "clean": 31.0}
 
 
-@pytest.fixture(scope="module")
-def shipped() -> checkpoint.Weights:
-    return checkpoint.read(weights.manifest()[weights.DEFAULT].packaged)
+@pytest.fixture(scope="module", params=sorted(weights.manifest()))
+def shipped(request) -> checkpoint.Weights:
+    return checkpoint.read(weights.manifest()[request.param].packaged)
 
 
 def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -28,9 +29,9 @@ def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def synthetic(shared, shipped) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Input, target and float output of each pair."""
+    """Input, target and float output of every second pair."""
     engine = engines.load(shipped, "float")
-    return [(seen, target, enhance(seen, engine)) for seen, target in _pairs(shared, "synthetic")]
+    return [(seen, target, enhance(seen, engine)) for seen, target in _pairs(shared, "synthetic")[::2]]
 
 
 @pytest.mark.slow
