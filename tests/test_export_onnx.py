@@ -61,10 +61,17 @@ def _enhanced(written: onnx.ModelProto, photo: np.ndarray) -> np.ndarray:
 
 def _residual_agreement(weights: Weights, engine: str, photo: np.ndarray) -> float:
     """dB between the residuals of an engine and of the ONNX model of the same kind."""
-    network = engines.load(weights, engine).network
-    expected = network.residual(network.features(photo), 0, photo.shape[0])
     computed = _run(build(weights, int8=engine != "float", whole=False), photo)
-    return float(10 * np.log10(1 / np.mean((computed - expected) ** 2)))
+    return _db(computed, _residual(weights, engine, photo))
+
+
+def _residual(weights: Weights, engine: str, photo: np.ndarray) -> np.ndarray:
+    network = engines.load(weights, engine).network
+    return network.residual(network.features(photo), 0, photo.shape[0])
+
+
+def _db(a: np.ndarray, b: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -117,8 +124,13 @@ def test_residual_of_float_is_the_float_engines(named, astronaut):
 
 @pytest.mark.parametrize("name", HERE)
 def test_residual_of_int8_is_that_of_every_engine(name, shipped, astronaut):
-    # A residual of zeros would have 49 dB. The engine that rounds biases as the model does, qnnpack, has 68; others 59.
-    assert _residual_agreement(shipped, name, _crop(astronaut, SIZES[0])) > 55
+    # The engine that rounds biases as the model does, qnnpack, has 84 dB. The others stray as far from it as from
+    # float, 53 dB: of a clean photo, whose residual is small (51 dB), little more can be had from 8 bit.
+    photo = _crop(astronaut, SIZES[0])
+    agreement = _residual_agreement(shipped, name, photo)
+    if name == "qnnpack":
+        assert agreement > 68
+    assert agreement > _db(_residual(shipped, name, photo), _residual(shipped, "float", photo)) - 0.5
 
 
 def test_integers_are_those_of_the_weights_file(weights):

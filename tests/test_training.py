@@ -231,6 +231,15 @@ def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, c
     assert (luma[untouched & ~dark] - degradation.MIDDLE_LUMA).abs().mean() > 0.05
 
 
+def test_weights_record_names_and_no_paths(clean, tmp_path):
+    recipe = dataclasses.replace(TINY, tone_steps=0, steps=2, qat_steps=0)
+    source = DegradedSource(clean, recipe.degradation, recipe.seed, recipe.crop)
+    notes = {"clean": str(tmp_path / "photos"), "folders": "input/target"}
+    training.train(source, recipe, Setting(tmp_path / "run", notes=notes))
+    written = checkpoint.read(tmp_path / "run" / "last.safetensors")
+    assert written.data["run"] == {"clean": "photos", "folders": "input/target"}
+
+
 def test_recipes_survive_their_table():
     recipe = Recipe(width=24, loss=losses.LossWeights(l1=2.0), degradation=degradation.Recipe(untouched=0.5))
     assert Recipe.from_table(recipe.to_table()) == recipe

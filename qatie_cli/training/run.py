@@ -451,7 +451,7 @@ class _Run:
             state=self.state.ema.state_dict(),
             activations=self.state.activations if (stage or self.state.stage) != "float" else None,
             recipe=self.recipe.to_table(),
-            data=self.source.summary | {"run": dict(self.setting.notes)},
+            data=self.source.summary | {"run": _named(self.setting.notes)},
             metrics={"stage": stage or self.state.stage, "step": self.state.step} | (results or {}),
             versions=checkpoint.this_machine_versions(),
         )
@@ -492,6 +492,11 @@ def _rate(recipe: Recipe, stage: str, step: int, steps: int) -> float:
         return top * (step + 1) / warm
     share = (step - warm) / max(1, steps - warm)
     return top * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _named(notes: Mapping[str, str]) -> dict[str, str]:
+    """Notes without this machine's folders: weights travel."""
+    return {key: Path(value).name if Path(value).is_absolute() else value for key, value in notes.items()}
 
 
 def _toml_text(value: str) -> str:
