@@ -19,10 +19,10 @@ from torch import Tensor
 
 from qatie_cli import __version__
 from qatie_cli.checkpoint import Weights
-from qatie_cli.errors import WeightsError
+from qatie_cli.export import requirements
 from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
-from qatie_cli.network import LEAKY_SLOPE, SIZE_MULTIPLE, Fuse, Gate, Network, Refine, fold_upsample
+from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
 from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage
 
@@ -50,10 +50,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
         ValueError: a side of `size` is not a positive multiple of 8.
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
-    if size is not None and any(side < 1 or side % SIZE_MULTIPLE for side in size):
-        raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
-    if int8 and weights.activations is None:
-        raise WeightsError("These weights carry no int8 ranges.", "Export them as float, or finish their training.")
+    requirements.check(weights, int8, size)
     model, graph = weights.build(), _Graph(Record(weights, int8))
     arithmetic = _Integers.of(graph, model.network, weights.activations) if int8 else _Floats(graph, model.network)
     sides = ("height", "width") if size is None else size
