@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,13 +55,11 @@ def calibrated(
     whole = ModelConfig(config, None)
     built = model.from_state(whole, {f"network.{name}": t.clone() for name, t in state.items()})
     on_step("equalizing channels")
-    quantization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True)
+    quantization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, tail=math.inf)
     on_step("rounding weights")
     keep_means(built.network, seen)
     on_step("measuring ranges")
-    activations = quantization.calibrate(built.network, seen, _POWER)
-    # tanh makes the same of all values beyond its reach, so the 256 levels are better spent within.
-    activations = {name: a.within(TANH_REACH) if name.endswith(".pre") else a for name, a in activations.items()}
+    activations = quantization.calibrate(built.network, seen, _POWER, tail=math.inf)
     return Weights(whole, built.state_dict(), activations)
 
 
