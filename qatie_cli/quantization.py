@@ -106,19 +106,20 @@ def integer_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FakeQuantizer:
-    """Rounds as the int8 engines do, with straight-through gradients; its ranges never move."""
+    """Rounds as the int8 engines do, in single precision, with straight-through gradients; its ranges never move."""
 
     def __init__(self, activations: dict[str, Activation]) -> None:
         self.activations = activations
 
     def weight(self, name: str, weight: Tensor) -> Tensor:
+        weight = weight.float()
         scales = weight_scales(weight)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, WEIGHT_MIN, WEIGHT_MAX)
 
     def activation(self, name: str, x: Tensor) -> Tensor:
         a = activation_at(name, self.activations)
-        return torch.fake_quantize_per_tensor_affine(x, a.scale, a.zero_point, 0, ACTIVATION_MAX)
+        return torch.fake_quantize_per_tensor_affine(x.float(), a.scale, a.zero_point, 0, ACTIVATION_MAX)
 
 
 class _Extremes:
@@ -186,8 +187,8 @@ def calibrate(
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
     `photos` is walked twice: once for extremes, once for histograms. Of errors by rounding and clipping the mean is
-    least, to the power of `power`: 2 is least squares, higher powers clip rare values less. No range reaches beyond `tail`
-    times the root mean square of its point, and none in front of a tanh beyond what changes that.
+    least, to the power of `power`: 2 is least squares, higher powers clip rare values less. No range reaches beyond
+    `tail` times the root mean square of its point, and none in front of a tanh beyond what changes that.
     """
     photos = list(photos)
     extremes = _observe(network, photos, _Extremes())

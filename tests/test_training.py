@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qatie_cli import checkpoint, degradation, engines, losses, metrics, network
+from qatie_cli import checkpoint, degradation, engines, losses, metrics, model, network
 from qatie_cli.degradation import Knob
 from qatie_cli.enhance import enhance
 from qatie_cli.errors import DataError, UsageError
@@ -21,8 +21,10 @@ from qatie_cli.pairs import clean as clean_photos
 from qatie_cli.pairs import sampling, splitting
 from qatie_cli.pairs.clean import CleanPhotos, DegradedSource
 from qatie_cli.pairs.store import Store
+from qatie_cli.quantization import FakeQuantizer
 from qatie_cli.tone import LUMA
 from qatie_cli.training import run as training
+from qatie_cli.training.objective import NetworkObjective
 from qatie_cli.training.recipe import Recipe
 from qatie_cli.training.run import Setting
 from qatie_cli.training.team import Team
@@ -513,3 +515,20 @@ def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
     assert all((tensor - whole.state[name]).abs().max() < 2e-4 for name, tensor in parts.state.items())
     with pytest.raises(ValueError, match="does not divide"):
         dataclasses.replace(recipe, micro_batch=4)
+
+
+def test_bfloat16_brings_the_gradient_of_rounded_networks_hardly_off_course(weights, clean):
+    batch = DegradedSource(clean, TINY.degradation, 0, 64).crops(0, range(4))
+    gradients, totals = [], []
+    for mixed in (False, True):
+        net = model.from_state(weights.config, dict(weights.state))
+        recipe = dataclasses.replace(TINY, mixed_precision=mixed)
+        objective = NetworkObjective(net.requires_grad_(True), recipe, "qat")
+        loss, terms = objective(batch, FakeQuantizer(weights.activations))
+        loss.backward()
+        assert float(terms["agreement"].detach()) > 0
+        gradients.append(torch.cat([p.grad.flatten() for p in net.network.parameters()]))
+        totals.append(float(loss.detach()))
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)
+    assert not torch.equal(*gradients)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.97

@@ -43,12 +43,14 @@ class NetworkObjective(nn.Module):
     def forward(self, batch: Batch, rounding: Rounding) -> tuple[Tensor, Terms]:
         base = self._toned(batch.input, batch.thumbnail)
         target = losses.matched_tone(batch.target, base) if self._matches else batch.target
-        mixed = self.recipe.mixed_precision and not self.quantized
-        with torch.autocast(base.device.type, torch.bfloat16, enabled=mixed):
+        mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.recipe.mixed_precision)
+        with mixed:
             residual = self.network(base, rounding)
         terms = losses.terms(self.recipe.loss, base + residual.float(), target)
         loss = losses.total(self.recipe.loss, terms)
         if self.quantized and self.recipe.agreement:
-            terms["agreement"] = losses.l1(residual, self.network(base))
+            with mixed:
+                exact = self.network(base)
+            terms["agreement"] = losses.l1(residual.float(), exact.float())
             loss = loss + self.recipe.agreement * terms["agreement"]
         return loss, terms

@@ -25,7 +25,7 @@ class Recipe:
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
-    mixed_precision: bool = False  # bfloat16 convolutions in the float stage; twice as fast where the CPU has them
+    mixed_precision: bool = False  # bfloat16 convolutions of the network; up to twice as fast where the CPU has them
     batch: int = 16
     # Crops whose gradients are computed at once, None for all that a process has. The same number makes runs with more
     # and fewer processes agree to 1e-5: what is left is the order of the sum. It also bounds memory.
