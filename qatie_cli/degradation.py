@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 MIDDLE_LUMA = 0.48
-SHARES = ("untouched", "extreme", "middle")  # what of a recipe is one number
+SHARES = ("untouched", "extreme", "pages", "middle")  # what of a recipe is one number
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Recipe:
 
     untouched: float = 0.2  # share of pairs left as they are: a good photo stays a good photo
     extreme: float = 0.25  # the tone stage: share of the untouched that are photos too dark, bright or flat for targets
+    pages: float = 0.12  # the tone stage: share of the untouched that are drawn pages (`pairs.pages`)
     middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
     exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
     overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
@@ -66,6 +67,8 @@ class Recipe:
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"the degradation's {name} must lie in 0..1, not {getattr(self, name)}")
+        if self.extreme + self.pages > 1:
+            raise ValueError("the degradation's extreme and pages are more than 1 together")
 
 
 @dataclass(frozen=True)

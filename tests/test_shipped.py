@@ -55,3 +55,24 @@ def test_photos_come_out_better(name, shared, shipped):
     engine = engines.load(shipped)
     scores = [metrics.psnr(enhance(seen, engine), target) for seen, target in _pairs(shared, name)]
     assert np.mean(scores) >= BARS[name]
+
+
+def _page(paper: int, ink: int, lines: int) -> np.ndarray:
+    """A screenshot (640, 480, 3) uint8: words as bars."""
+    rng = np.random.default_rng(lines)
+    page = np.full((640, 480, 3), paper, np.uint8)
+    for top in range(24, 24 + 14 * lines, 14):
+        left = 24
+        while left < 400:
+            width = int(rng.integers(10, 60))
+            page[top : top + 6, left : left + width] = ink
+            left += width + 8
+    return page
+
+
+@pytest.mark.parametrize(("paper", "ink", "lines"), [(255, 20, 40), (255, 0, 8), (250, 60, 20), (22, 220, 40)])
+def test_a_screenshot_keeps_its_paper_and_its_ink(paper, ink, lines, shipped):
+    page = _page(paper, ink, lines)
+    output = enhance(page, engines.load(shipped)).astype(int)
+    assert np.abs(np.median(output, (0, 1)) - paper).max() <= 12
+    assert np.abs(np.median(output[page[..., 0] == ink], 0) - ink).max() <= 25

@@ -218,7 +218,7 @@ def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, c
     photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
     assert [p.name for p in photos.extreme] == ["dark.png"]
     assert photos.too_small == ("small.png",)
-    source = DegradedSource(photos, degradation.Recipe(untouched=0.5, extreme=0.6, middle=0.9), 0, 32)
+    source = DegradedSource(photos, degradation.Recipe(untouched=0.5, extreme=0.6, pages=0, middle=0.9), 0, 32)
     rows = range(48)
     names, batch = source.names(0, rows, "tone"), source.wholes(0, rows)
     dark = torch.tensor([name == "dark.png" for name in names])
@@ -515,6 +515,23 @@ def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
     assert all((tensor - whole.state[name]).abs().max() < 2e-4 for name, tensor in parts.state.items())
     with pytest.raises(ValueError, match="does not divide"):
         dataclasses.replace(recipe, micro_batch=4)
+
+
+def test_drawn_pages_are_shown_as_they_are(clean):
+    source = DegradedSource(clean, degradation.Recipe(untouched=1, extreme=0, pages=0.5), 0, 32)
+    batch = source.wholes(0, range(64))
+    assert torch.equal(batch.input, batch.target)
+    assert batch.target.min() >= 0
+    assert batch.target.max() <= 1
+    drawn = [name == "a drawn page" for name in source.names(0, range(64), "tone")]
+    assert 20 < sum(drawn) < 44
+    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1)
+    pages = [values for values, is_page in zip(luma, drawn, strict=True) if is_page]
+    assert sum(float(values.quantile(0.9)) > 0.8 for values in pages) > 0.4 * len(pages)  # paper is light, mostly
+    assert sum(float(values.quantile(0.9)) < 0.4 for values in pages) >= 1  # or dark
+    assert torch.equal(source.wholes(0, range(5, 9)).target, batch.target[5:9])
+    with pytest.raises(ValueError, match="more than 1"):
+        degradation.Recipe(extreme=0.6, pages=0.5)
 
 
 def test_bfloat16_brings_the_gradient_of_rounded_networks_hardly_off_course(weights, clean):

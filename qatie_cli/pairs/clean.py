@@ -14,7 +14,7 @@ from PIL import Image
 from qatie_cli import degradation
 from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.pairs import sampling, splitting
+from qatie_cli.pairs import pages, sampling, splitting
 from qatie_cli.pairs.checking import SMALLEST_SIDE
 from qatie_cli.pairs.listing import photos_below
 from qatie_cli.pairs.paired import Held
@@ -149,8 +149,11 @@ class DegradedSource:
         inputs, targets = [], []
         for row in rows:
             photo, drawn, rng = self._whole(step, row)
-            overview = self.photos.store.overview(photo.path)
-            target = sampling.halve(sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5))
+            if photo is None:
+                target = pages.draw_page(rng)
+            else:
+                overview = self.photos.store.overview(photo.path)
+                target = sampling.halve(sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5))
             if drawn != degradation.UNTOUCHED:  # a good photo stays as it is
                 target = degradation.toward_middle(target, self.recipe.middle)
             inputs.append(degradation.apply(drawn, target, tone_only=True))
@@ -160,16 +163,21 @@ class DegradedSource:
 
     def names(self, step: int, rows: Sequence[int], stage: str) -> list[str]:
         if stage == "tone":
-            return [self._whole(step, row)[0].name for row in rows]
+            photos = (self._whole(step, row)[0] for row in rows)
+            return ["a drawn page" if photo is None else photo.name for photo in photos]
         return [self._draw(np.random.default_rng([self.seed, step, row])).name for row in rows]
 
-    def _whole(self, step: int, row: int) -> tuple[CleanPhoto, degradation.Draw, np.random.Generator]:
-        """A whole photo to learn from, what happens to it, and the randomness of what follows."""
+    def _whole(self, step: int, row: int) -> tuple[CleanPhoto | None, degradation.Draw, np.random.Generator]:
+        """A whole photo to learn from (None: a drawn page), what happens to it, and the randomness of what follows."""
         rng = np.random.default_rng([self.seed, step, row, 1])
-        drawn, extreme, photo = degradation.draw(self.recipe, rng), rng.random(), self._draw(rng)
+        drawn, other, photo = degradation.draw(self.recipe, rng), rng.random(), self._draw(rng)
+        if drawn != degradation.UNTOUCHED:
+            return photo, drawn, rng
         choice = self.photos.extreme
-        if choice and drawn == degradation.UNTOUCHED and extreme < self.recipe.extreme:
+        if choice and other < self.recipe.extreme:
             photo = choice[rng.integers(len(choice))]
+        elif other > 1 - self.recipe.pages:
+            photo = None
         return photo, drawn, rng
 
     def _draw(self, rng: np.random.Generator) -> CleanPhoto:
