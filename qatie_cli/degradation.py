@@ -43,7 +43,7 @@ class Recipe:
 
     untouched: float = 0.2  # share of pairs left as they are: a good photo stays a good photo
     extreme: float = 0.25  # the tone stage: share of the untouched that are photos too dark, bright or flat for targets
-    pages: float = 0.12  # the tone stage: share of the untouched that are drawn pages (`pairs.pages`)
+    pages: float = 0.08  # the tone stage: share of the untouched that are drawn pages (`pairs.pages`)
     middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
     exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
     overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
