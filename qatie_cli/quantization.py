@@ -7,6 +7,7 @@ operators are used here; the quantized data types stay behind `qatie_cli.engines
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -145,9 +146,10 @@ class _Extremes:
         """Root of the mean square of each channel (C)."""
         return torch.stack(self._squares[name]).mean(0).sqrt()
 
-    def magnitude(self, name: str, tail: float) -> Tensor:
-        """The largest absolute value of each channel (C), of those within `tail` times its root mean square."""
-        return torch.minimum(torch.maximum(self.high[name].abs(), self.low[name].abs()), tail * self.rms(name))
+    def magnitude(self, name: str, tail: float | None) -> Tensor:
+        """The largest absolute value of each channel (C), at most `tail` times its root mean square; None: whatever."""
+        largest = torch.maximum(self.high[name].abs(), self.low[name].abs())
+        return largest if tail is None else torch.minimum(largest, tail * self.rms(name))
 
 
 class _Histograms:
@@ -182,20 +184,21 @@ class _Histograms:
 
 @torch.no_grad()
 def calibrate(
-    network: Network, photos: Iterable[Tensor], power: float = 2.0, tail: float = TAIL
+    network: Network, photos: Iterable[Tensor], power: float = 2.0, tail: float | None = TAIL
 ) -> dict[str, Activation]:
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
     `photos` is walked twice: once for extremes, once for histograms. Of errors by rounding and clipping the mean is
     least, to the power of `power`: 2 is least squares, higher powers clip rare values less. No range reaches beyond
-    `tail` times the root mean square of its point, and none in front of a tanh beyond what changes that.
+    `tail` times the root mean square of its point (None: as far as values do), and none in front of a tanh beyond what
+    changes that.
     """
     photos = list(photos)
     extremes = _observe(network, photos, _Extremes())
     histograms = _observe(network, photos, _Histograms(extremes))
     ranges = {}
     for name in calibrated_points(network):
-        reach = tail * float(extremes.rms(name).square().mean().sqrt())
+        reach = math.inf if tail is None else tail * float(extremes.rms(name).square().mean().sqrt())
         if name.endswith(".pre"):
             reach = min(reach, TANH_REACH)
         ranges[name] = histograms.range_of(name, power).within(reach)
@@ -244,7 +247,7 @@ def equalize(
     balance: float = 0.5,
     joined: Joined | None = None,
     both_signs: bool = False,
-    tail: float = TAIL,
+    tail: float | None = TAIL,
 ) -> None:
     """Rescale channels in place so that one scale per tensor serves them all; the float network stays the same.
 
@@ -259,7 +262,7 @@ def equalize(
         joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
         both_signs: judge what goes into LeakyReLU by its size before it, too: training keeps the negative part small,
             weights of others may not.
-        tail: a channel counts as large as its largest values within this many times its root mean square.
+        tail: a channel counts as at most this many times as large as its root mean square; None: as its largest value.
     """
     extremes = _observe(network, list(photos), _Extremes())
     magnitude = {name: extremes.magnitude(name, tail) for name in extremes.low}

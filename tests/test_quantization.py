@@ -159,7 +159,7 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
     assert ranges["refine1.y"].scale * quantization.ACTIVATION_MAX < 2.01 * reach
     gate = Activation.covering(-quantization.TANH_REACH, quantization.TANH_REACH)
     assert ranges["down1.pre"].scale <= gate.scale
-    whole = quantization.calibrate(net, [values], power=4, tail=float("inf"))
+    whole = quantization.calibrate(net, [values], power=4, tail=None)
     assert whole["refine1.y"].scale > 5 * ranges["refine1.y"].scale
     assert whole["down1.pre"].scale <= gate.scale
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -55,11 +54,11 @@ def calibrated(
     whole = ModelConfig(config, None)
     built = model.from_state(whole, {f"network.{name}": t.clone() for name, t in state.items()})
     on_step("equalizing channels")
-    quantization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, tail=math.inf)
+    quantization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, tail=None)
     on_step("rounding weights")
     keep_means(built.network, seen)
     on_step("measuring ranges")
-    activations = quantization.calibrate(built.network, seen, _POWER, tail=math.inf)
+    activations = quantization.calibrate(built.network, seen, _POWER, tail=None)
     return Weights(whole, built.state_dict(), activations)
 
 
