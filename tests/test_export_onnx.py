@@ -124,12 +124,11 @@ def test_residual_of_float_is_the_float_engines(named, astronaut):
 
 @pytest.mark.parametrize("name", HERE)
 def test_residual_of_int8_is_that_of_every_engine(name, shipped, astronaut):
-    # The engine that rounds biases as the model does, qnnpack, has 84 dB. The others stray as far from it as from
-    # float, 53 dB: of a clean photo, whose residual is small (51 dB), little more can be had from 8 bit.
+    # Engines round ties and biases in their own ways, and a level astray in front of a norm moves a whole channel: they
+    # stray from each other, and from the model, no further than from float, 53 to 57 dB.
     photo = _crop(astronaut, SIZES[0])
     agreement = _residual_agreement(shipped, name, photo)
-    if name == "qnnpack":
-        assert agreement > 68
+    assert agreement > 50
     assert agreement > _db(_residual(shipped, name, photo), _residual(shipped, "float", photo)) - 0.5
 
 
