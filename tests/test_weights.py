@@ -33,7 +33,7 @@ def test_shipped_weights_record_how_they_came_to_be():
         assert read.recipe["degradation"]
         assert read.data["training_photos"] > 100
         assert read.metrics["stage"] == "qat"
-        assert read.recipe["qat_steps"] >= 250
+        assert read.recipe["qat_steps"] >= 500
         # A run from none is long; a shorter one says what it went on from, by name and digest, and no path.
         begun = read.data["run"]
         assert read.recipe["steps"] >= 2500 or len(begun["init_sha256"]) == 64

@@ -45,12 +45,12 @@ class NetworkObjective(nn.Module):
         target = losses.matched_tone(batch.target, base) if self._matches else batch.target
         mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.recipe.mixed_precision)
         with mixed:
-            residual = self.network(base, rounding)
-        terms = losses.terms(self.recipe.loss, base + residual.float(), target)
+            residual = self.network(base, rounding).float()
+        terms = losses.terms(self.recipe.loss, base + residual, target)
         loss = losses.total(self.recipe.loss, terms)
         if self.quantized and self.recipe.agreement:
             with mixed:
-                exact = self.network(base)
-            terms["agreement"] = losses.l1(residual.float(), exact.float())
+                exact = self.network(base).float()
+            terms["agreement"] = losses.l1(residual, exact)
             loss = loss + self.recipe.agreement * terms["agreement"]
         return loss, terms
