@@ -47,6 +47,7 @@ class Recipe:
     middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
     exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
     overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
+    highlights: Knob = Knob(0.6, 0.0, 3.0)  # EV by which white is brighter than the photo shows (`_with_highlights`)
     white_balance: Knob = Knob(0.6, 0.85, 1.15)  # gain of red and of blue, linear light
     tint: Knob = Knob(0.5, 0.92, 1.08)  # gain of green, linear light
     blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels
@@ -76,6 +77,7 @@ class Draw:
     """What happens to one photo; the defaults leave it as it is."""
 
     exposure: float = 0.0
+    highlights: float = 0.0
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     blur: float = 0.0
     shot_noise: float = 0.0
@@ -120,6 +122,7 @@ def draw(recipe: Recipe, rng: np.random.Generator) -> Draw:
         sharpen=recipe.sharpen.draw(rng, 0.0),
         jpeg=round(jpeg) or None,
         noise_seed=int(rng.integers(2**32)),
+        highlights=recipe.highlights.draw(rng, 0.0),
     )
     return UNTOUCHED if untouched else drawn
 
@@ -133,6 +136,19 @@ def to_encoded(linear: np.ndarray) -> np.ndarray:
     """Linear light 0..1 to sRGB-encoded (IEC 61966-2-1)."""
     linear = np.maximum(linear, 0)
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
+    """Linear light whose white is brighter by `ev`, falling to nothing at 0.8: what the scene had and no photo.
+
+    A lamp or a sky stays white in a photo that is too dark. Photos darkened as they are have no white left, and who has
+    seen none but those takes a dark photo with a lamp in it for a good one. With no more `ev` than the exposure takes
+    away, nothing is whiter than it was.
+    """
+    if ev <= 0:
+        return linear
+    share = np.clip((linear.max(axis=2, keepdims=True) - 0.8) / 0.2, 0, 1)
+    return linear * (1 + np.float32(2.0**ev - 1) * share * share)
 
 
 def luma(photo: np.ndarray) -> np.ndarray:
@@ -229,7 +245,8 @@ def apply(drawn: Draw, clean: np.ndarray, *, tone_only: bool = False) -> np.ndar
     """
     if drawn == UNTOUCHED:
         return clean
-    x = to_linear(clean) * (np.float32(2.0**drawn.exposure) * np.array(drawn.gain, np.float32))
+    light = _with_highlights(to_linear(clean), min(drawn.highlights, -drawn.exposure))
+    x = light * (np.float32(2.0**drawn.exposure) * np.array(drawn.gain, np.float32))
     if not tone_only:
         if drawn.blur:
             x = gaussian_blur(x, drawn.blur)

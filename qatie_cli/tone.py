@@ -7,6 +7,7 @@ decision is applied to every pixel by table look-up and a 3x3 product.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
 THUMBNAIL_PX = 64  # the whole photo, squeezed to a square of this side by area averaging
+# Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
+QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
 _STRIP_PIXELS = 1 << 20
@@ -29,19 +32,26 @@ class ToneConfig:
     knots: int = 17  # of each curve, evenly spaced over the sRGB-encoded range 0..1
     channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many; 0 for none of them
     bins: int = 0  # of the histograms of red, green, blue and luma; 0 for none
+    quantiles: bool = False  # of red, green, blue, luma and each pixel's largest and smallest channel
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:
             raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
-        if not self.channels and self.bins < 2:
-            raise ValueError("a tone stage needs channels, or 2 bins or more, to see a photo by")
+        if self.bins == 1 or not (self.channels or self.bins or self.quantiles):
+            raise ValueError("a tone stage needs channels, 2 bins or more, or quantiles to see a photo by")
+
+    @property
+    def statistics(self) -> int:
+        """Number of the statistics that it sees."""
+        return (8 * self.bins + 6 if self.bins else 0) + (6 * len(QUANTILES) if self.quantiles else 0)
 
 
 class ToneStage(nn.Module):
     """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity.
 
-    It sees convolutions' pooled features, the photo's statistics (`statistics`), or both. Statistics alone cannot tell
-    one photo from another, so a few hundred photos suffice to learn from: convolutions know them by heart by then.
+    It sees convolutions' pooled features, the photo's statistics (`statistics`, `quantiles`), or both. Statistics alone
+    cannot tell one photo from another, so a few hundred photos suffice to learn from: convolutions know them by heart
+    by then.
     """
 
     def __init__(self, config: ToneConfig) -> None:
@@ -50,10 +60,10 @@ class ToneStage(nn.Module):
         widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
         pairs = itertools.pairwise(widths) if config.channels else ()
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairs)
-        seen = (2 * widths[-1] if config.channels else 0) + (8 * config.bins + 6 if config.bins else 0)
+        seen = (2 * widths[-1] if config.channels else 0) + config.statistics
         width = 4 * (config.channels or 16)
         self.hidden = nn.Linear(seen, width)
-        self.second = nn.Linear(width, width) if config.bins else None
+        self.second = nn.Linear(width, width) if config.statistics else None
         self.decide = nn.Linear(width, 3 * config.knots + 9)
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
@@ -73,6 +83,8 @@ class ToneStage(nn.Module):
             parts += [x.mean((2, 3)), x.amax((2, 3))]
         if self.config.bins:
             parts.append(statistics(thumbnail, self.config.bins))
+        if self.config.quantiles:
+            parts.append(quantiles(thumbnail))
         return torch.cat(parts, dim=1)
 
     def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,6 +127,24 @@ def statistics(thumbnail: Tensor, bins: int) -> Tensor:
     return torch.cat(
         [counts.clamp(min=0).sqrt().flatten(1), counts.cumsum(-1).flatten(1), torch.stack(moments, 1)], dim=1
     )
+
+
+def quantile_places(pixels: int) -> list[int]:
+    """Where the `QUANTILES` of so many pixels stand when they are sorted, darkest first."""
+    return [math.ceil(share * pixels) - 1 for share in QUANTILES]
+
+
+def quantiles(thumbnail: Tensor) -> Tensor:
+    """`QUANTILES` (N, 66) of thumbnails (N, 3, H, W) in 0..1, scaled to -1..1.
+
+    Those of red, green, blue and luma, then of each pixel's largest and smallest channel. A histogram says little of
+    the few pixels at its ends; where these lie tells a photo that lacks white or black from one that does not.
+    """
+    luma = (thumbnail * thumbnail.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    extremes = thumbnail.amax(1, keepdim=True), thumbnail.amin(1, keepdim=True)
+    values = torch.cat([thumbnail, luma, *extremes], dim=1).flatten(2)
+    ordered = values.topk(values.shape[2], dim=2, largest=False).values
+    return 2 * ordered[..., quantile_places(values.shape[2])].flatten(1) - 1
 
 
 def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:

@@ -72,6 +72,23 @@ def test_exposure_scales_linear_light(ev):
     np.testing.assert_allclose(exposed, degradation.to_linear(gray) * 2**ev, rtol=0.03)
 
 
+def test_lamps_stay_white_in_a_darkened_photo():
+    lamp, wall = np.ones((4, 8, 3), np.float32), np.full((4, 8, 3), 0.6, np.float32)
+    photo = np.concatenate([lamp, wall])
+    darkened = degradation.apply(Draw(exposure=-2.0), photo)
+    lit = degradation.apply(Draw(exposure=-2.0, highlights=2.0), photo)
+    assert darkened[:4].max() < 0.6
+    np.testing.assert_allclose(lit[:4], 1.0, atol=0.005)
+    assert np.array_equal(lit[4:], darkened[4:])
+
+
+@pytest.mark.parametrize("exposure", [-0.5, 0.0, 0.5])
+def test_highlights_are_nowhere_whiter_than_in_the_good_photo(clean, exposure):
+    as_it_is = degradation.apply(Draw(exposure=max(exposure, 0.0), gamma=1.001), clean)
+    lit = degradation.apply(Draw(exposure=exposure, gamma=1.001, highlights=3.0), clean)
+    assert (lit <= as_it_is + 1 / 255).all()
+
+
 def test_noise_has_the_variance_asked_for_in_linear_light():
     gray = np.full((256, 256, 3), 0.5, np.float32)
     drawn = Draw(shot_noise=0.002, read_noise=0.005)

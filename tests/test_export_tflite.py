@@ -30,6 +30,7 @@ TONES = {
     "convolutions": ToneConfig(),
     "statistics": ToneConfig(channels=0, bins=16),
     "both": ToneConfig(channels=4, bins=8),
+    "quantiles": ToneConfig(channels=0, quantiles=True),
     "none": None,
 }
 

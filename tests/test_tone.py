@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from conftest import as_tensor
 
@@ -51,6 +52,27 @@ def test_matrix_mixes_channels():
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
     np.testing.assert_allclose(tone.apply_table(red, swap.table(256))[0, 0], [0, 0, 1], atol=1e-6)
+
+
+def test_quantiles_say_where_black_and_white_lie():
+    thumbnail = torch.full((2, 3, 64, 64), 0.5)
+    thumbnail[1, 0, 0, :32] = 1.0  # 32 of 4,096 pixels are red: more than 0.3 %, less than 1 %
+    thumbnail[1, 1, 1, :32] = 0.0  # and 32 lack green
+    gray, odd = tone.quantiles(thumbnail).view(2, 6, len(tone.QUANTILES))
+    assert torch.equal(gray, torch.zeros_like(gray))
+    red, green, _, _, largest, smallest = odd
+    assert red[-1] == 1
+    assert red[:-1].abs().max() == 0
+    assert torch.equal(largest, red)
+    assert green[0] == -1
+    assert green[1:].abs().max() == 0
+    assert torch.equal(smallest, green)
+
+
+@pytest.mark.parametrize("values", [{"bins": 1}, {"channels": 0}, {"channels": -1}, {"knots": 1}])
+def test_a_stage_that_sees_nothing_is_refused(values):
+    with pytest.raises(ValueError, match="a tone stage needs"):
+        ToneConfig(**values)
 
 
 def test_thumbnail_is_the_mean_of_the_whole_photo(coffee):

@@ -274,7 +274,9 @@ def _digest(name_or_path: str) -> str:
 def _shape(start: Weights) -> dict:
     """The part of a recipe that must be as in the weights it starts from."""
     stage = start.config.tone
-    tones = {} if stage is None else {"tone_channels": stage.channels, "tone_bins": stage.bins}
+    tones = {}
+    if stage is not None:
+        tones = {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}
     return {"width": start.config.network.width, "tone": stage is not None} | tones
 
 

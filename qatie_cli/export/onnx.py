@@ -24,7 +24,7 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage
+from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage, quantile_places
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _INT32 = np.iinfo(np.int32)
@@ -105,7 +105,8 @@ class _Graph:
     def add(self, operator: str, *inputs: str, result: str = "", **attributes: object) -> str:
         """The name of what `operator` makes of `inputs`: `result`, or one that is made up."""
         result = result or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [result], result, **attributes))
+        others = [f"{result}_places"] if operator == "TopK" else []  # a second output, which nothing uses
+        self.nodes.append(helper.make_node(operator, inputs, [result, *others], result, **attributes))
         return result
 
     def constant(self, values: Tensor | np.ndarray | Sequence[int] | float, name: str = "") -> str:
@@ -326,6 +327,7 @@ def _raw(graph: _Graph, stage: ToneStage) -> str:
     """The decision as the last layer gives it, (1, 3 * knots + 9)."""
     parts = _pooled(graph, stage) if stage.config.channels else []
     parts += _statistics(graph, stage.config.bins) if stage.config.bins else []
+    parts += [_quantiles(graph)] if stage.config.quantiles else []
     x = graph.add("Concat", *parts, axis=1)
     for name in ("hidden", "second"):
         if getattr(stage, name) is not None:
@@ -344,8 +346,7 @@ def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
 
 def _statistics(graph: _Graph, bins: int) -> list[str]:
     """`tone.statistics` of `thumbnail`, in parts (1, values)."""
-    weights = graph.constant(np.array(LUMA, np.float32).reshape(1, 3, 1, 1))
-    luma = graph.add("Conv", "thumbnail", weights)
+    luma = _luma(graph)
     values = graph.add("Reshape", graph.add("Concat", "thumbnail", luma, axis=1), graph.constant([4, 1, -1]))
     places = graph.constant(np.arange(bins, dtype=np.float32).reshape(1, bins, 1))
     # A bin's share of a value falls from 1 at its own place to 0 at the next ones.
@@ -354,10 +355,7 @@ def _statistics(graph: _Graph, bins: int) -> list[str]:
     counts = graph.add("ReduceMean", shares, axes=[2], keepdims=0)
     sums = graph.add("CumSum", counts, graph.constant(np.array(1)))
     row = graph.constant([1, -1])
-    chroma = graph.add(
-        "Sub",
-        *(graph.add(f"Reduce{kind}", "thumbnail", axes=[1], keepdims=1) for kind in ("Max", "Min")),
-    )
+    chroma = graph.add("Sub", *_extremes(graph))
     apart = graph.add("GlobalAveragePool", graph.add("Sub", "thumbnail", luma))
     scaled = [
         (graph.add("GlobalAveragePool", chroma), 1.0),
@@ -369,6 +367,27 @@ def _statistics(graph: _Graph, bins: int) -> list[str]:
     ]
     moments = [graph.add("Flatten", graph.add("Mul", x, graph.constant(factor))) for x, factor in scaled]
     return [graph.add("Reshape", x, row) for x in (graph.add("Sqrt", counts), sums)] + moments
+
+
+def _quantiles(graph: _Graph) -> str:
+    """`tone.quantiles` of `thumbnail`, (1, 66)."""
+    pixels = THUMBNAIL_PX**2
+    channels = graph.add("Concat", "thumbnail", _luma(graph), *_extremes(graph), axis=1)
+    values = graph.add("Reshape", channels, graph.constant([6, pixels]))
+    ordered = graph.add("TopK", values, graph.constant([pixels]), axis=1, largest=0)
+    chosen = graph.add("Gather", ordered, graph.constant(quantile_places(pixels)), axis=1)
+    row = graph.add("Reshape", chosen, graph.constant([1, -1]))
+    return graph.add("Sub", graph.add("Mul", row, graph.constant(2.0)), graph.constant(1.0))
+
+
+def _luma(graph: _Graph) -> str:
+    """Luma (1, 1, 64, 64) of `thumbnail`."""
+    return graph.add("Conv", "thumbnail", graph.constant(np.array(LUMA, np.float32).reshape(1, 3, 1, 1)))
+
+
+def _extremes(graph: _Graph) -> list[str]:
+    """The largest and the smallest channel (1, 1, 64, 64) of each pixel of `thumbnail`."""
+    return [graph.add(f"Reduce{kind}", "thumbnail", axes=[1], keepdims=1) for kind in ("Max", "Min")]
 
 
 def _deviation(graph: _Graph, plane: str) -> str:

@@ -24,7 +24,7 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import PHOTO, Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage
+from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage, quantile_places
 
 IDENTIFIER = b"TFL3"
 LEVELS = 256
@@ -191,7 +191,7 @@ class _Graph:
         **options: object,
     ) -> _Tensor:
         """What `operator` makes of `inputs`: float32, or if `at` is given integers of `kind`."""
-        return self.add_many(operator, *inputs, shapes=[shape], at=at, kind=kind, **options)[0]
+        return self.add_many(operator, *inputs, shapes=[shape], at=at, kinds=[kind], **options)[0]
 
     def add_many(
         self,
@@ -199,13 +199,13 @@ class _Graph:
         *inputs: _Tensor | None,
         shapes: Sequence[Sequence[int]],
         at: Activation | None = None,
-        kind: type = np.float32,
+        kinds: Sequence[type],
         **options: object,
     ) -> list[_Tensor]:
-        if at is not None:
-            kind = np.uint8 if kind is np.uint8 else np.int8
+        """The same for an operator of several outputs, whose `shapes` and `kinds` are named one by one."""
         outputs = []
-        for shape in shapes:
+        for shape, asked in zip(shapes, kinds, strict=True):
+            kind = np.int8 if at is not None and asked is not np.uint8 else asked
             zero_point = 0 if at is None else at.zero_point - (_SHIFT if kind is np.int8 else 0)
             how = None if at is None else _per_tensor(at.scale, zero_point)
             index = self.tensor(f"{operator.lower()}_{len(self.tensors)}", shape, kind, how)
@@ -484,7 +484,7 @@ class _Blocks:
         pair = graph.add("TANH", pair, shape=pair.shape, at=at(f"{name}.tanh"))
         half = (*pair.shape[:3], pair.shape[3] // 2)
         axis = graph.constant(np.array(3, np.int32))
-        a, b = graph.add_many("SPLIT", axis, pair, shapes=[half, half], at=pair.at, numSplits=2)
+        a, b = graph.add_many("SPLIT", axis, pair, shapes=[half] * 2, at=pair.at, kinds=[np.float32] * 2, numSplits=2)
         return graph.add("MUL", a, b, shape=half, at=at(f"{name}.product")), pair
 
     def _refine(self, block: Refine, x: _Tensor) -> _Tensor:
@@ -586,6 +586,7 @@ def _raw(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> _Tensor:
     """The decision as the last layer gives it, (1, 3 * knots + 9)."""
     parts = _pooled(graph, stage, thumbnail) if stage.config.channels else []
     parts += _statistics(graph, stage.config.bins, thumbnail) if stage.config.bins else []
+    parts += [_quantiles(graph, thumbnail)] if stage.config.quantiles else []
     x = graph.add("CONCATENATION", *parts, shape=(1, sum(p.shape[1] for p in parts)), axis=1)
     for name in ("hidden", "second"):
         if getattr(stage, name) is not None:
@@ -610,10 +611,8 @@ def _pooled(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> list[_Tensor
 
 def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor) -> list[_Tensor]:
     """`tone.statistics` of the thumbnail, in parts (1, values)."""
-    plane = (1, THUMBNAIL_PX, THUMBNAIL_PX, 1)
-    weight = graph.constant(np.array(LUMA, np.float32).reshape(1, 1, 1, 3))
-    luma = graph.conv(thumbnail, weight, graph.constant(np.zeros(1, np.float32)), 1, 0, None)
-    both = graph.add("CONCATENATION", thumbnail, luma, shape=(*plane[:3], 4), axis=3)
+    luma = _luma(graph, thumbnail)
+    both = graph.add("CONCATENATION", thumbnail, luma, shape=(1, THUMBNAIL_PX, THUMBNAIL_PX, 4), axis=3)
     values = graph.reshaped(both, [THUMBNAIL_PX**2, 4, 1])
     position = graph.like(values, "MUL", values, float(bins - 1))
     places = graph.constant(np.arange(bins, dtype=np.float32).reshape(1, 1, bins))
@@ -622,8 +621,7 @@ def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor) -> list[_Tensor]:
     shares = graph.like(apart, "RELU", graph.like(apart, "SUB", graph.constant(1.0), graph.like(apart, "ABS", apart)))
     counts = graph.mean(shares, (0,), keep=False)
     sums = graph.linear(counts, graph.constant(np.tril(np.ones((bins, bins), np.float32))))
-    most, least = (graph.mean(thumbnail, (3,), True, f"REDUCE_{kind}") for kind in ("MAX", "MIN"))
-    chroma = graph.add("SUB", most, least, shape=plane)
+    chroma = graph.like(luma, "SUB", *_extremes(graph, thumbnail))
     mean_chroma, mean_luma = (graph.mean(x, (1, 2), keep=False) for x in (chroma, luma))
     tints = graph.add("SUB", graph.mean(thumbnail, (1, 2), keep=False), mean_luma, shape=(1, 3))
     tints = graph.linear(tints, graph.constant(np.array([[4, 0, 0], [0, 0, 4]], np.float32)))
@@ -631,6 +629,32 @@ def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor) -> list[_Tensor]:
         mean_chroma, _deviation(graph, chroma, 1.0), tints, mean_luma, _deviation(graph, luma, 3.0)
     ]  # fmt: skip
     return [graph.reshaped(x, [1, 4 * bins]) for x in (graph.like(counts, "SQRT", counts), sums)] + moments
+
+
+def _quantiles(graph: _Graph, thumbnail: _Tensor) -> _Tensor:
+    """`tone.quantiles` of the thumbnail, (1, 66)."""
+    pixels, seen = THUMBNAIL_PX**2, (thumbnail, _luma(graph, thumbnail), *_extremes(graph, thumbnail))
+    channels = graph.add("CONCATENATION", *seen, shape=(1, THUMBNAIL_PX, THUMBNAIL_PX, 6), axis=3)
+    rows = graph.reshaped(channels, [pixels, 6])
+    rows = graph.add("TRANSPOSE", rows, graph.constant([1, 0]), shape=(6, pixels))
+    count = graph.constant(np.array(pixels, np.int32))
+    # The largest come first.
+    ordered, _ = graph.add_many("TOPK_V2", rows, count, shapes=[(6, pixels)] * 2, kinds=[np.float32, np.int32])
+    places = graph.constant([pixels - 1 - place for place in quantile_places(pixels)])
+    chosen = graph.add("GATHER", ordered, places, shape=(6, *places.shape), axis=1)
+    row = graph.reshaped(chosen, [1, 6 * places.shape[0]])
+    return graph.like(row, "SUB", graph.like(row, "MUL", row, 2.0), 1.0)
+
+
+def _luma(graph: _Graph, thumbnail: _Tensor) -> _Tensor:
+    """Luma (1, 64, 64, 1) of the thumbnail."""
+    weight = graph.constant(np.array(LUMA, np.float32).reshape(1, 1, 1, 3))
+    return graph.conv(thumbnail, weight, graph.constant(np.zeros(1, np.float32)), 1, 0, None)
+
+
+def _extremes(graph: _Graph, thumbnail: _Tensor) -> list[_Tensor]:
+    """The largest and the smallest channel (1, 64, 64, 1) of each pixel of the thumbnail."""
+    return [graph.mean(thumbnail, (3,), True, f"REDUCE_{kind}") for kind in ("MAX", "MIN")]
 
 
 def _deviation(graph: _Graph, plane: _Tensor, factor: float) -> _Tensor:

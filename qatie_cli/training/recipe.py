@@ -22,6 +22,7 @@ class Recipe:
     tone: bool = True
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
+    tone_quantiles: bool = True  # whether it sees quantiles, too
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
@@ -56,7 +57,7 @@ class Recipe:
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
         if self.tone:
-            ToneConfig(channels=self.tone_channels, bins=self.tone_bins)  # says what is wrong with them
+            _ = self._tone  # says what is wrong with it
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must lie in 0..2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -119,8 +120,11 @@ class Recipe:
     @property
     def config(self) -> ModelConfig:
         """The model that is trained."""
-        stage = ToneConfig(channels=self.tone_channels, bins=self.tone_bins) if self.tone else None
-        return ModelConfig(NetworkConfig(self.width), stage)
+        return ModelConfig(NetworkConfig(self.width), self._tone if self.tone else None)
+
+    @property
+    def _tone(self) -> ToneConfig:
+        return ToneConfig(channels=self.tone_channels, bins=self.tone_bins, quantiles=self.tone_quantiles)
 
 
 def _kind(default: object) -> type | tuple[type, ...]:
