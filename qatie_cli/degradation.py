@@ -47,7 +47,7 @@ class Recipe:
     middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
     exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
     overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
-    highlights: Knob = Knob(0.6, 0.0, 3.0)  # EV by which white is brighter than the photo shows (`_with_highlights`)
+    highlights: Knob = Knob(0.0, 0.0, 3.0)  # EV by which white is brighter than the photo shows (`_with_highlights`)
     white_balance: Knob = Knob(0.6, 0.85, 1.15)  # gain of red and of blue, linear light
     tint: Knob = Knob(0.5, 0.92, 1.08)  # gain of green, linear light
     blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels

@@ -114,7 +114,7 @@ def statistics(thumbnail: Tensor, bins: int) -> Tensor:
     of the shares and as running sums; then the mean and the deviation of chroma (largest less smallest channel), the
     means of red and of blue less luma, the mean and the deviation of luma, scaled to like sizes.
     """
-    luma = (thumbnail * thumbnail.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    luma = _luma(thumbnail)
     position = torch.cat([thumbnail, luma], dim=1).flatten(2) * (bins - 1)
     left = position.floor().clamp(0, bins - 2)
     index, share = left.long(), position - left
@@ -129,6 +129,11 @@ def statistics(thumbnail: Tensor, bins: int) -> Tensor:
     )
 
 
+def _luma(photo: Tensor) -> Tensor:
+    """Luma (N, 1, H, W) of (N, 3, H, W)."""
+    return (photo * photo.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def quantile_places(pixels: int) -> list[int]:
     """Where the `QUANTILES` of so many pixels stand when they are sorted, darkest first."""
     return [math.ceil(share * pixels) - 1 for share in QUANTILES]
@@ -140,7 +145,7 @@ def quantiles(thumbnail: Tensor) -> Tensor:
     Those of red, green, blue and luma, then of each pixel's largest and smallest channel. A histogram says little of
     the few pixels at its ends; where these lie tells a photo that lacks white or black from one that does not.
     """
-    luma = (thumbnail * thumbnail.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    luma = _luma(thumbnail)
     extremes = thumbnail.amax(1, keepdim=True), thumbnail.amin(1, keepdim=True)
     values = torch.cat([thumbnail, luma, *extremes], dim=1).flatten(2)
     ordered = values.topk(values.shape[2], dim=2, largest=False).values

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import random_weights
 
 from qatie_cli import __version__, checkpoint, engines, metrics, model, tone
 from qatie_cli import weights as shipped_weights
@@ -17,6 +18,7 @@ from qatie_cli.errors import WeightsError
 from qatie_cli.model import ModelConfig
 from qatie_cli.network import NetworkConfig
 from qatie_cli.quantization import PHOTO, TANH, integer_convs
+from qatie_cli.tone import ToneConfig
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -104,6 +106,16 @@ def test_float_is_the_float_engine(size, fixed, named, astronaut):
     expected = enhance(photo, engines.load(named[1], "float"))
     assert metrics.psnr(expected, photo) < 45
     assert metrics.psnr(_enhanced(written, photo), expected) > 60
+
+
+@pytest.mark.parametrize("stage", [ToneConfig(channels=4, bins=8), ToneConfig(channels=0, bins=8, quantiles=True)])
+def test_float_is_the_float_engine_with_other_kinds_of_tone_stage(stage, astronaut, coffee):
+    toned = random_weights([astronaut, coffee], 4, stage)
+    toned.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
+    photo = _crop(astronaut, SIZES[0])
+    expected = enhance(photo, engines.load(toned, "float"))
+    assert metrics.psnr(expected, photo) < 45
+    assert metrics.psnr(_enhanced(build(toned, int8=False), photo), expected) > 60
 
 
 @pytest.mark.parametrize("fixed", [False, True])

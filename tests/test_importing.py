@@ -241,7 +241,7 @@ def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-@pytest.mark.parametrize("tone", [None, ToneConfig(channels=0, bins=16), ToneConfig(channels=4)])
+@pytest.mark.parametrize("tone", [None, ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4)])
 def test_export_and_import_give_the_same(kind, tone, astronaut, tmp_path):
     weights = random_weights([astronaut], 4, tone)
     back = reading.read(_exported(weights, kind, False, tmp_path)).weights

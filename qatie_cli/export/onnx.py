@@ -102,11 +102,14 @@ class _Graph:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
-    def add(self, operator: str, *inputs: str, result: str = "", **attributes: object) -> str:
-        """The name of what `operator` makes of `inputs`: `result`, or one that is made up."""
+    def add(self, operator: str, *inputs: str, result: str = "", unused: int = 0, **attributes: object) -> str:
+        """The name of what `operator` makes of `inputs`: `result`, or one that is made up.
+
+        `unused` is how many outputs it has behind that one.
+        """
         result = result or f"{operator}_{len(self.nodes)}"
-        others = [f"{result}_places"] if operator == "TopK" else []  # a second output, which nothing uses
-        self.nodes.append(helper.make_node(operator, inputs, [result, *others], result, **attributes))
+        outputs = [result, *(f"{result}_unused_{index}" for index in range(unused))]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, result, **attributes))
         return result
 
     def constant(self, values: Tensor | np.ndarray | Sequence[int] | float, name: str = "") -> str:
@@ -374,7 +377,7 @@ def _quantiles(graph: _Graph) -> str:
     pixels = THUMBNAIL_PX**2
     channels = graph.add("Concat", "thumbnail", _luma(graph), *_extremes(graph), axis=1)
     values = graph.add("Reshape", channels, graph.constant([6, pixels]))
-    ordered = graph.add("TopK", values, graph.constant([pixels]), axis=1, largest=0)
+    ordered = graph.add("TopK", values, graph.constant([pixels]), unused=1, axis=1, largest=0)
     chosen = graph.add("Gather", ordered, graph.constant(quantile_places(pixels)), axis=1)
     row = graph.add("Reshape", chosen, graph.constant([1, -1]))
     return graph.add("Sub", graph.add("Mul", row, graph.constant(2.0)), graph.constant(1.0))

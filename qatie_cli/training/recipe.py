@@ -56,8 +56,7 @@ class Recipe:
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
-        if self.tone:
-            _ = self._tone  # says what is wrong with it
+        _ = self.config  # says what is wrong with the tone stage
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must lie in 0..2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -120,11 +119,10 @@ class Recipe:
     @property
     def config(self) -> ModelConfig:
         """The model that is trained."""
-        return ModelConfig(NetworkConfig(self.width), self._tone if self.tone else None)
-
-    @property
-    def _tone(self) -> ToneConfig:
-        return ToneConfig(channels=self.tone_channels, bins=self.tone_bins, quantiles=self.tone_quantiles)
+        stage = None
+        if self.tone:
+            stage = ToneConfig(channels=self.tone_channels, bins=self.tone_bins, quantiles=self.tone_quantiles)
+        return ModelConfig(NetworkConfig(self.width), stage)
 
 
 def _kind(default: object) -> type | tuple[type, ...]:
