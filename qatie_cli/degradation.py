@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 MIDDLE_LUMA = 0.48
+_PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
 SHARES = ("untouched", "extreme", "pages", "middle")  # what of a recipe is one number
 
 
@@ -201,6 +202,12 @@ def unit_noise(drawn: Draw, shape: tuple[int, int]) -> np.ndarray:
     return noise
 
 
+def _averaged_noise(drawn: Draw, shape: tuple[int, int]) -> np.ndarray:
+    """What is left of `unit_noise` in a thumbnail, each of whose pixels is the mean of several of a photo."""
+    noise = _white(np.random.default_rng(drawn.noise_seed), shape, drawn.noise_gray)
+    return noise * np.float32(_PIXELS_IN_A_POINT**-0.5)
+
+
 def _white(rng: np.random.Generator, shape: tuple[int, int], gray: float) -> np.ndarray:
     noise = rng.standard_normal((*shape, 3), np.float32)
     if gray:
@@ -241,18 +248,18 @@ def from_u8(photo: np.ndarray) -> np.ndarray:
 def apply(drawn: Draw, clean: np.ndarray, *, tone_only: bool = False) -> np.ndarray:
     """The degraded photo, (H, W, 3) float32 in 0..1, values as an 8-bit file would hold them.
 
-    `tone_only` leaves out what a thumbnail of the whole photo does not show: blur, noise, sharpening, JPEG.
+    `tone_only` leaves out what a thumbnail of the whole photo does not show: blur, sharpening, JPEG, most of the noise.
     """
     if drawn == UNTOUCHED:
         return clean
     light = _with_highlights(to_linear(clean), min(drawn.highlights, -drawn.exposure))
     x = light * (np.float32(2.0**drawn.exposure) * np.array(drawn.gain, np.float32))
-    if not tone_only:
-        if drawn.blur:
-            x = gaussian_blur(x, drawn.blur)
-        if drawn.shot_noise or drawn.read_noise:
-            variance = drawn.shot_noise * np.maximum(x, 0) + drawn.read_noise**2
-            x = x + np.sqrt(variance, dtype=np.float32) * unit_noise(drawn, x.shape[:2])
+    if drawn.blur and not tone_only:
+        x = gaussian_blur(x, drawn.blur)
+    if drawn.shot_noise or drawn.read_noise:
+        variance = drawn.shot_noise * np.maximum(x, 0) + drawn.read_noise**2
+        noise = _averaged_noise(drawn, x.shape[:2]) if tone_only else unit_noise(drawn, x.shape[:2])
+        x = x + np.sqrt(variance, dtype=np.float32) * noise
     x = to_encoded(np.clip(x, 0, 1))
     if drawn.gamma != 1:
         x = x ** np.float32(drawn.gamma)

@@ -1,4 +1,4 @@
-"""The global tone stage: a thumbnail of the whole photo decides one curve per channel and one colour matrix.
+"""The global tone stage: a small view of the whole photo decides one curve per channel and one colour matrix.
 
 It runs in front of the refinement network and always in float: its cost does not depend on the photo's size, and the
 decision is applied to every pixel by table look-up and a 3x3 product.
@@ -17,7 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
-THUMBNAIL_PX = 64  # the whole photo, squeezed to a square of this side by area averaging
+# The whole photo is squeezed to a square of this side by area averaging, and every fourth pixel of every fourth row is
+# kept: a thumbnail that still has the lamps and the letters which an average would have washed out.
+VIEW_PX = 256
+THUMBNAIL_PX = 64
 # Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
@@ -182,8 +185,14 @@ def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
 
 def thumbnail_u8(pixels_hwc: np.ndarray) -> np.ndarray:
     """The same as a picture (64, 64, 3) uint8."""
-    overview = Image.fromarray(reduced(pixels_hwc))
-    return np.array(overview.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX))
+    view = Image.fromarray(reduced(pixels_hwc)).resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX)
+    return np.ascontiguousarray(points(np.asarray(view)))
+
+
+def points(view_hwc: np.ndarray) -> np.ndarray:
+    """The pixels (64, 64, 3) of a view (256, 256, 3) of the whole photo that make its thumbnail."""
+    step = VIEW_PX // THUMBNAIL_PX
+    return view_hwc[step // 2 :: step, step // 2 :: step]
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,7 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
 def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee):
     from qatie_cli import tone
 
-    view = sampling.halve(sampling.cut(Image.fromarray(coffee), (0, 0, 1, 1), sampling.VIEW_PX, flip=False))
+    view = sampling.thumbnail(Image.fromarray(coffee), (0, 0, 1, 1), flip=False)
     assert np.abs(view - tone.thumbnail(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
 
 

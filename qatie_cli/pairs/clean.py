@@ -18,7 +18,7 @@ from qatie_cli.pairs import pages, sampling, splitting
 from qatie_cli.pairs.checking import SMALLEST_SIDE
 from qatie_cli.pairs.listing import photos_below
 from qatie_cli.pairs.paired import Held
-from qatie_cli.pairs.sampling import VIEW_PX, Batch
+from qatie_cli.pairs.sampling import Batch
 from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
 
@@ -138,11 +138,11 @@ class DegradedSource:
             clean = self.photos.store.get(self._draw(rng).path)
             place = sampling.draw_place(clean.image.size, self.crop, rng)
             target = sampling.cut(clean.image, place.crop, self.crop, place.flip)
-            view = sampling.cut(clean.overview, place.frame, VIEW_PX, place.flip)
+            view = sampling.thumbnail(clean.overview, place.frame, place.flip)
             drawn = degradation.draw(self.recipe, rng)
             inputs.append(degradation.apply(drawn, target))
             targets.append(target)
-            thumbnails.append(sampling.halve(degradation.apply(drawn, view, tone_only=True)))
+            thumbnails.append(degradation.apply(drawn, view, tone_only=True))
         return Batch(sampling.stack(inputs), sampling.stack(targets), sampling.stack(thumbnails))
 
     def wholes(self, step: int, rows: Sequence[int]) -> Batch:
@@ -153,7 +153,7 @@ class DegradedSource:
                 target = pages.draw_page(rng)
             else:
                 overview = self.photos.store.overview(photo.path)
-                target = sampling.halve(sampling.cut(overview, sampling.draw_frame(rng), VIEW_PX, rng.random() < 0.5))
+                target = sampling.thumbnail(overview, sampling.draw_frame(rng), rng.random() < 0.5)
             if drawn != degradation.UNTOUCHED:  # a good photo stays as it is
                 target = degradation.toward_middle(target, self.recipe.middle)
             inputs.append(degradation.apply(drawn, target, tone_only=True))

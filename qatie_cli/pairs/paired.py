@@ -15,7 +15,7 @@ from qatie_cli.network import SIZE_MULTIPLE
 from qatie_cli.pairs import checking, layouts, sampling, splitting
 from qatie_cli.pairs.checking import Alignment, Usable
 from qatie_cli.pairs.layouts import LeftOut
-from qatie_cli.pairs.sampling import VIEW_PX, Batch
+from qatie_cli.pairs.sampling import Batch
 from qatie_cli.pairs.source import Pair
 from qatie_cli.pairs.store import Store
 
@@ -182,7 +182,7 @@ class PairSource:
             seen, target = (self.pairs.store.get(path) for path in (pair.files.input, pair.files.target))
             inputs.append(sampling.cut(seen.image, place.crop, self.crop, place.flip))
             targets.append(sampling.cut(target.image, place.crop, self.crop, place.flip))
-            thumbnails.append(sampling.halve(sampling.cut(seen.overview, place.frame, VIEW_PX, place.flip)))
+            thumbnails.append(sampling.thumbnail(seen.overview, place.frame, place.flip))
         return Batch(sampling.stack(inputs), sampling.stack(targets), sampling.stack(thumbnails))
 
     def wholes(self, step: int, rows: Sequence[int]) -> Batch:
@@ -192,7 +192,7 @@ class PairSource:
             pair = self._draw(rng)
             frame, flip = sampling.draw_frame(rng), rng.random() < 0.5
             for path, kept in ((pair.files.input, inputs), (pair.files.target, targets)):
-                kept.append(sampling.halve(sampling.cut(self.pairs.store.overview(path), frame, VIEW_PX, flip)))
+                kept.append(sampling.thumbnail(self.pairs.store.overview(path), frame, flip))
         seen = sampling.stack(inputs)
         return Batch(seen, sampling.stack(targets), seen)
 

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from qatie_cli import degradation
 from qatie_cli.network import SIZE_MULTIPLE
-from qatie_cli.tone import THUMBNAIL_PX
+from qatie_cli.tone import VIEW_PX, points
 
 LONGEST_VALIDATION_SIDE = 640
 MOST_VALIDATED = 64
 CALIBRATION_PHOTOS = 24
 WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
-VIEW_PX = 2 * THUMBNAIL_PX  # views of the whole are cut at twice the thumbnail's size, then halved
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -90,9 +89,9 @@ def shrunk(image: Image.Image, longest: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def halve(photo: np.ndarray) -> np.ndarray:
-    """2x2 means of (H, W, 3) with even sides."""
-    return (photo[::2, ::2] + photo[1::2, ::2] + photo[::2, 1::2] + photo[1::2, 1::2]) * np.float32(0.25)
+def thumbnail(overview: Image.Image, frame: Box, flip: bool) -> np.ndarray:
+    """The thumbnail (64, 64, 3) float32 in 0..1 of the part `frame` of a photo, as `tone.thumbnail` makes it."""
+    return points(cut(overview, frame, VIEW_PX, flip))
 
 
 def stack(photos_hwc: list[np.ndarray]) -> Tensor:

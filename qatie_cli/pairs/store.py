@@ -10,13 +10,13 @@ from PIL import Image
 
 from qatie_cli.photo import decoding
 
-OVERVIEW_PX = 320  # long side of the small copies that views of the whole photo are cut from
+OVERVIEW_PX = 640  # long side of the small copies that views of the whole photo are cut from
 SHARE_OF_FREE = 0.5  # of the memory that is free when a run begins
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo in RGB, upright, and a copy of at most 320 px for views of the whole."""
+    """A photo in RGB, upright, and a copy of at most 640 px for views of the whole."""
 
     image: Image.Image
     overview: Image.Image
