@@ -529,6 +529,8 @@ def test_drawn_pages_are_shown_as_they_are(clean):
     pages = [values for values, is_page in zip(luma, drawn, strict=True) if is_page]
     assert sum(float(values.quantile(0.9)) > 0.8 for values in pages) > 0.4 * len(pages)  # paper is light, mostly
     assert sum(float(values.quantile(0.9)) < 0.4 for values in pages) >= 1  # or dark
+    light = [values for values in pages if float(values.median()) > 0.8]
+    assert sum(float(values.min()) < 0.5 for values in light) > 0.5 * len(light)  # letters are seen, not washed out
     assert torch.equal(source.wholes(0, range(5, 9)).target, batch.target[5:9])
     with pytest.raises(ValueError, match="more than 1"):
         degradation.Recipe(extreme=0.6, pages=0.5)
