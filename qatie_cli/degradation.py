@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 MIDDLE_LUMA = 0.48
+_WHITER_EV = 0.2  # by which highlights may be brighter than they were: they clip a little sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
 SHARES = ("untouched", "extreme", "pages", "middle")  # what of a recipe is one number
 
@@ -40,29 +41,29 @@ class Knob:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every degradation with its probability and range. Units stand behind each."""
+    """Every degradation with its probability and range; the defaults are those of the shipped weights."""
 
-    untouched: float = 0.2  # share of pairs left as they are: a good photo stays a good photo
+    untouched: float = 0.175  # share of pairs left as they are: a good photo stays a good photo
     extreme: float = 0.25  # the tone stage: share of the untouched that are photos too dark, bright or flat for targets
-    pages: float = 0.08  # the tone stage: share of the untouched that are drawn pages (`pairs.pages`)
+    pages: float = 0.16  # the tone stage: share of the untouched that are drawn pages (`pairs.pages`)
     middle: float = 0.5  # the tone stage: how far the targets of the others are brought to 0.48 (`toward_middle`)
-    exposure: Knob = Knob(0.76, -2.6, 0.0)  # EV, linear light
-    overexposure: Knob = Knob(0.16, 0.0, 2.2)  # EV, linear light; takes the place of `exposure`
-    highlights: Knob = Knob(0.0, 0.0, 3.0)  # EV by which white is brighter than the photo shows (`_with_highlights`)
-    white_balance: Knob = Knob(0.6, 0.85, 1.15)  # gain of red and of blue, linear light
-    tint: Knob = Knob(0.5, 0.92, 1.08)  # gain of green, linear light
-    blur: Knob = Knob(0.6, 0.3, 1.2)  # standard deviation of a Gaussian, pixels
-    shot_noise: Knob = Knob(0.7, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
-    read_noise: Knob = Knob(0.7, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
-    grain: Knob = Knob(0.9, 0.4, 1.1)  # what demosaicing makes of a noisy pixel: Gaussian, standard deviation in pixels
-    noise_gray: Knob = Knob(0.9, 0.2, 0.9)  # share of the noise's variance that is common to all channels
-    blotch: Knob = Knob(0.8, 0.0, 0.6)  # share of the noise's variance in blotches of about 8 pixels
+    exposure: Knob = Knob(0.8, -2.1, 0.0)  # EV, linear light
+    overexposure: Knob = Knob(0.13, 0.0, 1.8)  # EV, linear light; takes the place of `exposure`
+    highlights: Knob = Knob(0.6, 0.0, 3.0)  # EV by which white is brighter than the photo shows (`_with_highlights`)
+    white_balance: Knob = Knob(0.6, 0.87, 1.13)  # gain of red and of blue, linear light
+    tint: Knob = Knob(0.4, 0.92, 1.08)  # gain of green, linear light
+    blur: Knob = Knob(0.4, 0.3, 0.9)  # standard deviation of a Gaussian, pixels
+    shot_noise: Knob = Knob(0.8, 0.0, 0.0035)  # variance per unit of linear signal (Poisson part)
+    read_noise: Knob = Knob(0.8, 0.0, 0.012)  # standard deviation, linear units (Gaussian part)
+    grain: Knob = Knob(0.6, 0.4, 1.1)  # what demosaicing makes of a noisy pixel: Gaussian, standard deviation in pixels
+    noise_gray: Knob = Knob(0.6, 0.2, 0.9)  # share of the noise's variance that is common to all channels
+    blotch: Knob = Knob(0.55, 0.0, 0.6)  # share of the noise's variance in blotches of about 8 pixels
     gamma: Knob = Knob(0.5, 0.8, 1.4)  # exponent
-    contrast: Knob = Knob(0.5, 0.55, 1.1)  # slope about mid-gray
+    contrast: Knob = Knob(0.5, 0.55, 1.25)  # slope about mid-gray
     haze: Knob = Knob(0.5, 0.0, 0.12)  # share of veiling gray
     saturation: Knob = Knob(0.5, 0.5, 1.1)  # factor about luma
-    smear: Knob = Knob(0.3, 0.3, 0.9)  # noise reduction that also smears detail: Gaussian, pixels
-    sharpen: Knob = Knob(0.3, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
+    smear: Knob = Knob(0.25, 0.3, 0.7)  # noise reduction that also smears detail: Gaussian, pixels
+    sharpen: Knob = Knob(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: Knob = Knob(0.75, 55, 95)  # quality, 4:2:0 below 90
 
     def __post_init__(self) -> None:
@@ -143,8 +144,8 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
     """Linear light whose white is brighter by `ev`, falling to nothing at 0.8: what the scene had and no photo.
 
     A lamp or a sky stays white in a photo that is too dark. Photos darkened as they are have no white left, and who has
-    seen none but those takes a dark photo with a lamp in it for a good one. With no more `ev` than the exposure takes
-    away, nothing is whiter than it was.
+    seen none but those takes a dark photo with a lamp in it for a good one. With little more `ev` than the exposure
+    takes away, little is whiter than it was.
     """
     if ev <= 0:
         return linear
@@ -252,7 +253,7 @@ def apply(drawn: Draw, clean: np.ndarray, *, tone_only: bool = False) -> np.ndar
     """
     if drawn == UNTOUCHED:
         return clean
-    light = _with_highlights(to_linear(clean), min(drawn.highlights, -drawn.exposure))
+    light = _with_highlights(to_linear(clean), min(drawn.highlights, _WHITER_EV - drawn.exposure))
     x = light * (np.float32(2.0**drawn.exposure) * np.array(drawn.gain, np.float32))
     if drawn.blur and not tone_only:
         x = gaussian_blur(x, drawn.blur)
