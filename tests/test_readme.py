@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import typer.main
 from PIL import Image
 
-from qatie_cli import checkpoint, engines, export, metrics
+from qatie_cli import checkpoint, degradation, engines, export, metrics
 from qatie_cli import weights as shipped_weights
 from qatie_cli.cli import app
 from qatie_cli.enhance import enhance
@@ -71,6 +72,12 @@ def test_every_shipped_model_has_its_card_and_recipe():
     for name in shipped_weights.manifest():
         assert (ROOT / "weights" / f"{name}.md").is_file()
         assert (ROOT / "weights" / "recipes" / f"{name}.toml").is_file()
+
+
+def test_photos_are_degraded_by_default_as_the_recipes_of_the_shipped_weights_say():
+    for name in shipped_weights.manifest():
+        recipe = tomllib.loads((ROOT / "weights" / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
+        assert degradation.recipe_from_table(recipe["degradation"]) == degradation.Recipe()
 
 
 # --- the examples for phones --------------------------------------------------------------------------------------
