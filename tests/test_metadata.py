@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 
@@ -108,12 +109,26 @@ def test_a_jpeg_keeps_all_its_metadata(full_jpeg, tmp_path):
     assert b"further" in again.jpeg_segments[0][1] + again.jpeg_segments[1][1]
 
 
-def test_a_jpeg_is_compressed_like_its_source_unless_told_otherwise(full_jpeg, tmp_path):
-    read = decoding.read(full_jpeg)
+def test_a_jpeg_is_written_as_finely_as_its_source(tmp_path, coffee):
+    Image.fromarray(coffee).save(tmp_path / "fine.jpg", quality=98)
+    read = decoding.read(tmp_path / "fine.jpg")
     encoding.write(tmp_path / "like.jpg", read, "jpeg")
     encoding.write(tmp_path / "small.jpg", read, "jpeg", quality=30)
     assert decoding.read(tmp_path / "like.jpg").jpeg == read.jpeg
-    assert decoding.read(tmp_path / "small.jpg").jpeg.quantization != read.jpeg.quantization
+    assert max(decoding.read(tmp_path / "small.jpg").jpeg.quantization[0]) > max(read.jpeg.quantization[0])
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_coarse_jpeg_is_not_written_coarsely_again(tmp_path, coffee, colours):
+    Image.fromarray(coffee[..., 0] if colours == 1 else coffee).save(tmp_path / "coarse.jpg", quality=4)
+    read = decoding.read(tmp_path / "coarse.jpg")
+    brighter = dataclasses.replace(read, pixels=np.clip(read.pixels.astype(int) + 11, 0, 255).astype(np.uint8))
+    encoding.write(tmp_path / "brighter.jpg", brighter, "jpeg")
+    encoding.write(tmp_path / "default.jpg", dataclasses.replace(brighter, jpeg=None), "jpeg")
+    again = decoding.read(tmp_path / "brighter.jpg")
+    assert again.jpeg.quantization == decoding.read(tmp_path / "default.jpg").jpeg.quantization
+    moved = np.abs(again.pixels.astype(int) - brighter.pixels)
+    assert moved.mean() < 2  # nearly 11 with the source's steps
 
 
 def test_progressive_stays_progressive(tmp_path, coffee):

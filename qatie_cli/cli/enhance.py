@@ -61,7 +61,7 @@ def enhance(
     format: Annotated[Format, typer.Option(help="keep writes HEIC as JPEG and BMP as PNG.")] = Format.keep,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Of lossy formats.", show_default="that of a JPEG's source, else 95"),
+        typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95, or as fine as a JPEG's source"),
     ] = None,
     suffix: Annotated[str, typer.Option(help="Put behind every output's name: a.jpg becomes aSUFFIX.jpg.")] = "",
     strip_metadata: Annotated[
