@@ -23,6 +23,7 @@ VIEW_PX = 256
 THUMBNAIL_PX = 64
 # Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
+BLACK = 0.01  # what black may become: two and a half levels
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
 _STRIP_PIXELS = 1 << 20
@@ -91,7 +92,7 @@ class ToneStage(nn.Module):
         return torch.cat(parts, dim=1)
 
     def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Curves are monotone: a start (near 0, may be below) and non-negative steps between the knots.
+        """Curves are monotone: a start near 0 and non-negative steps between the knots, `anchored` at both ends.
 
         `kept` (N, features) is a factor of each hidden feature: the dropout of this stage's training.
         """
@@ -107,7 +108,25 @@ class ToneStage(nn.Module):
         steps = F.softplus(curve[..., 1:] + 0.541325) / (self.config.knots - 1)
         curves = torch.cat([start, start + steps.cumsum(-1)], dim=-1)
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
-        return curves, identity + 0.3 * matrix.unflatten(1, (3, 3))
+        matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
+        return anchored(curves, matrices), matrices
+
+
+def anchored(curves: Tensor, matrices: Tensor) -> Tensor:
+    """Curves (N, 3, knots) whose white stays white and whose black stays black behind the matrices (N, 3, 3).
+
+    What a photo has clipped is gone: darkened, it is paper gray, and lifted, a veil. What the ends lack is added along
+    `anchors`. To first order: the share of it that a matrix takes to other channels is left out.
+    """
+    towards_white, towards_black = curves.new_tensor(anchors(curves.shape[-1]))
+    white, black = (torch.bmm(matrices, curves[..., end]) for end in (slice(-1, None), slice(0, 1)))
+    return curves + towards_white * (1 - white).clamp(min=0) - towards_black * (black - BLACK).clamp(min=0)
+
+
+def anchors(knots: int) -> np.ndarray:
+    """How far each knot follows its curve's end to white (upper half) and to black (lowest quarter), (2, knots)."""
+    places = np.linspace(0, 1, knots)
+    return np.stack([np.maximum(2 * places - 1, 0) ** 2, np.maximum(1 - 4 * places, 0)]).astype(np.float32)
 
 
 def statistics(thumbnail: Tensor, bins: int) -> Tensor:

@@ -30,6 +30,24 @@ def test_curves_never_fall(astronaut):
     assert (curves.diff(dim=-1) >= 0).all()
 
 
+def test_white_stays_white_and_black_black():
+    matrix = torch.tensor([[[1.02, -0.03, -0.01], [0.01, 0.98, 0.0], [-0.02, 0.0, 1.03]]])
+    gray = torch.linspace(0.1, 0.8, 17).expand(1, 3, 17)
+    ends = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert tone.apply_tone(ends, gray, matrix)[..., 1].max() < 0.85
+    curves = tone.anchored(gray, matrix)
+    black, white = tone.apply_tone(ends, curves, matrix).unbind(-1)
+    assert white.min() > 0.99
+    assert black.max() < tone.BLACK + 0.005
+    assert (curves.diff(dim=-1) > 0).all()
+    assert torch.equal(curves[..., 4:9], gray[..., 4:9])  # what lies between is left to the stage
+
+
+def test_ends_that_lack_nothing_are_left_alone():
+    steep = torch.linspace(-0.1, 1.2, 17).expand(1, 3, 17)
+    assert torch.equal(tone.anchored(steep, torch.eye(3)[None]), steep)
+
+
 def test_table_and_training_compute_the_same(astronaut):
     stage = _stage(0.3)
     decided = tone.decide(stage, astronaut)

@@ -24,7 +24,7 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage, quantile_places
+from qatie_cli.tone import BLACK, LUMA, THUMBNAIL_PX, ToneStage, anchors, quantile_places
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _INT32 = np.iinfo(np.int32)
@@ -323,7 +323,18 @@ def _decided(graph: _Graph, stage: ToneStage) -> tuple[str, str]:
     curves = graph.add("Concat", start, graph.add("Add", start, risen), axis=2)
     matrix = graph.add("Reshape", graph.part(raw, 3 * knots, _TO_THE_END, 1), graph.constant([1, 3, 3]))
     matrix = graph.add("Mul", matrix, graph.constant(0.3))
-    return curves, graph.add("Add", matrix, graph.constant(np.eye(3, dtype=np.float32)))
+    matrix = graph.add("Add", matrix, graph.constant(np.eye(3, dtype=np.float32)))
+    return _anchored(graph, curves, matrix, knots), matrix
+
+
+def _anchored(graph: _Graph, curves: str, matrix: str, knots: int) -> str:
+    """`tone.anchored`."""
+    towards_white, towards_black = (graph.constant(anchor) for anchor in anchors(knots))
+    white, black = (graph.add("MatMul", matrix, graph.part(curves, place, place + 1, 2)) for place in (knots - 1, 0))
+    lacking = graph.add("Relu", graph.add("Sub", graph.constant(1.0), white))
+    raised = graph.add("Relu", graph.add("Sub", black, graph.constant(BLACK)))
+    whiter = graph.add("Add", curves, graph.add("Mul", lacking, towards_white))
+    return graph.add("Sub", whiter, graph.add("Mul", raised, towards_black))
 
 
 def _raw(graph: _Graph, stage: ToneStage) -> str:

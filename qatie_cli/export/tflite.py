@@ -24,7 +24,7 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import PHOTO, Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import LUMA, THUMBNAIL_PX, ToneStage, quantile_places
+from qatie_cli.tone import BLACK, LUMA, THUMBNAIL_PX, ToneStage, anchors, quantile_places
 
 IDENTIFIER = b"TFL3"
 LEVELS = 256
@@ -579,7 +579,24 @@ def _decided(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> tuple[_Tens
     curves = graph.add("ADD", graph.linear(steps, graph.constant(sums)), start, shape=(3, knots))
     matrix = graph.reshaped(graph.part(raw, [0, 3 * knots], [1, 9]), [3, 3])
     matrix = graph.like(matrix, "ADD", graph.like(matrix, "MUL", matrix, 0.3), graph.constant(np.eye(3, dtype="f4")))
-    return curves, matrix
+    return _anchored(graph, curves, matrix), matrix
+
+
+def _anchored(graph: _Graph, curves: _Tensor, matrix: _Tensor) -> _Tensor:
+    """`tone.anchored`."""
+    knots = curves.shape[1]
+
+    def mixed(place: int) -> _Tensor:
+        """A knot of all channels behind the matrix, (3, 1)."""
+        values = graph.reshaped(graph.part(curves, [0, place], [3, 1]), [1, 3])
+        return graph.reshaped(graph.linear(values, matrix), [3, 1])
+
+    white, black = mixed(knots - 1), mixed(0)
+    lacking = graph.like(white, "RELU", graph.like(white, "SUB", 1.0, white))
+    raised = graph.like(black, "RELU", graph.like(black, "SUB", black, BLACK))
+    towards_white, towards_black = (graph.constant(anchor[None]) for anchor in anchors(knots))
+    whiter = graph.like(curves, "ADD", curves, graph.like(curves, "MUL", lacking, towards_white))
+    return graph.like(curves, "SUB", whiter, graph.like(curves, "MUL", raised, towards_black))
 
 
 def _raw(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> _Tensor:
