@@ -124,9 +124,9 @@ def anchored(curves: Tensor, matrices: Tensor) -> Tensor:
 
 
 def anchors(knots: int) -> np.ndarray:
-    """How far each knot follows its curve's end to white (upper half) and to black (lowest quarter), (2, knots)."""
+    """How far each knot follows its curve's end to white (from 0.7 on) and to black (below 0.25), (2, knots)."""
     places = np.linspace(0, 1, knots)
-    return np.stack([np.maximum(2 * places - 1, 0) ** 2, np.maximum(1 - 4 * places, 0)]).astype(np.float32)
+    return np.stack([np.maximum((places - 0.7) / 0.3, 0) ** 2, np.maximum(1 - 4 * places, 0)]).astype(np.float32)
 
 
 def statistics(thumbnail: Tensor, bins: int) -> Tensor:

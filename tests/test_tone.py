@@ -40,7 +40,7 @@ def test_white_stays_white_and_black_black():
     assert white.min() > 0.99
     assert black.max() < tone.BLACK + 0.005
     assert (curves.diff(dim=-1) > 0).all()
-    assert torch.equal(curves[..., 4:9], gray[..., 4:9])  # what lies between is left to the stage
+    assert torch.equal(curves[..., 4:12], gray[..., 4:12])  # what lies between is left to the stage
 
 
 def test_ends_that_lack_nothing_are_left_alone():
