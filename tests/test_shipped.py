@@ -14,7 +14,7 @@ HERE = [name for name in engines.INT8 if name in torch.backends.quantized.suppor
 
 # Mean PSNR in dB that int8 must reach: well above the inputs' 20.8, 13.7, 17.6 and 19.5; good photos stay good, and
 # so do noisy ones whose tone was right.
-BARS = {"synthetic": 23.9, "exposure": 16.8, "phone-to-camera": 19.7, "retouch": 22.7, "noise": 29.0, "clean": 30.4}
+BARS = {"synthetic": 24.0, "exposure": 16.4, "phone-to-camera": 19.7, "retouch": 23.5, "noise": 29.3, "clean": 30.9}
 
 
 @pytest.fixture(scope="module", params=sorted(weights.manifest()))
@@ -70,7 +70,9 @@ def _page(paper: int, ink: int, lines: int) -> np.ndarray:
     return page
 
 
-@pytest.mark.parametrize(("paper", "ink", "lines", "levels"), [(255, 20, 40, 25), (255, 0, 8, 8), (22, 220, 40, 12)])
+@pytest.mark.parametrize(
+    ("paper", "ink", "lines", "levels"), [(255, 20, 40, 3), (255, 0, 8, 3), (245, 90, 25, 8), (22, 220, 40, 12)]
+)
 def test_the_paper_of_a_screenshot_stays_near_what_it_was(paper, ink, lines, levels, shipped):
     output = enhance(_page(paper, ink, lines), engines.load(shipped)).astype(int)
     assert np.abs(np.median(output, (0, 1)) - paper).max() <= levels

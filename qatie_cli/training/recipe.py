@@ -41,7 +41,7 @@ class Recipe:
     warm_up: float = 0.05  # share of a stage
     clip: float = 1.0  # gradient norm
     ema: float = 0.998
-    agreement: float = 4.0  # QAT only: L1 between the rounded and the float output of the same weights
+    agreement: float = 1.0  # QAT only: L1 between the rounded and the float output of the same weights
     validation_share: float = 0.1
     validate_every: int = 500
     longest: int | None = None  # photos are reduced to this long side when they are read
