@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from qatie_cli import tone
 from qatie_cli.engines import Engine, Features, Network
-from qatie_cli.guided import GuidedResidual
+from qatie_cli.guided import MIRRORED_PX, GuidedResidual
 from qatie_cli.moments import Moments, Tile, of_tiles, tiles
 from qatie_cli.network import SIZE_MULTIPLE
 from qatie_cli.photo.colour import Colours
@@ -58,7 +58,7 @@ def enhance(
     out = np.empty_like(pixels)
     if reduction > 1:
         reduced = toned.reduced(reduction)
-        residual = residual_of(engine.network, reduced, tile_side)
+        residual = _residual_to_the_edge(engine.network, reduced, tile_side)
         guided = GuidedResidual(reduced, residual, reduction)
         height, width = pixels.shape[:2]
         for top, bottom in toned.strips(0, height, width):
@@ -142,6 +142,17 @@ def residual_of(network: Network, pixels: np.ndarray, tile_side: int | None) -> 
             part = network.residual(features, first - tile.seen[0], last - tile.seen[0])
             out[first:last, left:right] = part[:, columns]
     return out
+
+
+def _residual_to_the_edge(network: Network, pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
+    """`residual_of` a picture that goes on mirrored beyond its edges.
+
+    The convolutions see zeros there, so that noise and fine texture were left as they were in a rim of 5 pixels: of a
+    reduced photo a rim that shows.
+    """
+    mirrored = np.pad(pixels, ((MIRRORED_PX, MIRRORED_PX), (MIRRORED_PX, MIRRORED_PX), (0, 0)), mode="reflect")
+    residual = residual_of(network, mirrored, tile_side)
+    return residual[MIRRORED_PX:-MIRRORED_PX, MIRRORED_PX:-MIRRORED_PX]
 
 
 def _finish(

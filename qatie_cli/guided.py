@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RADIUS = 2  # of a window, in pixels of the reduced photo
+MIRRORED_PX = 16  # by which the reduced photo goes on beyond its edges for the network, a multiple of 8
 _STRIP_ROWS = 64
 EPSILON = 1e-5  # of a channel's variance: below about a level of 8 bit, the photo says nothing about the residual
 

@@ -101,13 +101,16 @@ def tile_side(
     Raises:
         PhotoError: not even the smallest tiles would do.
     """
-    from qatie_cli.moments import HALO  # imports torch, which who only parses a size can do without
+    # These import torch, which who only parses a size can do without.
+    from qatie_cli.guided import MIRRORED_PX
+    from qatie_cli.moments import HALO
 
     held = held_bytes(width, height, sample_bytes)
     full = width * height
     if reduction > 1:
         width, height = -(-width // reduction), -(-height // reduction)
         held += width * height * _GUIDED_BYTES
+        width, height = width + 2 * MIRRORED_PX, height + 2 * MIRRORED_PX
     room = budget - held
     if width * height * network_bytes_per_pixel <= room:
         return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import random_weights
 
-from qatie_cli import engines, guided, metrics
+from qatie_cli import checkpoint, engines, guided, metrics
+from qatie_cli import weights as weights_store
 from qatie_cli.enhance import enhance, fast_reduction
 from qatie_cli.guided import GuidedResidual
 
@@ -77,6 +80,24 @@ def test_fast_mode_in_tiles_is_fast_mode(weights, coffee):
     engine = engines.load(weights)
     whole, tiled = (enhance(coffee, engine, reduction=2, tile_side=side) for side in (None, 64))
     assert np.array_equal(whole, tiled)
+
+
+def test_noise_goes_up_to_the_edges():
+    """The network's convolutions see zeros beyond them; the photo goes on mirrored instead."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 5, (256, 384, 1)).repeat(2, axis=0).repeat(2, axis=1)
+    noisy = np.clip(130 + noise.repeat(3, axis=2), 0, 255).round().astype(np.uint8)
+    shipped = checkpoint.read(weights_store.manifest()["qatie-c32"].packaged)
+    untoned = dataclasses.replace(
+        shipped,
+        config=dataclasses.replace(shipped.config, tone=None),
+        state={name: tensor for name, tensor in shipped.state.items() if not name.startswith("tone.")},
+    )
+    left = enhance(noisy, engines.load(untoned), reduction=2)[..., 1].astype(float)
+    inside = left[64:-64, 64:-64].std()
+    assert inside < 0.7 * noisy[..., 1].std()
+    for rim in (left[:12, 64:-64], left[-12:, 64:-64], left[64:-64, :12], left[64:-64, -12:]):
+        assert 0.85 < rim.std() / inside < 1.15
 
 
 def test_sixteen_bit_photos_stay_sixteen_bit(weights, coffee):
