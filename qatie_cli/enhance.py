@@ -147,8 +147,8 @@ def residual_of(network: Network, pixels: np.ndarray, tile_side: int | None) -> 
 def _residual_to_the_edge(network: Network, pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
     """`residual_of` a picture that goes on mirrored beyond its edges.
 
-    The convolutions see zeros there, so that noise and fine texture were left as they were in a rim of 5 pixels: of a
-    reduced photo a rim that shows.
+    The convolutions would see zeros there, and what they do to noise and fine texture would end 5 pixels before the
+    edge: a rim that shows once it is brought to full resolution.
     """
     mirrored = np.pad(pixels, ((MIRRORED_PX, MIRRORED_PX), (MIRRORED_PX, MIRRORED_PX), (0, 0)), mode="reflect")
     residual = residual_of(network, mirrored, tile_side)
