@@ -300,7 +300,8 @@ def test_sorting_finding_and_the_two_views(browser, gallery):
     for link in ("#open-left", "#open-right"):
         assert browser.script(f"return document.querySelector('{link}').protocol") == "file:"
     browser.press(Keys.ESCAPE)
-    assert browser.one("#show-grid").get_attribute("aria-pressed") == "true"
+    # The dialog says that it has closed a little later than it closes.
+    browser.wait(lambda: browser.one("#show-grid").get_attribute("aria-pressed") == "true")
     browser.one("#find").send_keys(Keys.CONTROL, "a", Keys.NULL, "nowhere")
     assert browser.names() == []
     assert browser.one("#none").is_displayed()
