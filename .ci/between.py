@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from qatie_cli import checkpoint
-from qatie_cli.quantization import ACTIVATION_MAX, Activation
+from qatie_cli.quantization import Activation
 
 run, share, out = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 begin, end = (checkpoint.read(run / f"{name}.safetensors") for name in ("float", "last"))
@@ -20,8 +20,8 @@ begin, end = (checkpoint.read(run / f"{name}.safetensors") for name in ("float",
 
 def mean(a: Activation, b: Activation) -> Activation:
     """The range whose ends lie between those of two ranges."""
-    ends = [(-x.zero_point * x.scale, (ACTIVATION_MAX - x.zero_point) * x.scale) for x in (a, b)]
-    return Activation.covering(*((1 - share) * first + share * last for first, last in zip(*ends, strict=True)))
+    low, high = ((1 - share) * first + share * last for first, last in zip(a.ends, b.ends, strict=True))
+    return Activation.covering(low, high)
 
 
 made = dataclasses.replace(

@@ -91,6 +91,15 @@ def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, s
     return width * height * pixel + (16 << 20)
 
 
+def seen_sides(width: int, height: int, reduction: int) -> tuple[int, int]:
+    """Width and height of what the network sees of a photo reduced by `reduction`: mirrored edges included."""
+    if reduction == 1:
+        return width, height
+    from qatie_cli.guided import MIRRORED_PX  # imports torch, which who only parses a size can do without
+
+    return -(-width // reduction) + 2 * MIRRORED_PX, -(-height // reduction) + 2 * MIRRORED_PX
+
+
 def tile_side(
     width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1, reduction: int = 1
 ) -> int | None:
@@ -101,16 +110,13 @@ def tile_side(
     Raises:
         PhotoError: not even the smallest tiles would do.
     """
-    # These import torch, which who only parses a size can do without.
-    from qatie_cli.guided import MIRRORED_PX
-    from qatie_cli.moments import HALO
+    from qatie_cli.moments import HALO  # imports torch
 
     held = held_bytes(width, height, sample_bytes)
     full = width * height
+    width, height = seen_sides(width, height, reduction)
     if reduction > 1:
-        width, height = -(-width // reduction), -(-height // reduction)
         held += width * height * _GUIDED_BYTES
-        width, height = width + 2 * MIRRORED_PX, height + 2 * MIRRORED_PX
     room = budget - held
     if width * height * network_bytes_per_pixel <= room:
         return None

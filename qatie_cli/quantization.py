@@ -39,9 +39,14 @@ class Activation:
         scale = float(np.float32(scale))
         return Activation(scale, int(np.clip(round(-low / scale), 0, ACTIVATION_MAX)))
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest value that can be stored."""
+        return -self.zero_point * self.scale, (ACTIVATION_MAX - self.zero_point) * self.scale
+
     def within(self, reach: float) -> Activation:
         """The same for values that matter between -reach and reach only."""
-        low, high = -self.zero_point * self.scale, (ACTIVATION_MAX - self.zero_point) * self.scale
+        low, high = self.ends
         return Activation.covering(max(low, -reach), min(high, reach))
 
 

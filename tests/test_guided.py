@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from conftest import random_weights
 
-from qatie_cli import checkpoint, engines, guided, metrics
+from qatie_cli import checkpoint, engines, guided, memory, metrics
+from qatie_cli import enhance as library
 from qatie_cli import weights as weights_store
 from qatie_cli.enhance import enhance, fast_reduction
 from qatie_cli.guided import GuidedResidual
@@ -98,6 +99,20 @@ def test_noise_goes_up_to_the_edges():
     assert inside < 0.7 * noisy[..., 1].std()
     for rim in (left[:12, 64:-64], left[-12:, 64:-64], left[64:-64, :12], left[64:-64, -12:]):
         assert 0.85 < rim.std() / inside < 1.15
+
+
+def test_memory_is_reckoned_for_what_the_network_sees(weights, coffee, monkeypatch):
+    seen = []
+    residual_of = library.residual_of
+
+    def recorded(network, pixels, tile_side):
+        seen.append(pixels.shape)
+        return residual_of(network, pixels, tile_side)
+
+    monkeypatch.setattr(library, "residual_of", recorded)
+    enhance(coffee, engines.load(weights), reduction=2)
+    width, height = memory.seen_sides(coffee.shape[1], coffee.shape[0], 2)
+    assert seen == [(-(-height // 8) * 8, -(-width // 8) * 8, 3)]  # sides are brought to multiples of 8
 
 
 def test_sixteen_bit_photos_stay_sixteen_bit(weights, coffee):

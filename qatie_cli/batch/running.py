@@ -245,9 +245,12 @@ class Batch:
             memory.give_free_memory_back()
         try:
             side = self._tile_side(hand, sample_bytes)
-            reduction = self._reduction(hand.width, hand.height)
-            seen = hand.width * hand.height // reduction**2 if side is None else side * side
-            network = int(seen * self._network_bytes)
+            if side is None:
+                reduction = self._reduction(hand.width, hand.height)
+                width, height = memory.seen_sides(hand.width, hand.height, reduction)
+            else:
+                width = height = side
+            network = int(width * height * self._network_bytes)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
