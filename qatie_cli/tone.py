@@ -24,6 +24,8 @@ THUMBNAIL_PX = 64
 # Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 BLACK = 0.01  # what black may become: two and a half levels
+# Luma contrasts (`contrast`) up to which a photo is left alone, and from which all that is decided is carried out.
+FLAT, FULL = 0.15, 0.3
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
 _STRIP_PIXELS = 1 << 20
@@ -94,6 +96,7 @@ class ToneStage(nn.Module):
     def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Curves are monotone: a start near 0 and non-negative steps between the knots, `anchored` at both ends.
 
+        A photo of next to no contrast (a wall, fog, a blank page) is left as it is: see `carried_out`.
         `kept` (N, features) is a factor of each hidden feature: the dropout of this stage's training.
         """
         x = F.leaky_relu(self.hidden(self.seen(thumbnail)), 0.2)
@@ -101,7 +104,7 @@ class ToneStage(nn.Module):
             x = x * kept
         if self.second is not None:
             x = F.leaky_relu(self.second(x), 0.2)
-        raw = self.decide(x)
+        raw = self.decide(x) * carried_out(thumbnail)
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]
         # softplus(x + ln(e - 1)) is 1 at x = 0: untrained, every step is that of the identity.
@@ -110,6 +113,30 @@ class ToneStage(nn.Module):
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
         return anchored(curves, matrices), matrices
+
+
+def carried_out(thumbnail: Tensor) -> Tensor:
+    """Share (N, 1) in 0..1 of what is decided for thumbnails (N, 3, H, W) that is carried out: none for a flat photo.
+
+    Photos of one thing lack no light and no contrast; spread out, they show their noise and their JPEG's colour steps.
+    None of the degraded photos that a stage learns from has so little contrast unless its subject has.
+    """
+    return ((contrast(thumbnail) - FLAT) / (FULL - FLAT)).clamp(0, 1)
+
+
+def contrast(thumbnail: Tensor) -> Tensor:
+    """How much darker than its brightest parts a photo's darkest are: (N, 1) in 0..1 for thumbnails (N, 3, H, W).
+
+    Of luma at the 1st and the 99th hundredth of the pixels, so that specks do not count.
+    """
+    luma = _luma(thumbnail).flatten(1)
+    dark, bright = ordered(luma)[:, contrast_places(luma.shape[1])].unbind(1)
+    return ((bright - dark) / bright.clamp(min=1 / 255))[:, None]
+
+
+def contrast_places(pixels: int) -> list[int]:
+    """Where the dark and the bright value that `contrast` compares stand among so many, darkest first."""
+    return [math.ceil(share * pixels) - 1 for share in (0.01, 0.99)]
 
 
 def anchored(curves: Tensor, matrices: Tensor) -> Tensor:
@@ -170,8 +197,12 @@ def quantiles(thumbnail: Tensor) -> Tensor:
     luma = _luma(thumbnail)
     extremes = thumbnail.amax(1, keepdim=True), thumbnail.amin(1, keepdim=True)
     values = torch.cat([thumbnail, luma, *extremes], dim=1).flatten(2)
-    ordered = values.topk(values.shape[2], dim=2, largest=False).values
-    return 2 * ordered[..., quantile_places(values.shape[2])].flatten(1) - 1
+    return 2 * ordered(values)[..., quantile_places(values.shape[2])].flatten(1) - 1
+
+
+def ordered(values: Tensor) -> Tensor:
+    """Values (..., pixels), the smallest first."""
+    return values.topk(values.shape[-1], largest=False).values
 
 
 def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:

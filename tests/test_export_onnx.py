@@ -112,10 +112,13 @@ def test_float_is_the_float_engine(size, fixed, named, astronaut):
 def test_float_is_the_float_engine_with_other_kinds_of_tone_stage(stage, astronaut, coffee):
     toned = random_weights([astronaut, coffee], 4, stage)
     toned.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
-    photo = _crop(astronaut, SIZES[0])
-    expected = enhance(photo, engines.load(toned, "float"))
-    assert metrics.psnr(expected, photo) < 45
-    assert metrics.psnr(_enhanced(build(toned, int8=False), photo), expected) > 60
+    written = build(toned, int8=False)
+    # A photo, its tone changed as it is decided; one of little contrast, changed by a part; and a flat one.
+    for contrast, share in ((1, 1), (0.24, 0.6), (0.1, 0)):
+        photo = (200 - contrast * (200 - _crop(astronaut, SIZES[0]).clip(0, 200).astype(np.float32))).astype(np.uint8)
+        assert tone.carried_out(tone.thumbnail(photo)) == pytest.approx(share, abs=0.2 if 0 < share < 1 else 0)
+        expected = enhance(photo, engines.load(toned, "float"))
+        assert metrics.psnr(_enhanced(written, photo), expected) > 60
 
 
 @pytest.mark.parametrize("fixed", [False, True])

@@ -78,6 +78,13 @@ def test_float_is_the_float_engine_with_every_kind_of_tone_stage(reference, tone
         assert metrics.psnr(runtimes.litert(written, photo, reference=reference), expected) > 60
 
 
+@pytest.mark.parametrize("contrast", [0.24, 0.1])
+def test_tone_of_a_flat_photo_is_carried_out_as_far_as_ours(contrast, toned, astronaut):
+    photo = (200 - contrast * (200 - _crop(astronaut, SIZES[0]).clip(0, 200).astype(np.float32))).astype(np.uint8)
+    expected = enhance(photo, engines.load(toned, "float"))
+    assert metrics.psnr(runtimes.litert(build(toned, int8=False), photo), expected) > 60
+
+
 def test_int8_is_the_int8_engine_with_every_kind_of_tone_stage(toned, astronaut):
     photo = _crop(astronaut, SIZES[0])
     computed = runtimes.litert(build(toned, int8=True), photo)

@@ -71,7 +71,8 @@ def _page(paper: int, ink: int, lines: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("paper", "ink", "lines", "levels"), [(255, 20, 40, 3), (255, 0, 8, 3), (245, 90, 25, 8), (22, 220, 40, 12)]
+    ("paper", "ink", "lines", "levels"),
+    [(255, 20, 40, 3), (255, 0, 8, 3), (245, 90, 25, 8), (22, 220, 40, 12), (128, 128, 0, 1), (60, 60, 0, 1)],
 )
 def test_the_paper_of_a_screenshot_stays_near_what_it_was(paper, ink, lines, levels, shipped):
     output = enhance(_page(paper, ink, lines), engines.load(shipped)).astype(int)

@@ -48,6 +48,30 @@ def test_ends_that_lack_nothing_are_left_alone():
     assert torch.equal(tone.anchored(steep, torch.eye(3)[None]), steep)
 
 
+def _of_contrast(contrast: float) -> torch.Tensor:
+    """A thumbnail, half of it at 0.8, half of it darker by a share of that, with specks of black and of white."""
+    seen = torch.full((1, 3, 64, 64), 0.8)
+    seen[..., 32:] *= 1 - contrast
+    seen[..., 0, :3], seen[..., 0, 61:] = 0, 1
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("contrast", "share"), [(0.0, 0), (0.1, 0), (tone.FLAT, 0), (0.225, 0.5), (tone.FULL, 1), (1.0, 1)]
+)
+def test_a_photo_of_one_thing_is_left_alone(contrast, share):
+    stage, seen = _stage(0.3), _of_contrast(contrast)
+    assert tone.carried_out(seen) == pytest.approx(share, abs=1e-5)
+    curves, matrices = stage(seen)
+    identity = (torch.linspace(0, 1, 17).expand(1, 3, 17), torch.eye(3)[None])
+    changed = max((given - same).abs().max() for given, same in zip((curves, matrices), identity, strict=True))
+    assert changed > 0.1 if share else changed < 1e-5
+
+
+def test_a_black_photo_is_left_alone():
+    assert tone.carried_out(torch.zeros(1, 3, 64, 64)) == 0
+
+
 def test_table_and_training_compute_the_same(astronaut):
     stage = _stage(0.3)
     decided = tone.decide(stage, astronaut)

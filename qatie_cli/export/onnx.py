@@ -24,7 +24,17 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import BLACK, LUMA, THUMBNAIL_PX, ToneStage, anchors, quantile_places
+from qatie_cli.tone import (
+    BLACK,
+    FLAT,
+    FULL,
+    LUMA,
+    THUMBNAIL_PX,
+    ToneStage,
+    anchors,
+    contrast_places,
+    quantile_places,
+)
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _INT32 = np.iinfo(np.int32)
@@ -338,15 +348,25 @@ def _anchored(graph: _Graph, curves: str, matrix: str, knots: int) -> str:
 
 
 def _raw(graph: _Graph, stage: ToneStage) -> str:
-    """The decision as the last layer gives it, (1, 3 * knots + 9)."""
+    """What is carried out of the decision as the last layer gives it, (1, 3 * knots + 9)."""
+    luma = _luma(graph)
     parts = _pooled(graph, stage) if stage.config.channels else []
-    parts += _statistics(graph, stage.config.bins) if stage.config.bins else []
-    parts += [_quantiles(graph)] if stage.config.quantiles else []
+    parts += _statistics(graph, stage.config.bins, luma) if stage.config.bins else []
+    parts += [_quantiles(graph, luma)] if stage.config.quantiles else []
     x = graph.add("Concat", *parts, axis=1)
     for name in ("hidden", "second"):
         if getattr(stage, name) is not None:
             x = graph.leaky(_linear(graph, stage, name, x))
-    return _linear(graph, stage, "decide", x)
+    return graph.add("Mul", _linear(graph, stage, "decide", x), _carried_out(graph, luma))
+
+
+def _carried_out(graph: _Graph, luma: str) -> str:
+    """`tone.carried_out`, (1, 1)."""
+    both = _ranked(graph, luma, 1, contrast_places(THUMBNAIL_PX**2))
+    dark, bright = graph.part(both, 0, 1, 1), graph.part(both, 1, 2, 1)
+    contrast = graph.add("Div", graph.add("Sub", bright, dark), graph.clip(bright, 1 / 255, 1.0))
+    above = graph.add("Sub", contrast, graph.constant(FLAT))
+    return graph.clip(graph.add("Div", above, graph.constant(FULL - FLAT)), 0.0, 1.0)
 
 
 def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
@@ -358,9 +378,8 @@ def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
     return [graph.add("Flatten", graph.add(f"Global{kind}Pool", x)) for kind in ("Average", "Max")]
 
 
-def _statistics(graph: _Graph, bins: int) -> list[str]:
+def _statistics(graph: _Graph, bins: int, luma: str) -> list[str]:
     """`tone.statistics` of `thumbnail`, in parts (1, values)."""
-    luma = _luma(graph)
     values = graph.add("Reshape", graph.add("Concat", "thumbnail", luma, axis=1), graph.constant([4, 1, -1]))
     places = graph.constant(np.arange(bins, dtype=np.float32).reshape(1, bins, 1))
     # A bin's share of a value falls from 1 at its own place to 0 at the next ones.
@@ -383,15 +402,20 @@ def _statistics(graph: _Graph, bins: int) -> list[str]:
     return [graph.add("Reshape", x, row) for x in (graph.add("Sqrt", counts), sums)] + moments
 
 
-def _quantiles(graph: _Graph) -> str:
+def _quantiles(graph: _Graph, luma: str) -> str:
     """`tone.quantiles` of `thumbnail`, (1, 66)."""
-    pixels = THUMBNAIL_PX**2
-    channels = graph.add("Concat", "thumbnail", _luma(graph), *_extremes(graph), axis=1)
-    values = graph.add("Reshape", channels, graph.constant([6, pixels]))
-    ordered = graph.add("TopK", values, graph.constant([pixels]), unused=1, axis=1, largest=0)
-    chosen = graph.add("Gather", ordered, graph.constant(quantile_places(pixels)), axis=1)
+    channels = graph.add("Concat", "thumbnail", luma, *_extremes(graph), axis=1)
+    chosen = _ranked(graph, channels, 6, quantile_places(THUMBNAIL_PX**2))
     row = graph.add("Reshape", chosen, graph.constant([1, -1]))
     return graph.add("Sub", graph.add("Mul", row, graph.constant(2.0)), graph.constant(1.0))
+
+
+def _ranked(graph: _Graph, planes: str, count: int, places: list[int]) -> str:
+    """Those values (count, places) of as many planes of thumbnail size that stand there in order, darkest first."""
+    pixels = THUMBNAIL_PX**2
+    values = graph.add("Reshape", planes, graph.constant([count, pixels]))
+    ordered = graph.add("TopK", values, graph.constant([pixels]), unused=1, axis=1, largest=0)
+    return graph.add("Gather", ordered, graph.constant(places), axis=1)
 
 
 def _luma(graph: _Graph) -> str:

@@ -24,7 +24,17 @@ from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import PHOTO, Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import BLACK, LUMA, THUMBNAIL_PX, ToneStage, anchors, quantile_places
+from qatie_cli.tone import (
+    BLACK,
+    FLAT,
+    FULL,
+    LUMA,
+    THUMBNAIL_PX,
+    ToneStage,
+    anchors,
+    contrast_places,
+    quantile_places,
+)
 
 IDENTIFIER = b"TFL3"
 LEVELS = 256
@@ -600,15 +610,27 @@ def _anchored(graph: _Graph, curves: _Tensor, matrix: _Tensor) -> _Tensor:
 
 
 def _raw(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> _Tensor:
-    """The decision as the last layer gives it, (1, 3 * knots + 9)."""
+    """What is carried out of the decision as the last layer gives it, (1, 3 * knots + 9)."""
+    luma = _luma(graph, thumbnail)
     parts = _pooled(graph, stage, thumbnail) if stage.config.channels else []
-    parts += _statistics(graph, stage.config.bins, thumbnail) if stage.config.bins else []
-    parts += [_quantiles(graph, thumbnail)] if stage.config.quantiles else []
+    parts += _statistics(graph, stage.config.bins, thumbnail, luma) if stage.config.bins else []
+    parts += [_quantiles(graph, thumbnail, luma)] if stage.config.quantiles else []
     x = graph.add("CONCATENATION", *parts, shape=(1, sum(p.shape[1] for p in parts)), axis=1)
     for name in ("hidden", "second"):
         if getattr(stage, name) is not None:
             x = graph.leaky(_linear(graph, stage, name, x))
-    return _linear(graph, stage, "decide", x)
+    decided = _linear(graph, stage, "decide", x)
+    return graph.like(decided, "MUL", decided, _carried_out(graph, luma))
+
+
+def _carried_out(graph: _Graph, luma: _Tensor) -> _Tensor:
+    """`tone.carried_out`, (1, 1)."""
+    both = _ranked(graph, luma, contrast_places(THUMBNAIL_PX**2))
+    dark, bright = (graph.part(both, [0, place], [1, 1]) for place in (0, 1))
+    contrast = graph.like(dark, "SUB", bright, dark)
+    contrast = graph.like(dark, "DIV", contrast, graph.like(bright, "MAXIMUM", bright, 1 / 255))
+    above = graph.like(contrast, "MUL", graph.like(contrast, "SUB", contrast, FLAT), 1 / (FULL - FLAT))
+    return graph.clamped(above)
 
 
 def _linear(graph: _Graph, stage: ToneStage, name: str, x: _Tensor) -> _Tensor:
@@ -626,9 +648,8 @@ def _pooled(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> list[_Tensor
     return [graph.mean(x, (1, 2), False, operator) for operator in ("MEAN", "REDUCE_MAX")]
 
 
-def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor) -> list[_Tensor]:
+def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor, luma: _Tensor) -> list[_Tensor]:
     """`tone.statistics` of the thumbnail, in parts (1, values)."""
-    luma = _luma(graph, thumbnail)
     both = graph.add("CONCATENATION", thumbnail, luma, shape=(1, THUMBNAIL_PX, THUMBNAIL_PX, 4), axis=3)
     values = graph.reshaped(both, [THUMBNAIL_PX**2, 4, 1])
     position = graph.like(values, "MUL", values, float(bins - 1))
@@ -648,19 +669,26 @@ def _statistics(graph: _Graph, bins: int, thumbnail: _Tensor) -> list[_Tensor]:
     return [graph.reshaped(x, [1, 4 * bins]) for x in (graph.like(counts, "SQRT", counts), sums)] + moments
 
 
-def _quantiles(graph: _Graph, thumbnail: _Tensor) -> _Tensor:
+def _quantiles(graph: _Graph, thumbnail: _Tensor, luma: _Tensor) -> _Tensor:
     """`tone.quantiles` of the thumbnail, (1, 66)."""
-    pixels, seen = THUMBNAIL_PX**2, (thumbnail, _luma(graph, thumbnail), *_extremes(graph, thumbnail))
+    seen = (thumbnail, luma, *_extremes(graph, thumbnail))
     channels = graph.add("CONCATENATION", *seen, shape=(1, THUMBNAIL_PX, THUMBNAIL_PX, 6), axis=3)
-    rows = graph.reshaped(channels, [pixels, 6])
-    rows = graph.add("TRANSPOSE", rows, graph.constant([1, 0]), shape=(6, pixels))
-    count = graph.constant(np.array(pixels, np.int32))
-    # The largest come first.
-    ordered, _ = graph.add_many("TOPK_V2", rows, count, shapes=[(6, pixels)] * 2, kinds=[np.float32, np.int32])
-    places = graph.constant([pixels - 1 - place for place in quantile_places(pixels)])
-    chosen = graph.add("GATHER", ordered, places, shape=(6, *places.shape), axis=1)
-    row = graph.reshaped(chosen, [1, 6 * places.shape[0]])
+    chosen = _ranked(graph, channels, quantile_places(THUMBNAIL_PX**2))
+    row = graph.reshaped(chosen, [1, chosen.shape[0] * chosen.shape[1]])
     return graph.like(row, "SUB", graph.like(row, "MUL", row, 2.0), 1.0)
+
+
+def _ranked(graph: _Graph, planes: _Tensor, places: list[int]) -> _Tensor:
+    """Those values (planes, places) of planes of thumbnail size that stand there in order, darkest first."""
+    pixels, count = THUMBNAIL_PX**2, planes.shape[3]
+    rows = graph.reshaped(planes, [pixels, count])
+    rows = graph.add("TRANSPOSE", rows, graph.constant([1, 0]), shape=(count, pixels))
+    all_of_them = graph.constant(np.array(pixels, np.int32))
+    # The largest come first.
+    kinds = [np.float32, np.int32]
+    ordered, _ = graph.add_many("TOPK_V2", rows, all_of_them, shapes=[(count, pixels)] * 2, kinds=kinds)
+    chosen = graph.constant([pixels - 1 - place for place in places])
+    return graph.add("GATHER", ordered, chosen, shape=(count, len(places)), axis=1)
 
 
 def _luma(graph: _Graph, thumbnail: _Tensor) -> _Tensor:
