@@ -18,6 +18,7 @@ from PIL import Image
 MIDDLE_LUMA = 0.48
 _WHITER_EV = 0.2  # by which highlights may be brighter than they were: they clip a little sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
+_FINE_PX = 5.0  # detail is fine that a Gaussian of this standard deviation takes away
 SHARES = ("untouched", "extreme", "pages", "middle")  # what of a recipe is one number
 
 
@@ -65,6 +66,8 @@ class Recipe:
     smear: Knob = Knob(0.25, 0.3, 0.7)  # noise reduction that also smears detail: Gaussian, pixels
     sharpen: Knob = Knob(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: Knob = Knob(0.75, 55, 95)  # quality, 4:2:0 below 90
+    faint: Knob = Knob(0.0, 0.01, 0.04)  # the network's targets: most that fine detail stands out (`faint`), 0..1
+    surface: Knob = Knob(0.0, 0.006, 0.025)  # the network's targets: standard deviation of a drawn surface on them
 
     def __post_init__(self) -> None:
         for name in SHARES:
@@ -171,6 +174,18 @@ def toward_middle(photo: np.ndarray, share: float) -> np.ndarray:
     for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
         power *= math.log(wanted) / math.log(float(luma(photo**power).mean()))
     return (photo**power).astype(np.float32)
+
+
+def faint(photo: np.ndarray, most: float) -> np.ndarray:
+    """An encoded photo (H, W, 3) in 0..1 whose fine detail stands out by `most` at the most; as it is where that is 0.
+
+    Plaster, leaves and asphalt are as faint as noise and as fine. A network that has seen faint detail in none but
+    noisy photos takes such for noise; one that has seen both must tell them by what they look like.
+    """
+    if not most:
+        return photo
+    coarse = gaussian_blur(photo, _FINE_PX)
+    return coarse + np.float32(most) * np.tanh((photo - coarse) / np.float32(most))
 
 
 def gaussian_blur(photo: np.ndarray, sigma: float) -> np.ndarray:

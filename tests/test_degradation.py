@@ -110,6 +110,19 @@ def test_blur_keeps_a_flat_photo_flat():
     np.testing.assert_allclose(degradation.gaussian_blur(flat, 1.1), flat, atol=1e-6)
 
 
+def test_fine_detail_is_made_faint_and_the_rest_stays(clean):
+    assert degradation.faint(clean, 0.0) is clean
+    made = degradation.faint(clean, 0.02)
+    coarse = degradation.gaussian_blur(clean, 5.0)
+    fine = made - coarse
+    assert np.abs(clean - coarse).max() > 0.3
+    assert np.abs(fine).max() <= 0.02 + 1e-6
+    assert (fine * (clean - coarse) > -1e-6).all()
+    # What was faint before hardly changes.
+    plaster = np.float32(0.5) + np.float32(0.002) * np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+    np.testing.assert_allclose(degradation.faint(plaster, 0.02), plaster, atol=6e-4)
+
+
 def test_saturation_and_haze_do_what_they_say(clean):
     def colourfulness(photo):
         return float((photo.max(2) - photo.min(2)).mean())

@@ -163,6 +163,30 @@ def test_batches_are_a_function_of_seed_and_step(clean):
     assert not torch.equal(first.target, other.target)
 
 
+def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
+    as_drawn = degradation.Recipe(untouched=0.5)
+    one = degradation.Knob(1, 0.01, 0.01)
+    usual, faint, rough = (
+        DegradedSource(clean, recipe, 0, 32).crops(0, range(16))
+        for recipe in (as_drawn, dataclasses.replace(as_drawn, faint=one), dataclasses.replace(as_drawn, surface=one))
+    )
+    for sharp, target in zip(usual.target, faint.target, strict=True):
+        expected = degradation.faint(sharp.permute(1, 2, 0).numpy(), 0.01)
+        np.testing.assert_allclose(target.permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    within = ((usual.target > 0.1) & (usual.target < 0.9)).all(1)  # where nothing is clipped
+    added = (rough.target - usual.target).movedim(1, -1)[within]
+    assert len(added) > 1000
+    assert added.square().mean().sqrt() == pytest.approx(0.01, rel=0.15)
+    assert np.ptp(added.numpy(), axis=1).max() < 1e-6  # gray, as what phones leave of noise is
+    assert 0 <= rough.target.min() <= rough.target.max() <= 1
+    same = [
+        [torch.equal(*pair) for pair in zip(batch.input, batch.target, strict=True)] for batch in (usual, faint, rough)
+    ]
+    assert same[0] == same[1] == same[2]  # the untouched are, and no others
+    assert 3 < sum(same[0]) < 13
+    assert torch.equal(usual.thumbnail, rough.thumbnail)  # tone is decided by the photo itself
+
+
 def test_crops_reach_from_native_pixels_to_the_whole_frame():
     rng = np.random.default_rng(0)
     sides = [

@@ -14,7 +14,7 @@ from PIL import Image
 from qatie_cli import degradation
 from qatie_cli.degradation import Recipe
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.pairs import pages, sampling, splitting
+from qatie_cli.pairs import pages, sampling, splitting, surfaces
 from qatie_cli.pairs.checking import SMALLEST_SIDE
 from qatie_cli.pairs.listing import photos_below
 from qatie_cli.pairs.paired import Held
@@ -140,10 +140,19 @@ class DegradedSource:
             target = sampling.cut(clean.image, place.crop, self.crop, place.flip)
             view = sampling.thumbnail(clean.overview, place.frame, place.flip)
             drawn = degradation.draw(self.recipe, rng)
+            target = self._textured(target, rng)
             inputs.append(degradation.apply(drawn, target))
             targets.append(target)
             thumbnails.append(degradation.apply(drawn, view, tone_only=True))
         return Batch(sampling.stack(inputs), sampling.stack(targets), sampling.stack(thumbnails))
+
+    def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A crop (crop, crop, 3) with the faint and fine detail that the recipe asks for: what is not noise."""
+        target = degradation.faint(target, self.recipe.faint.draw(rng, 0.0))
+        rough = self.recipe.surface.draw(rng, 0.0)
+        if not rough:
+            return target
+        return np.clip(target + np.float32(rough) * surfaces.draw_surface(rng, self.crop)[..., None], 0, 1)
 
     def wholes(self, step: int, rows: Sequence[int]) -> Batch:
         inputs, targets = [], []
