@@ -66,8 +66,8 @@ class Recipe:
     smear: Knob = Knob(0.25, 0.3, 0.7)  # noise reduction that also smears detail: Gaussian, pixels
     sharpen: Knob = Knob(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: Knob = Knob(0.75, 55, 95)  # quality, 4:2:0 below 90
-    faint: Knob = Knob(0.0, 0.01, 0.04)  # the network's targets: most that fine detail stands out (`faint`), 0..1
-    surface: Knob = Knob(0.0, 0.006, 0.025)  # the network's targets: standard deviation of a drawn surface on them
+    faint: Knob = Knob(0.35, 0.01, 0.04)  # the network's targets: most that fine detail stands out (`faint`), 0..1
+    surface: Knob = Knob(0.35, 0.006, 0.025)  # the network's targets: standard deviation of a drawn surface on them
 
     def __post_init__(self) -> None:
         for name in SHARES:

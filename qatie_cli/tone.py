@@ -118,8 +118,8 @@ class ToneStage(nn.Module):
 def carried_out(thumbnail: Tensor) -> Tensor:
     """Share (N, 1) in 0..1 of what is decided for thumbnails (N, 3, H, W) that is carried out: none for a flat photo.
 
-    Photos of one thing lack no light and no contrast; spread out, they show their noise and their JPEG's colour steps.
-    None of the degraded photos that a stage learns from has so little contrast unless its subject has.
+    A photo of a wall or of fog lacks no contrast; spread out, it shows its noise and its JPEG's steps of colour. Of the
+    degraded photos that a stage learns from one in a hundred has so little.
     """
     return ((contrast(thumbnail) - FLAT) / (FULL - FLAT)).clamp(0, 1)
 

@@ -164,11 +164,10 @@ def test_batches_are_a_function_of_seed_and_step(clean):
 
 
 def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
-    as_drawn = degradation.Recipe(untouched=0.5)
-    one = degradation.Knob(1, 0.01, 0.01)
+    none, one = degradation.Knob(0, 0.01, 0.01), degradation.Knob(1, 0.01, 0.01)
     usual, faint, rough = (
-        DegradedSource(clean, recipe, 0, 32).crops(0, range(16))
-        for recipe in (as_drawn, dataclasses.replace(as_drawn, faint=one), dataclasses.replace(as_drawn, surface=one))
+        DegradedSource(clean, degradation.Recipe(untouched=0.5, faint=f, surface=s), 0, 32).crops(0, range(16))
+        for f, s in ((none, none), (one, none), (none, one))
     )
     for sharp, target in zip(usual.target, faint.target, strict=True):
         expected = degradation.faint(sharp.permute(1, 2, 0).numpy(), 0.01)
