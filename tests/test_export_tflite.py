@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
+from conftest import flattened, random_weights
 
 from qatie_cli import checkpoint, engines, metrics, runtimes
 from qatie_cli import weights as shipped_weights
@@ -80,7 +80,7 @@ def test_float_is_the_float_engine_with_every_kind_of_tone_stage(reference, tone
 
 @pytest.mark.parametrize("contrast", [0.24, 0.1])
 def test_tone_of_a_flat_photo_is_carried_out_as_far_as_ours(contrast, toned, astronaut):
-    photo = (200 - contrast * (200 - _crop(astronaut, SIZES[0]).clip(0, 200).astype(np.float32))).astype(np.uint8)
+    photo = flattened(_crop(astronaut, SIZES[0]), contrast)
     expected = enhance(photo, engines.load(toned, "float"))
     assert metrics.psnr(runtimes.litert(build(toned, int8=False), photo), expected) > 60
 
