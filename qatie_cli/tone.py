@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ THUMBNAIL_PX = 64
 # Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 BLACK = 0.01  # what black may become: two and a half levels
-# Luma contrasts (`contrast`) up to which a photo is left alone, and from which all that is decided is carried out.
+DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
+# Contrasts up to which a photo is left alone, and from which all that is decided is carried out.
 FLAT, FULL = 0.15, 0.3
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
@@ -129,14 +131,8 @@ def contrast(thumbnail: Tensor) -> Tensor:
 
     Of luma at the 1st and the 99th hundredth of the pixels, so that specks do not count.
     """
-    luma = _luma(thumbnail).flatten(1)
-    dark, bright = ordered(luma)[:, contrast_places(luma.shape[1])].unbind(1)
+    dark, bright = _ranked(_luma(thumbnail).flatten(1), DARK_AND_BRIGHT).unbind(1)
     return ((bright - dark) / bright.clamp(min=1 / 255))[:, None]
-
-
-def contrast_places(pixels: int) -> list[int]:
-    """Where the dark and the bright value that `contrast` compares stand among so many, darkest first."""
-    return [math.ceil(share * pixels) - 1 for share in (0.01, 0.99)]
 
 
 def anchored(curves: Tensor, matrices: Tensor) -> Tensor:
@@ -183,9 +179,15 @@ def _luma(photo: Tensor) -> Tensor:
     return (photo * photo.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def quantile_places(pixels: int) -> list[int]:
-    """Where the `QUANTILES` of so many pixels stand when they are sorted, darkest first."""
-    return [math.ceil(share * pixels) - 1 for share in QUANTILES]
+def places(ranks: Sequence[float], pixels: int) -> list[int]:
+    """Where the values of these ranks (shares of the pixels) stand when so many are sorted, smallest first."""
+    return [math.ceil(share * pixels) - 1 for share in ranks]
+
+
+def _ranked(values: Tensor, ranks: Sequence[float]) -> Tensor:
+    """Of values (..., pixels) those of these ranks: (..., ranks)."""
+    ordered = values.topk(values.shape[-1], largest=False).values
+    return ordered[..., places(ranks, values.shape[-1])]
 
 
 def quantiles(thumbnail: Tensor) -> Tensor:
@@ -197,12 +199,7 @@ def quantiles(thumbnail: Tensor) -> Tensor:
     luma = _luma(thumbnail)
     extremes = thumbnail.amax(1, keepdim=True), thumbnail.amin(1, keepdim=True)
     values = torch.cat([thumbnail, luma, *extremes], dim=1).flatten(2)
-    return 2 * ordered(values)[..., quantile_places(values.shape[2])].flatten(1) - 1
-
-
-def ordered(values: Tensor) -> Tensor:
-    """Values (..., pixels), the smallest first."""
-    return values.topk(values.shape[-1], largest=False).values
+    return 2 * _ranked(values, QUANTILES).flatten(1) - 1
 
 
 def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:

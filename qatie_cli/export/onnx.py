@@ -17,24 +17,14 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 
-from qatie_cli import __version__
+from qatie_cli import __version__, tone
 from qatie_cli.checkpoint import Weights
 from qatie_cli.export import requirements
 from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import (
-    BLACK,
-    FLAT,
-    FULL,
-    LUMA,
-    THUMBNAIL_PX,
-    ToneStage,
-    anchors,
-    contrast_places,
-    quantile_places,
-)
+from qatie_cli.tone import THUMBNAIL_PX, ToneStage
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _INT32 = np.iinfo(np.int32)
@@ -339,10 +329,10 @@ def _decided(graph: _Graph, stage: ToneStage) -> tuple[str, str]:
 
 def _anchored(graph: _Graph, curves: str, matrix: str, knots: int) -> str:
     """`tone.anchored`."""
-    towards_white, towards_black = (graph.constant(anchor) for anchor in anchors(knots))
+    towards_white, towards_black = (graph.constant(anchor) for anchor in tone.anchors(knots))
     white, black = (graph.add("MatMul", matrix, graph.part(curves, place, place + 1, 2)) for place in (knots - 1, 0))
     lacking = graph.add("Relu", graph.add("Sub", graph.constant(1.0), white))
-    raised = graph.add("Relu", graph.add("Sub", black, graph.constant(BLACK)))
+    raised = graph.add("Relu", graph.add("Sub", black, graph.constant(tone.BLACK)))
     whiter = graph.add("Add", curves, graph.add("Mul", lacking, towards_white))
     return graph.add("Sub", whiter, graph.add("Mul", raised, towards_black))
 
@@ -362,11 +352,11 @@ def _raw(graph: _Graph, stage: ToneStage) -> str:
 
 def _carried_out(graph: _Graph, luma: str) -> str:
     """`tone.carried_out`, (1, 1)."""
-    both = _ranked(graph, luma, 1, contrast_places(THUMBNAIL_PX**2))
+    both = _ranked(graph, luma, 1, tone.DARK_AND_BRIGHT)
     dark, bright = graph.part(both, 0, 1, 1), graph.part(both, 1, 2, 1)
     contrast = graph.add("Div", graph.add("Sub", bright, dark), graph.clip(bright, 1 / 255, 1.0))
-    above = graph.add("Sub", contrast, graph.constant(FLAT))
-    return graph.clip(graph.add("Div", above, graph.constant(FULL - FLAT)), 0.0, 1.0)
+    above = graph.add("Sub", contrast, graph.constant(tone.FLAT))
+    return graph.clip(graph.add("Div", above, graph.constant(tone.FULL - tone.FLAT)), 0.0, 1.0)
 
 
 def _pooled(graph: _Graph, stage: ToneStage) -> list[str]:
@@ -405,22 +395,22 @@ def _statistics(graph: _Graph, bins: int, luma: str) -> list[str]:
 def _quantiles(graph: _Graph, luma: str) -> str:
     """`tone.quantiles` of `thumbnail`, (1, 66)."""
     channels = graph.add("Concat", "thumbnail", luma, *_extremes(graph), axis=1)
-    chosen = _ranked(graph, channels, 6, quantile_places(THUMBNAIL_PX**2))
+    chosen = _ranked(graph, channels, 6, tone.QUANTILES)
     row = graph.add("Reshape", chosen, graph.constant([1, -1]))
     return graph.add("Sub", graph.add("Mul", row, graph.constant(2.0)), graph.constant(1.0))
 
 
-def _ranked(graph: _Graph, planes: str, count: int, places: list[int]) -> str:
-    """Those values (count, places) of as many planes of thumbnail size that stand there in order, darkest first."""
+def _ranked(graph: _Graph, planes: str, count: int, ranks: Sequence[float]) -> str:
+    """The values (count, ranks) of these ranks in as many planes of thumbnail size."""
     pixels = THUMBNAIL_PX**2
     values = graph.add("Reshape", planes, graph.constant([count, pixels]))
     ordered = graph.add("TopK", values, graph.constant([pixels]), unused=1, axis=1, largest=0)
-    return graph.add("Gather", ordered, graph.constant(places), axis=1)
+    return graph.add("Gather", ordered, graph.constant(tone.places(ranks, pixels)), axis=1)
 
 
 def _luma(graph: _Graph) -> str:
     """Luma (1, 1, 64, 64) of `thumbnail`."""
-    return graph.add("Conv", "thumbnail", graph.constant(np.array(LUMA, np.float32).reshape(1, 3, 1, 1)))
+    return graph.add("Conv", "thumbnail", graph.constant(np.array(tone.LUMA, np.float32).reshape(1, 3, 1, 1)))
 
 
 def _extremes(graph: _Graph) -> list[str]:

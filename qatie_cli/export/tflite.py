@@ -18,23 +18,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor
 
+from qatie_cli import tone
 from qatie_cli.checkpoint import Weights
 from qatie_cli.export import requirements
 from qatie_cli.export.folding import centred, is_folded
 from qatie_cli.export.record import HEADER, TENSORS, Record
 from qatie_cli.network import LEAKY_SLOPE, Fuse, Gate, Network, Refine, fold_upsample
 from qatie_cli.quantization import PHOTO, Activation, IntegerConv, activation_at, integer_convs
-from qatie_cli.tone import (
-    BLACK,
-    FLAT,
-    FULL,
-    LUMA,
-    THUMBNAIL_PX,
-    ToneStage,
-    anchors,
-    contrast_places,
-    quantile_places,
-)
+from qatie_cli.tone import THUMBNAIL_PX, ToneStage
 
 IDENTIFIER = b"TFL3"
 LEVELS = 256
@@ -603,8 +594,8 @@ def _anchored(graph: _Graph, curves: _Tensor, matrix: _Tensor) -> _Tensor:
 
     white, black = mixed(knots - 1), mixed(0)
     lacking = graph.like(white, "RELU", graph.like(white, "SUB", 1.0, white))
-    raised = graph.like(black, "RELU", graph.like(black, "SUB", black, BLACK))
-    towards_white, towards_black = (graph.constant(anchor[None]) for anchor in anchors(knots))
+    raised = graph.like(black, "RELU", graph.like(black, "SUB", black, tone.BLACK))
+    towards_white, towards_black = (graph.constant(anchor[None]) for anchor in tone.anchors(knots))
     whiter = graph.like(curves, "ADD", curves, graph.like(curves, "MUL", lacking, towards_white))
     return graph.like(curves, "SUB", whiter, graph.like(curves, "MUL", raised, towards_black))
 
@@ -625,11 +616,11 @@ def _raw(graph: _Graph, stage: ToneStage, thumbnail: _Tensor) -> _Tensor:
 
 def _carried_out(graph: _Graph, luma: _Tensor) -> _Tensor:
     """`tone.carried_out`, (1, 1)."""
-    both = _ranked(graph, luma, contrast_places(THUMBNAIL_PX**2))
+    both = _ranked(graph, luma, tone.DARK_AND_BRIGHT)
     dark, bright = (graph.part(both, [0, place], [1, 1]) for place in (0, 1))
     contrast = graph.like(dark, "SUB", bright, dark)
     contrast = graph.like(dark, "DIV", contrast, graph.like(bright, "MAXIMUM", bright, 1 / 255))
-    above = graph.like(contrast, "MUL", graph.like(contrast, "SUB", contrast, FLAT), 1 / (FULL - FLAT))
+    above = graph.like(contrast, "MUL", graph.like(contrast, "SUB", contrast, tone.FLAT), 1 / (tone.FULL - tone.FLAT))
     return graph.clamped(above)
 
 
@@ -673,13 +664,13 @@ def _quantiles(graph: _Graph, thumbnail: _Tensor, luma: _Tensor) -> _Tensor:
     """`tone.quantiles` of the thumbnail, (1, 66)."""
     seen = (thumbnail, luma, *_extremes(graph, thumbnail))
     channels = graph.add("CONCATENATION", *seen, shape=(1, THUMBNAIL_PX, THUMBNAIL_PX, 6), axis=3)
-    chosen = _ranked(graph, channels, quantile_places(THUMBNAIL_PX**2))
+    chosen = _ranked(graph, channels, tone.QUANTILES)
     row = graph.reshaped(chosen, [1, chosen.shape[0] * chosen.shape[1]])
     return graph.like(row, "SUB", graph.like(row, "MUL", row, 2.0), 1.0)
 
 
-def _ranked(graph: _Graph, planes: _Tensor, places: list[int]) -> _Tensor:
-    """Those values (planes, places) of planes of thumbnail size that stand there in order, darkest first."""
+def _ranked(graph: _Graph, planes: _Tensor, ranks: Sequence[float]) -> _Tensor:
+    """The values (planes, ranks) of these ranks in planes of thumbnail size."""
     pixels, count = THUMBNAIL_PX**2, planes.shape[3]
     rows = graph.reshaped(planes, [pixels, count])
     rows = graph.add("TRANSPOSE", rows, graph.constant([1, 0]), shape=(count, pixels))
@@ -687,13 +678,13 @@ def _ranked(graph: _Graph, planes: _Tensor, places: list[int]) -> _Tensor:
     # The largest come first.
     kinds = [np.float32, np.int32]
     ordered, _ = graph.add_many("TOPK_V2", rows, all_of_them, shapes=[(count, pixels)] * 2, kinds=kinds)
-    chosen = graph.constant([pixels - 1 - place for place in places])
-    return graph.add("GATHER", ordered, chosen, shape=(count, len(places)), axis=1)
+    chosen = graph.constant([pixels - 1 - place for place in tone.places(ranks, pixels)])
+    return graph.add("GATHER", ordered, chosen, shape=(count, len(ranks)), axis=1)
 
 
 def _luma(graph: _Graph, thumbnail: _Tensor) -> _Tensor:
     """Luma (1, 64, 64, 1) of the thumbnail."""
-    weight = graph.constant(np.array(LUMA, np.float32).reshape(1, 1, 1, 3))
+    weight = graph.constant(np.array(tone.LUMA, np.float32).reshape(1, 1, 1, 3))
     return graph.conv(thumbnail, weight, graph.constant(np.zeros(1, np.float32)), 1, 0, None)
 
 

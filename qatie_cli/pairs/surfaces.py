@@ -30,7 +30,7 @@ def draw_surface(rng: np.random.Generator, side: int) -> np.ndarray:
     height = _filtered(rng.standard_normal((side, side)), bumps)
     risen = np.maximum(height / height.std() - plane, 0) ** power
     shade = _filtered(risen, slope)
-    return ((shade - shade.mean()) / shade.std()).astype(np.float32)
+    return (shade / shade.std()).astype(np.float32)  # a slope has no mean
 
 
 def _filtered(plane: np.ndarray, response: np.ndarray) -> np.ndarray:
