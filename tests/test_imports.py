@@ -25,7 +25,7 @@ LAYERS = [
     ["moments"],
     ["degradation", "guided", "photo", "metrics", "weights", "sheets"],
     ["home"],
-    ["files", "errors"],
+    ["files", "errors", "threads"],
 ]
 ALLOWED = {("files", "errors")}
 

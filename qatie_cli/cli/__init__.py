@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from qatie_cli import __version__
+from qatie_cli import __version__, threads
 from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
@@ -60,6 +60,7 @@ def _quiet_libraries() -> None:
 
 def main() -> None:
     """Run the command line; the process ends with one of `errors.Exit`."""
+    threads.bound_spin()
     _quiet_libraries()
     try:
         app()
