@@ -11,8 +11,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from qatie_cli import checkpoint
-from qatie_cli.quantization import Activation
+from qatie_cli.model import checkpoint
+from qatie_cli.model.quantization.scheme import Activation
 
 run, share, out = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 begin, end = (checkpoint.read(run / f"{name}.safetensors") for name in ("float", "last"))

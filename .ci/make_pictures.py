@@ -21,8 +21,8 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from qatie_cli import demo
-from qatie_cli.gallery import comparison
+from qatie_cli.data import demo
+from qatie_cli.evaluation import comparison
 from qatie_cli.photo import decoding
 from qatie_cli.photo.content import Photo
 

@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from qatie_cli import checkpoint, files
+from qatie_cli import files
+from qatie_cli.model import checkpoint
 
 source, name, description = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 folder = Path(__file__).resolve().parent.parent / "weights"

@@ -21,11 +21,12 @@ import psutil
 import torch
 from PIL import Image
 
-from qatie_cli import engines, metrics, network
-from qatie_cli.checkpoint import Weights
+from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
-from qatie_cli.enhance import enhance, residual_of
+from qatie_cli.enhance.pixels import enhance, residual_of
 from qatie_cli.errors import DataError, UsageError
+from qatie_cli.model import network
+from qatie_cli.model.checkpoint import Weights
 
 ROUNDS = 7
 WARM_UP = 2
@@ -177,7 +178,7 @@ def onnx_contenders(weights: Weights, photo: np.ndarray, threads: int) -> list[C
 
     if find_spec("onnx") is None:
         return []
-    from qatie_cli.export import onnx as export
+    from qatie_cli.exchange import onnx as export
 
     size = photo.shape[0], photo.shape[1]
     fed = np.ascontiguousarray(photo.transpose(2, 0, 1)[None].astype(np.float32) / 255)

@@ -16,11 +16,12 @@ import pytest
 import torch
 from skimage import data
 
-from qatie_cli import checkpoint, model, quantization
-from qatie_cli.checkpoint import Weights
-from qatie_cli.model import ModelConfig
-from qatie_cli.network import NetworkConfig
-from qatie_cli.tone import ToneConfig
+from qatie_cli.model import checkpoint, whole
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.quantization import calibration, equalization
+from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.whole import ModelConfig
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -66,14 +67,14 @@ def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
 
 def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | None = ToneConfig()) -> Weights:  # noqa: B008
     """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained."""
-    untrained = model.create(ModelConfig(NetworkConfig(width), tone), seed=1).requires_grad_(False)
+    untrained = whole.create(ModelConfig(NetworkConfig(width), tone), seed=1).requires_grad_(False)
     generator = torch.Generator().manual_seed(2)
     untrained.network.head.weight.normal_(0, 0.05, generator=generator)
     if untrained.tone is not None:
         untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
-    quantization.equalize(untrained.network, seen)
-    activations = quantization.calibrate(untrained.network, seen)
+    equalization.equalize(untrained.network, seen)
+    activations = calibration.calibrate(untrained.network, seen)
     return Weights(untrained.config, untrained.state_dict(), activations)
 
 

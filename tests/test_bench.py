@@ -11,9 +11,10 @@ import pytest
 from conftest import qatie
 from PIL import Image
 
-from qatie_cli import bench, engines, network
+from qatie_cli import bench, engines
 from qatie_cli.bench import Contender, Machine, Timing
 from qatie_cli.errors import DataError, UsageError
+from qatie_cli.model import network
 
 
 @pytest.mark.parametrize(("text", "size"), [("12MP", 12e6), ("0.5 mp", 5e5), ("1920x1080", (1920, 1080))])

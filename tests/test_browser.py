@@ -20,6 +20,7 @@ from qatie_cli.batch.running import Batch, Writing
 from qatie_cli.gallery import album, links, overview, page, previews
 from qatie_cli.gallery.entries import Making
 from qatie_cli.gallery.spread import Spread
+from qatie_cli.photo import discovery
 from qatie_cli.photo.content import Photo
 
 selenium = pytest.importorskip("selenium", reason="needs Selenium, which pip install '.[test]' brings")
@@ -151,7 +152,7 @@ def comparison(tmp_path_factory, astronaut) -> Path:
         for index in range(3):
             moved = astronaut[:300, :400].astype(np.int16) + (side == "int8") * (index * 4)
             Image.fromarray(np.clip(moved, 0, 255).astype(np.uint8)).save(root / side / f"{index}.png")
-    from qatie_cli.gallery.comparison import Alone, find_pairs
+    from qatie_cli.evaluation.comparison import Alone, find_pairs
 
     made = Spread(path, root / "float", root / "int8", 8)
     for pair in find_pairs(root / "float", root / "int8")[0]:
@@ -271,7 +272,7 @@ def test_sorting_finding_and_the_two_views(browser, gallery):
     browser.open(gallery / "index.html")
     browser.wait(lambda: len(browser.names()) == PHOTOS)
     plain = [n for n in browser.names() if n.startswith("IMG_")]
-    assert plain == sorted(plain, key=links.natural)
+    assert plain == sorted(plain, key=discovery.natural)
     order = Select(browser.one("#order"))
     assert [o.text for o in order.options][:2] == ["Name", "Most changed"]
     for label, sign in (("Most changed", -1), ("Least changed", 1)):

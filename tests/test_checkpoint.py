@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from qatie_cli import checkpoint
 from qatie_cli.errors import WeightsError
-from qatie_cli.model import ModelConfig
-from qatie_cli.network import Network, NetworkConfig
+from qatie_cli.model import checkpoint
+from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.whole import ModelConfig
 
 
 def test_everything_written_comes_back(weights, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from conftest import qatie
 from PIL import Image
 
-from qatie_cli import __version__, checkpoint, engines, metrics, weights
+from qatie_cli import __version__, engines, metrics
+from qatie_cli.model import checkpoint, shipped
 
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage", "jinja2")
 
@@ -245,13 +246,13 @@ def test_own_weights_are_used(folder, tmp_path, weights_file):
 
 
 def test_weights_commands(own_home):
-    assert weights.DEFAULT in qatie("weights", "list").stdout
+    assert shipped.DEFAULT in qatie("weights", "list").stdout
     path = Path(qatie("weights", "path").stdout.strip())
     assert own_home in path.parents
     assert checkpoint.read(path).activations
     path.write_bytes(b"damaged")
     assert "repaired" in qatie("weights", "verify").stdout
-    assert weights.is_intact(path, weights.manifest()[weights.DEFAULT])
+    assert shipped.is_intact(path, shipped.manifest()[shipped.DEFAULT])
     assert str(path) in qatie("weights", "clear").stdout
     assert not path.exists()
 
@@ -261,7 +262,7 @@ def test_demo_makes_pictures_that_are_nearer_to_the_original(tmp_path):
     pictures = sorted(p.stem for p in (tmp_path / "out" / "before-after").iterdir())
     assert pictures == ["astronaut", "chelsea", "coffee", "motorcycle", "rocket"]
     assert "before-after" in done.stderr
-    from qatie_cli import demo
+    from qatie_cli.data import demo
     from qatie_cli.photo import decoding
 
     gains = []

@@ -15,7 +15,8 @@ from conftest import QATIE, qatie
 from PIL import Image
 from safetensors.torch import load_file
 
-from qatie_cli import checkpoint, metrics
+from qatie_cli import metrics
+from qatie_cli.model import checkpoint
 
 
 def pairs_of(folder, photos):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from qatie_cli import metrics
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.gallery import comparison, previews, spread
+from qatie_cli.evaluation import comparison
+from qatie_cli.gallery import previews, spread
 from qatie_cli.photo.content import Photo
 
 

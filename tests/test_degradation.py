@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qatie_cli import degradation, metrics
-from qatie_cli.degradation import Draw, Knob, Recipe
+from qatie_cli import metrics
+from qatie_cli.data import degradation
+from qatie_cli.data.degradation import Draw, Knob, Recipe
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from qatie_cli import engines
-from qatie_cli.enhance import enhance
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.photo import colour, decoding, encoding, formats
 from qatie_cli.photo.content import Photo, to_eight_bit
 

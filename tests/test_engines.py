@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import as_tensor, random_weights
 
-from qatie_cli import checkpoint, engines, metrics
-from qatie_cli import weights as shipped_weights
+from qatie_cli import engines, metrics
 from qatie_cli.engines import int8
-from qatie_cli.enhance import enhance
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import EngineError, WeightsError
-from qatie_cli.network import interleave
-from qatie_cli.quantization import TANH, Activation, FakeQuantizer
+from qatie_cli.model import checkpoint
+from qatie_cli.model import shipped as shipped_weights
+from qatie_cli.model.network import interleave
+from qatie_cli.model.quantization.scheme import TANH, Activation, FakeQuantizer
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qatie_cli import engines, moments
-from qatie_cli import enhance as module
-from qatie_cli.enhance import enhance
+from qatie_cli import engines
+from qatie_cli.enhance import pixels as module
+from qatie_cli.enhance.pixels import enhance
+from qatie_cli.model import moments
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from conftest import random_weights
 
-from qatie_cli import engines, metrics, runtimes
-from qatie_cli.enhance import enhance
+from qatie_cli import engines, metrics
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import UsageError
-from qatie_cli.export import build
-from qatie_cli.tone import ToneConfig
+from qatie_cli.exchange import runtimes
+from qatie_cli.exchange.exporting import build
+from qatie_cli.model.tone import ToneConfig
 
 
 def test_int8_and_any_size_are_refused_in_plain_words(weights):

@@ -10,20 +10,22 @@ import pytest
 import torch
 from conftest import flattened, random_weights
 
-from qatie_cli import __version__, checkpoint, engines, metrics, model, tone
-from qatie_cli import weights as shipped_weights
-from qatie_cli.checkpoint import Weights
-from qatie_cli.enhance import enhance
+from qatie_cli import __version__, engines, metrics
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import WeightsError
-from qatie_cli.model import ModelConfig
-from qatie_cli.network import NetworkConfig
-from qatie_cli.quantization import PHOTO, TANH, integer_convs
-from qatie_cli.tone import ToneConfig
+from qatie_cli.model import checkpoint, tone, whole
+from qatie_cli.model import shipped as shipped_weights
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.quantization.integers import integer_convs
+from qatie_cli.model.quantization.scheme import PHOTO, TANH
+from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.whole import ModelConfig
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from qatie_cli.export.onnx import build  # noqa: E402 (needs onnx)
+from qatie_cli.exchange.onnx import build  # noqa: E402 (needs onnx)
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 SIZES = [(256, 384), (200, 320)]
@@ -162,7 +164,7 @@ def test_integers_are_those_of_the_weights_file(weights):
 
 
 def test_weights_without_a_tone_stage_need_no_thumbnail(astronaut):
-    plain = model.create(ModelConfig(NetworkConfig(4), None), seed=0)
+    plain = whole.create(ModelConfig(NetworkConfig(4), None), seed=0)
     torch.nn.init.normal_(plain.network.head.weight, std=0.05)
     weights = Weights(plain.config, plain.state_dict())
     photo = _crop(astronaut, (64, 96))

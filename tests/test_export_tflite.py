@@ -10,20 +10,23 @@ import pytest
 import torch
 from conftest import flattened, random_weights
 
-from qatie_cli import checkpoint, engines, metrics, runtimes
-from qatie_cli import weights as shipped_weights
-from qatie_cli.checkpoint import Weights
-from qatie_cli.enhance import enhance
+from qatie_cli import engines, metrics
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, WeightsError
-from qatie_cli.quantization import PHOTO, TANH, integer_convs
-from qatie_cli.tone import ToneConfig
+from qatie_cli.exchange import runtimes
+from qatie_cli.model import checkpoint
+from qatie_cli.model import shipped as shipped_weights
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.quantization.integers import integer_convs
+from qatie_cli.model.quantization.scheme import PHOTO, TANH
+from qatie_cli.model.tone import ToneConfig
 
 pytest.importorskip("ai_edge_litert")
 
 from ai_edge_litert.interpreter import Interpreter
 
-from qatie_cli.export.tflite import build
-from qatie_cli.importing.tflite import Graph, schema
+from qatie_cli.exchange.tflite import build
+from qatie_cli.exchange.tflite_reading import Graph, schema
 
 SIZES = [(256, 384), (200, 320)]
 TONES = {

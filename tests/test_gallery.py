@@ -21,7 +21,7 @@ from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.gallery import album, entries, links, overview, page, previews
 from qatie_cli.gallery.album import Album
 from qatie_cli.gallery.entries import Making
-from qatie_cli.photo import colour
+from qatie_cli.photo import colour, discovery
 from qatie_cli.photo.content import Photo
 
 MAKING = Making("qatie-c16", "int8 on x86", 0.5)
@@ -323,7 +323,7 @@ def test_a_photo_in_another_colour_space_is_shown_in_srgb(coffee):
 
 def test_names_sort_as_people_sort_them():
     names = ["IMG_10.jpg", "img_9.jpg", "IMG_2.jpg", "a.jpg", "10.jpg", "9.jpg", "٣.jpg"]
-    assert sorted(names, key=links.natural) == [
+    assert sorted(names, key=discovery.natural) == [
         "٣.jpg",
         "9.jpg",
         "10.jpg",

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from conftest import random_weights
 
-from qatie_cli import checkpoint, engines, guided, memory, metrics
-from qatie_cli import enhance as library
-from qatie_cli import weights as weights_store
-from qatie_cli.enhance import enhance, fast_reduction
-from qatie_cli.guided import GuidedResidual
+from qatie_cli import engines, metrics
+from qatie_cli.enhance import guided, memory
+from qatie_cli.enhance import pixels as library
+from qatie_cli.enhance.guided import GuidedResidual
+from qatie_cli.enhance.pixels import enhance, fast_reduction
+from qatie_cli.model import checkpoint
+from qatie_cli.model import shipped as weights_store
 
 
 @pytest.fixture(scope="module")

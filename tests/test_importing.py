@@ -17,14 +17,16 @@ import torch
 from conftest import as_tensor, qatie, random_weights
 from PIL import Image
 
-from qatie_cli import checkpoint, engines, export, metrics, runtimes
-from qatie_cli.checkpoint import Weights
-from qatie_cli.enhance import enhance
+from qatie_cli import engines, export, metrics
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import QatieError, WeightsError
-from qatie_cli.importing import calibrating, exported, reading
-from qatie_cli.network import Network, NetworkConfig
-from qatie_cli.quantization import WEIGHT_MAX, WEIGHT_MIN, integer_convs, weight_scales
-from qatie_cli.tone import ToneConfig
+from qatie_cli.exchange import calibrating, exported, reading, runtimes
+from qatie_cli.model import checkpoint
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.quantization.integers import integer_convs
+from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN, weight_scales
+from qatie_cli.model.tone import ToneConfig
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnx")
@@ -32,8 +34,8 @@ pytest.importorskip("onnx")
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from qatie_cli.export.record import Record
-from qatie_cli.export.tflite import _Graph
+from qatie_cli.exchange.record import Record
+from qatie_cli.exchange.tflite import _Graph
 
 PARTS = {"local": "conv_1", "side": "conv_1_1_1", "inner": "conv_2", "outer": "conv_3", "shortcut": "conv_1_1"}
 BLOCKS = {

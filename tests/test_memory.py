@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from qatie_cli import memory
+from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError, UsageError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qatie_cli import moments
-from qatie_cli.moments import Sums, tiles
-from qatie_cli.network import SIZE_MULTIPLE
+from qatie_cli.model import moments
+from qatie_cli.model.moments import Sums, tiles
+from qatie_cli.model.network import SIZE_MULTIPLE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64), (321, 207)])

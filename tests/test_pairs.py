@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from qatie_cli import degradation
+from qatie_cli.data import checking, degradation, layouts, making, paired, sampling
+from qatie_cli.data.layouts import PairFiles
+from qatie_cli.data.paired import PairSource
+from qatie_cli.data.store import Store
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.pairs import checking, layouts, making, paired, sampling
-from qatie_cli.pairs.layouts import PairFiles
-from qatie_cli.pairs.paired import PairSource
-from qatie_cli.pairs.store import Store
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
 
@@ -224,7 +223,7 @@ def test_photos_that_do_not_fit_into_memory_are_read_again_and_stay_the_same(tmp
 
 
 def test_validation_of_thousands_is_an_even_sample():
-    from qatie_cli.pairs.checking import Usable
+    from qatie_cli.data.checking import Usable
 
     many = tuple(Usable(PairFiles(f"{i:04}", Path("a"), Path("b")), (96, 64), str(i)) for i in range(1000))
     names = paired.Held(many, Store(0)).names
@@ -265,7 +264,7 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
 
 
 def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee):
-    from qatie_cli import tone
+    from qatie_cli.model import tone
 
     view = sampling.thumbnail(Image.fromarray(coffee), (0, 0, 1, 1), flip=False)
     assert np.abs(view - tone.thumbnail(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
@@ -273,7 +272,7 @@ def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee)
 
 def test_names_that_are_not_utf8_are_split_and_listed(tmp_path):
     from qatie_cli import files
-    from qatie_cli.pairs import splitting
+    from qatie_cli.data import splitting
 
     names = [f"{i}\udcff.jpg" for i in range(8)]
     assert len(splitting.held_out(names, 0.25, 0)) == 2

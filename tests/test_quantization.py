@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import as_tensor
 
-from qatie_cli import quantization
-from qatie_cli.network import Network, NetworkConfig
-from qatie_cli.quantization import Activation, FakeQuantizer
+from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.quantization import calibration, equalization, integers, scheme
+from qatie_cli.model.quantization.scheme import Activation, FakeQuantizer
 
 
 class _Recorder:
@@ -38,19 +38,19 @@ def net(weights) -> Network:
 def test_every_point_of_the_network_is_calibrated_or_fixed(net):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
-    fixed = {n for n in seen.activations if quantization.is_tanh_scaled(n)} | {"photo"}
-    assert set(seen.activations) == set(quantization.calibrated_points(net)) | fixed
+    fixed = {n for n in seen.activations if scheme.is_tanh_scaled(n)} | {"photo"}
+    assert set(seen.activations) == set(scheme.calibrated_points(net)) | fixed
 
 
 def test_every_weight_of_the_network_has_its_integers(net):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
-    assert seen.weights == set(quantization.integer_convs(net))
+    assert seen.weights == set(integers.integer_convs(net))
 
 
 def test_integers_cannot_saturate_sixteen_bit_pairs(net):
     """Two u8 * s8 products added in int16, as CPUs without VNNI do."""
-    for conv in quantization.integer_convs(net).values():
+    for conv in integers.integer_convs(net).values():
         assert conv.weight.min() >= -64
         assert conv.weight.max() <= 63
         assert 2 * 255 * int(conv.weight.abs().max()) <= 32767
@@ -58,14 +58,14 @@ def test_integers_cannot_saturate_sixteen_bit_pairs(net):
 
 def test_integers_reproduce_the_weight_within_half_a_step():
     weight = torch.randn(6, 4, 3, 3)
-    values, scales = quantization.integer_weight(weight)
+    values, scales = scheme.integer_weight(weight)
     error = (values * scales.view(-1, 1, 1, 1) - weight).abs().amax((1, 2, 3))
     assert (error <= scales / 2 + 1e-7).all()
     assert values.abs().amax() >= 63
 
 
 def test_a_channel_of_zeros_has_a_usable_scale():
-    values, scales = quantization.integer_weight(torch.zeros(2, 3, 1, 1))
+    values, scales = scheme.integer_weight(torch.zeros(2, 3, 1, 1))
     assert (scales > 0).all()
     assert (values == 0).all()
 
@@ -100,7 +100,7 @@ def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
             p.mul_(torch.rand(p.shape[0], 1, 1, 1) * 3 + 0.02)
     photo = as_tensor(astronaut)
     equalized = copy.deepcopy(net)
-    quantization.equalize(equalized, [photo, as_tensor(coffee)])
+    equalization.equalize(equalized, [photo, as_tensor(coffee)])
     assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), equalized.parameters(), strict=True))
     before = net(photo)
     assert (equalized(photo) - before).abs().max() < 2e-3 * before.abs().max()
@@ -108,13 +108,13 @@ def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
 
 def test_what_joins_the_gates_fits_their_range_after_equalizing(net, astronaut):
     photo = as_tensor(astronaut)
-    quantization.equalize(net, [photo])
+    equalization.equalize(net, [photo])
     seen = _Recorder()
     net.features(photo, seen)
     for name in ("fuse1.up", "fuse1.encoded", "fuse2.up", "fuse2.encoded"):
         values = seen.activations[name].abs()
         beyond = values > 1.01  # the tail, which is clipped
-        assert beyond.float().mean() < 1 / quantization.TAIL**2
+        assert beyond.float().mean() < 1 / calibration.TAIL**2
         assert values.amax() > 0.5
 
 
@@ -128,19 +128,19 @@ def test_equalizing_unequal_channels_brings_int8_closer_to_float(net, astronaut)
         block.outer.weight.div_(factor.view(1, -1, 1, 1))
 
     def error(candidate: Network) -> float:
-        ranges = quantization.calibrate(candidate, [photo])
+        ranges = calibration.calibrate(candidate, [photo])
         return float((candidate(photo, FakeQuantizer(ranges)) - candidate(photo)).square().mean())
 
     equalized = copy.deepcopy(net)
-    quantization.equalize(equalized, [photo])
+    equalization.equalize(equalized, [photo])
     assert error(equalized) < 0.5 * error(net)
 
 
 def test_calibration_prefers_a_clipped_range_over_a_coarse_one():
-    observed = quantization._Extremes()
+    observed = calibration.Extremes()
     x = torch.cat([torch.randn(1, 1, 1, 1_000_000), torch.full((1, 1, 1, 1), 10.0)], dim=-1)
     observed.activation("x", x)
-    histogram = quantization._Histograms(observed)
+    histogram = calibration.Histograms(observed)
     histogram.activation("x", x)
     assert histogram.range_of("x").scale < 0.8 * Activation.covering(float(x.min()), 10.0).scale
 
@@ -150,16 +150,16 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
     values[0, 0, 0, 0] = 300.0
 
     def features(photo, rounding):
-        for name in quantization.calibrated_points(net):
+        for name in scheme.calibrated_points(net):
             rounding.activation(name, photo)
 
     monkeypatch.setattr(net, "features", features)
-    ranges = quantization.calibrate(net, [values], power=4)
-    reach = quantization.TAIL * float(values.square().mean().sqrt())
-    assert ranges["refine1.y"].scale * quantization.ACTIVATION_MAX < 2.01 * reach
-    gate = Activation.covering(-quantization.TANH_REACH, quantization.TANH_REACH)
+    ranges = calibration.calibrate(net, [values], power=4)
+    reach = calibration.TAIL * float(values.square().mean().sqrt())
+    assert ranges["refine1.y"].scale * scheme.ACTIVATION_MAX < 2.01 * reach
+    gate = Activation.covering(-scheme.TANH_REACH, scheme.TANH_REACH)
     assert ranges["down1.pre"].scale <= gate.scale
-    whole = quantization.calibrate(net, [values], power=4, tail=None)
+    whole = calibration.calibrate(net, [values], power=4, tail=None)
     assert whole["refine1.y"].scale > 5 * ranges["refine1.y"].scale
     assert whole["down1.pre"].scale <= gate.scale
 
@@ -167,7 +167,7 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
 def test_missing_ranges_are_named(net, weights):
     ranges = dict(weights.activations)
     del ranges["refine1.y"]
-    assert quantization.missing_points(net, ranges) == ["refine1.y"]
+    assert scheme.missing_points(net, ranges) == ["refine1.y"]
 
 
 def test_photo_is_stored_as_it_is():
@@ -180,5 +180,5 @@ def test_photo_is_stored_as_it_is():
 def test_any_width_can_be_quantized(width):
     net = Network(NetworkConfig(width)).requires_grad_(False)
     photo = torch.rand(1, 3, 24, 32)
-    quantization.equalize(net, [photo])
-    assert not quantization.missing_points(net, quantization.calibrate(net, [photo]))
+    equalization.equalize(net, [photo])
+    assert not scheme.missing_points(net, calibration.calibrate(net, [photo]))

@@ -11,10 +11,12 @@ import pytest
 import typer.main
 from PIL import Image
 
-from qatie_cli import checkpoint, degradation, engines, export, metrics
-from qatie_cli import weights as shipped_weights
+from qatie_cli import engines, export, metrics
 from qatie_cli.cli import app
-from qatie_cli.enhance import enhance
+from qatie_cli.data import degradation
+from qatie_cli.enhance.pixels import enhance
+from qatie_cli.model import checkpoint
+from qatie_cli.model import shipped as shipped_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from qatie_cli import checkpoint, engines, metrics, weights
-from qatie_cli.enhance import enhance
-from qatie_cli.pairs import layouts, paired
+from qatie_cli import engines, metrics
+from qatie_cli.data import layouts, paired
+from qatie_cli.enhance.pixels import enhance
+from qatie_cli.model import checkpoint, shipped
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
@@ -17,9 +18,9 @@ HERE = [name for name in engines.INT8 if name in torch.backends.quantized.suppor
 BARS = {"synthetic": 24.0, "exposure": 16.4, "phone-to-camera": 19.7, "retouch": 23.5, "noise": 29.3, "clean": 30.9}
 
 
-@pytest.fixture(scope="module", params=sorted(weights.manifest()))
+@pytest.fixture(scope="module", params=sorted(shipped.manifest()))
 def shipped(request) -> checkpoint.Weights:
-    return checkpoint.read(weights.manifest()[request.param].packaged)
+    return checkpoint.read(shipped.manifest()[request.param].packaged)
 
 
 def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qatie_cli.pairs.surfaces import draw_surface
+from qatie_cli.data.surfaces import draw_surface
 
 
 def _along(plane: np.ndarray, step: tuple[int, int]) -> float:

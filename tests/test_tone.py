@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import as_tensor
 
-from qatie_cli import tone
-from qatie_cli.tone import ToneConfig, ToneMap, ToneStage
+from qatie_cli.model import tone
+from qatie_cli.model.tone import ToneConfig, ToneMap, ToneStage
 
 
 def _stage(spread: float) -> ToneStage:

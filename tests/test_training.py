@@ -13,21 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from qatie_cli import checkpoint, degradation, engines, losses, metrics, model, network
-from qatie_cli.degradation import Knob
-from qatie_cli.enhance import enhance
+from qatie_cli import engines, metrics
+from qatie_cli.data import clean as clean_photos
+from qatie_cli.data import degradation, sampling, splitting
+from qatie_cli.data.clean import CleanPhotos, DegradedSource
+from qatie_cli.data.degradation import Knob
+from qatie_cli.data.store import Store
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.pairs import clean as clean_photos
-from qatie_cli.pairs import sampling, splitting
-from qatie_cli.pairs.clean import CleanPhotos, DegradedSource
-from qatie_cli.pairs.store import Store
-from qatie_cli.quantization import FakeQuantizer
-from qatie_cli.tone import LUMA
+from qatie_cli.model import checkpoint, network, whole
+from qatie_cli.model.quantization.scheme import FakeQuantizer
+from qatie_cli.model.tone import LUMA
+from qatie_cli.training import losses
 from qatie_cli.training import run as training
+from qatie_cli.training.distributed import Team
 from qatie_cli.training.objective import NetworkObjective
 from qatie_cli.training.recipe import Recipe
 from qatie_cli.training.run import Setting
-from qatie_cli.training.team import Team
 
 TINY = Recipe(
     width=4,
@@ -486,9 +488,9 @@ def test_biases_that_a_norm_takes_away_stay_as_they_are(clean, tmp_path):
     train(clean, recipe, tmp_path / "run", should_stop=lambda: next(stopped))
     from safetensors.torch import load_file
 
-    from qatie_cli import model
+    from qatie_cli.model import whole
 
-    begun, ended = model.create(recipe.config, recipe.seed), load_file(tmp_path / "run" / "resume.safetensors")
+    begun, ended = whole.create(recipe.config, recipe.seed), load_file(tmp_path / "run" / "resume.safetensors")
     assert torch.equal(begun.network.refine1.local.bias, ended["model.network.refine1.local.bias"])
     assert not torch.equal(begun.network.refine1.outer.bias, ended["model.network.refine1.outer.bias"])
 
@@ -496,7 +498,7 @@ def test_biases_that_a_norm_takes_away_stay_as_they_are(clean, tmp_path):
 def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
     from conftest import as_tensor
 
-    from qatie_cli.quantization import FakeQuantizer
+    from qatie_cli.model.quantization.scheme import FakeQuantizer
 
     done = checkpoint.read(train(clean, dataclasses.replace(TINY, steps=40, qat_steps=10), tmp_path / "run").weights)
     net = done.build().network
@@ -563,7 +565,7 @@ def test_bfloat16_brings_the_gradient_of_rounded_networks_hardly_off_course(weig
     batch = DegradedSource(clean, TINY.degradation, 0, 64).crops(0, range(4))
     gradients, totals = [], []
     for mixed in (False, True):
-        net = model.from_state(weights.config, dict(weights.state))
+        net = whole.from_state(weights.config, dict(weights.state))
         recipe = dataclasses.replace(TINY, mixed_precision=mixed)
         objective = NetworkObjective(net.requires_grad_(True), recipe, "qat")
         loss, terms = objective(batch, FakeQuantizer(weights.activations))

@@ -7,12 +7,11 @@ import pytest
 import torch
 from conftest import as_tensor
 
-from qatie_cli import model
-from qatie_cli.training import widening
+from qatie_cli.model import whole, widening
 
 
 def network_of(weights):
-    return model.from_state(weights.config, dict(weights.state)).network
+    return whole.from_state(weights.config, dict(weights.state)).network
 
 
 @pytest.mark.parametrize("times", [2, 3])

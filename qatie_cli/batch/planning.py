@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatie_cli.batch.journal import Journal
 from qatie_cli.errors import UsageError
-from qatie_cli.files import TEMPORARY_PREFIX
 from qatie_cli.photo import formats
-
-# What a gallery leaves in an output folder: a page, and a hidden folder beside it.
-GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
+from qatie_cli.photo.discovery import discover, identity
 
 
 @dataclass(frozen=True)
@@ -184,54 +179,6 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
     return task
 
 
-def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Files below `folder`, sorted; folders that cannot be looked into are added to `unsearched`.
-
-    Hidden and system files, galleries' pages, the folder `exclude` and symbolic loops are left out. Where `exclude` is
-    `folder` itself nothing is left out: the plan then refuses to write over the originals.
-    """
-
-    def refused(error: OSError) -> None:
-        unsearched.append((Path(error.filename), error.strerror or str(error)))
-
-    excluded = None if exclude is None else _identity(exclude)
-    if excluded == _identity(folder):
-        excluded = None
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, onerror=refused, followlinks=True):
-        here = _identity(Path(parent))
-        if here in seen or (here == excluded and here is not None):
-            folders.clear()
-            continue
-        if here is not None:
-            seen.add(here)
-        page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
-        for name in sorted(names):
-            if name == page:
-                continue
-            path = Path(parent, name)
-            hidden = name.startswith(".") or name.startswith(TEMPORARY_PREFIX) or name.lower() in _SYSTEM_FILES
-            if not hidden and not _is_special(path):
-                yield path
-
-
-def _is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket or a device; what cannot be asked fails later, by itself."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ELOOP)  # a link to nowhere
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _key(output: Path) -> str:
     """Equal for names that a file system may take for the same."""
     return os.path.normcase(output.absolute()).casefold()
@@ -260,7 +207,7 @@ def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
 
 def _refuse_collisions(tasks: Sequence[Task]) -> None:
     """Raise UsageError where outputs would replace each other (names compared without case) or an input."""
-    sources = {_identity(t.source): t.source for t in tasks}
+    sources = {identity(t.source): t.source for t in tasks}
     taken: dict[str, Path] = {}
     for task in tasks:
         key = _key(task.output)
@@ -270,8 +217,8 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
                 "Enhance them into separate folders.",
             )
         taken[key] = task.source
-        identity = _identity(task.output)
-        if identity is not None and identity in sources:
+        found = identity(task.output)
+        if found is not None and found in sources:
             raise UsageError(
                 f"{task.output} is one of the originals.", "Name another folder with -o, or use --suffix or --in-place."
             )

@@ -16,9 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
-from qatie_cli import files, memory
+from qatie_cli import files
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Task, is_done
+from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError, QatieError
 from qatie_cli.photo import decoding, encoding, formats
 from qatie_cli.photo.content import Photo

@@ -13,7 +13,7 @@ import typer
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, use_threads
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.weights import DEFAULT
+from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,9 @@ def bench(
     import torch
 
     from qatie_cli import bench as library
-    from qatie_cli import checkpoint, engines
-    from qatie_cli.weights import locate
+    from qatie_cli import engines
+    from qatie_cli.model import checkpoint
+    from qatie_cli.model.shipped import locate
 
     use_threads(threads)
     threads = torch.get_num_threads()
@@ -100,8 +101,8 @@ def bench(
 
 def _read(paths: list[Path]) -> list[np.ndarray]:
     """The photos that can be read; the others are named."""
-    from qatie_cli.pairs.listing import photos_below
     from qatie_cli.photo import decoding
+    from qatie_cli.photo.discovery import photos_below
 
     files = [p for path in paths for p in (photos_below(path) if path.is_dir() else [path])]
     found = []

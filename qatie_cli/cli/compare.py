@@ -14,7 +14,7 @@ from qatie_cli.cli.options import Quiet, need_extra
 from qatie_cli.errors import Exit, QatieError
 
 if TYPE_CHECKING:
-    from qatie_cli.gallery.comparison import Alone, Distance, Pair
+    from qatie_cli.evaluation.comparison import Alone, Distance, Pair
     from qatie_cli.gallery.spread import Spread
 
 
@@ -35,7 +35,8 @@ def compare(
     """
     need_extra("compare", "skimage")
     from qatie_cli import files
-    from qatie_cli.gallery import comparison, spread
+    from qatie_cli.evaluation import comparison
+    from qatie_cli.gallery import spread
 
     pairs, left_out = comparison.find_pairs(first, second)
     spread.check(out)
@@ -69,7 +70,7 @@ def compare(
 
 def _measure(page: Spread, pairs: list[Pair], max_pixels: int, quiet: bool) -> list[Alone]:
     """Compare all pairs; those that cannot be."""
-    from qatie_cli.gallery.comparison import Alone
+    from qatie_cli.evaluation.comparison import Alone
 
     failed = []
     with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
@@ -87,7 +88,7 @@ def _measure(page: Spread, pairs: list[Pair], max_pixels: int, quiet: bool) -> l
 
 
 def _tables(distances: dict[str, Distance], left_out: int) -> dict:
-    from qatie_cli.gallery import comparison
+    from qatie_cli.evaluation import comparison
 
     found = list(distances.values())
     return {
@@ -101,7 +102,7 @@ def _show(distances: dict[str, Distance]) -> None:
     from rich import box
     from rich.table import Table
 
-    from qatie_cli.gallery import comparison
+    from qatie_cli.evaluation import comparison
 
     found = list(distances.values())
     table = Table("", "PSNR dB", "SSIM", "CIEDE2000", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qatie_cli.cli.console import console
 from qatie_cli.cli.options import EngineName, EngineOption, Out, Threads, WeightsOption, load_engine
 from qatie_cli.errors import QatieError
-from qatie_cli.weights import DEFAULT
+from qatie_cli.model.shipped import DEFAULT
 
 
 def demo(
@@ -17,8 +17,8 @@ def demo(
     """
     from rich.table import Table
 
-    from qatie_cli import demo as library
-    from qatie_cli.enhance import enhance
+    from qatie_cli.data import demo as library
+    from qatie_cli.enhance.pixels import enhance
 
     library.originals()  # says what is missing before torch is imported
     ready = load_engine(weights, engine, threads)

@@ -30,7 +30,7 @@ from qatie_cli.cli.options import (
     load_engine,
 )
 from qatie_cli.errors import Exit, QatieError, UsageError
-from qatie_cli.weights import DEFAULT
+from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
     from qatie_cli.batch.planning import Naming, Plan
@@ -105,9 +105,9 @@ def enhance(
     Folders are searched with all below them and keep their tree under OUT. Outputs that exist are skipped, so an
     interrupted run goes on where it stopped. Exit code 3 says that some photos failed; they are named at the end.
     """
-    from qatie_cli import memory
     from qatie_cli.batch.planning import Naming
     from qatie_cli.batch.running import Writing
+    from qatie_cli.enhance import memory
 
     memory.keep_together()  # before there are threads
     request = _Request(
@@ -237,7 +237,7 @@ def _wants_gallery(request: _Request, plan: Plan) -> bool:
     Raises:
         QatieError: one is asked for that cannot be written.
     """
-    from qatie_cli.batch.planning import GALLERY_FOLDER
+    from qatie_cli.photo.discovery import GALLERY_FOLDER
 
     out = request.out
     if out is None or request.gallery is False:
@@ -382,7 +382,7 @@ def _enhancer(
     engine: Engine, request: _Request
 ) -> tuple[Callable[[Photo, int | None], Photo], Callable[[int, int], int]]:
     """What makes a photo better, and by how much the network sees one of a width and height reduced."""
-    from qatie_cli import enhance as library
+    from qatie_cli.enhance import pixels as library
     from qatie_cli.photo import colour
 
     def reduction(width: int, height: int) -> int:
@@ -399,7 +399,7 @@ def _enhancer(
 
 def _alone(request: _Request, photo: Photo) -> Photo:
     """One photo enhanced by itself, within the memory that it may take."""
-    from qatie_cli import memory
+    from qatie_cli.enhance import memory
 
     engine = request.load()
     height, width = photo.pixels.shape[:2]

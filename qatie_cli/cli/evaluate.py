@@ -21,10 +21,10 @@ from qatie_cli.cli.options import (
     need_extra,
 )
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.weights import DEFAULT
+from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    from qatie_cli.evaluation import Figures
+    from qatie_cli.evaluation.pairs import Figures
 
 # Columns of the figures: attribute, heading, digits.
 _COLUMNS = (
@@ -61,13 +61,14 @@ def evaluate(
     one cubic curve per channel from output to target, which leaves noise and detail; "identity" is the input as it is.
     """
     need_extra("train", "skimage", "scipy")
-    from qatie_cli import engines, evaluation
-    from qatie_cli.pairs import layouts, paired
+    from qatie_cli import engines
+    from qatie_cli.data import layouts, paired
+    from qatie_cli.evaluation import pairs
 
     layout = layouts.pairs_or_photos(data, folders)
     ready = load_engine(weights, engine, threads)
     reference = load_engine(weights, EngineName.float, threads) if ready.name != engines.FLOAT else None
-    methods = list(evaluation.BASELINES) if baselines else ["identity"]
+    methods = list(pairs.BASELINES) if baselines else ["identity"]
     screen = console()
     for left in layout.left_out:
         screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}.")
@@ -78,7 +79,7 @@ def evaluate(
         for pair in layout.pairs:
             bar.update(shown, name=plain(pair.name))
             try:
-                measured[pair.name] = evaluation.compare(
+                measured[pair.name] = pairs.compare(
                     paired.load_pair(pair, longest), ready, reference, methods, reduction
                 )
             except (DataError, PhotoError) as error:
@@ -88,7 +89,7 @@ def evaluate(
         screen.print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if not measured:
         raise DataError(f"None of the {len(failed)} pairs in {data} can be used.")
-    means = evaluation.means(list(measured.values()))
+    means = pairs.means(list(measured.values()))
     if as_json:
         as_tables = {name: _tables(found) for name, found in measured.items()}
         report = {"weights": weights, "engine": ready.name, "mean": _tables(means), "photos": as_tables}

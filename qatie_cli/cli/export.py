@@ -59,10 +59,11 @@ def export(
     need_extra(extra, *modules)
     import torch
 
-    from qatie_cli import checkpoint, files
-    from qatie_cli import export as library
-    from qatie_cli.export import checking
-    from qatie_cli.weights import locate
+    from qatie_cli import files
+    from qatie_cli.exchange import checking
+    from qatie_cli.exchange import exporting as library
+    from qatie_cli.model import checkpoint
+    from qatie_cli.model.shipped import locate
 
     use_threads(threads)
     read = checkpoint.read(locate(weights))
@@ -104,8 +105,9 @@ def _sides(size: str) -> tuple[int, int] | None:
 
 def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.ndarray]:
     """The photo to check on, by name, at the size asked for."""
-    from qatie_cli import bench, demo
+    from qatie_cli import bench
     from qatie_cli.cli import photos
+    from qatie_cli.data import demo
 
     if path is not None:
         ((name, pixels),) = photos.named([path], 1).items()

@@ -77,8 +77,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
     """The engine that the options ask for, ready to run. Imports torch."""
-    from qatie_cli import checkpoint, engines
-    from qatie_cli.weights import locate
+    from qatie_cli import engines
+    from qatie_cli.model import checkpoint
+    from qatie_cli.model.shipped import locate
 
     use_threads(threads)
     return engines.load(checkpoint.read(locate(weights)), engine.value, device.value)

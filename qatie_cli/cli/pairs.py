@@ -13,8 +13,8 @@ from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra, r
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qatie_cli.pairs.checking import Alignment
-    from qatie_cli.pairs.layouts import LeftOut
+    from qatie_cli.data.checking import Alignment
+    from qatie_cli.data.layouts import LeftOut
 
 LISTED = 10  # files named on the screen; a run's folder has the whole list
 
@@ -27,9 +27,9 @@ def check(
 ) -> None:
     """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
     need_extra("train", "skimage", "scipy")
+    from qatie_cli.data import checking, layouts
+    from qatie_cli.data.store import Store
     from qatie_cli.errors import DataError
-    from qatie_cli.pairs import checking, layouts
-    from qatie_cli.pairs.store import Store
 
     layout = layouts.recognise(data, folders)
     everything = (*layout.pairs, *layout.validation)
@@ -64,9 +64,8 @@ def make(
 
     The degradations are those of the recipe's [degradation] table. Pairs that are there already are skipped.
     """
-    from qatie_cli import degradation
+    from qatie_cli.data import degradation, making
     from qatie_cli.errors import UsageError
-    from qatie_cli.pairs import making
 
     table = read_recipe(recipe).get("degradation", {})
     try:

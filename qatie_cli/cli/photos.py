@@ -18,9 +18,9 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     Raises:
         DataError: none can be read.
     """
-    from qatie_cli.pairs.listing import photos_below
-    from qatie_cli.pairs.sampling import evenly
+    from qatie_cli.data.sampling import evenly
     from qatie_cli.photo import decoding
+    from qatie_cli.photo.discovery import photos_below
 
     if missing := [path for path in paths if not path.exists()]:
         raise DataError(f"There is no {missing[0]}.", "Name a photo, or a folder of photos.")
@@ -38,7 +38,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
 
 def at_hand() -> dict[str, np.ndarray]:
     """Photos that scikit-image ships, as they are and made phone-like, (H, W, 3) uint8; none where it is missing."""
-    from qatie_cli import degradation, demo
+    from qatie_cli.data import degradation, demo
 
     try:
         originals = demo.originals()

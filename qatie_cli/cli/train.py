@@ -23,12 +23,12 @@ from qatie_cli.cli.options import (
 from qatie_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from qatie_cli.checkpoint import Weights
-    from qatie_cli.evaluation import Row
-    from qatie_cli.pairs.source import Source
+    from qatie_cli.data.source import Source
+    from qatie_cli.evaluation.pairs import Row
+    from qatie_cli.model.checkpoint import Weights
+    from qatie_cli.training.distributed import Team
     from qatie_cli.training.recipe import Recipe
     from qatie_cli.training.run import Finished, Progress, Setting
-    from qatie_cli.training.team import Team
 
 LEFT_OUT_FILE = "left-out.csv"
 _QAT_SHARE = 5  # with --qat alone, the quantization-aware stage has this part of the float stage's steps
@@ -81,8 +81,8 @@ def train(
     need_extra("train", "skimage", "scipy")
     from qatie_cli import engines
     from qatie_cli.training import run
+    from qatie_cli.training.distributed import join
     from qatie_cli.training.recipe import FINE_TUNING, Recipe
-    from qatie_cli.training.team import join
 
     use_threads(threads)
     where = engines.best_device() if device is TrainingDevice.auto else device.value
@@ -151,10 +151,10 @@ def _source(settings: Recipe, notes: dict[str, str], out: Path, team: Team, scre
     """The photos that the run learns from, read and checked."""
     import os
 
-    from qatie_cli import memory
-    from qatie_cli.pairs import clean as clean_photos
-    from qatie_cli.pairs import paired
-    from qatie_cli.pairs.store import SHARE_OF_FREE, Store
+    from qatie_cli.data import clean as clean_photos
+    from qatie_cli.data import paired
+    from qatie_cli.data.store import SHARE_OF_FREE, Store
+    from qatie_cli.enhance import memory
 
     if ("data" in notes) == ("clean" in notes):
         raise UsageError("What to learn from is missing.", "Give --data PAIRS or --clean PHOTOS, one of them.")
@@ -258,15 +258,15 @@ class _StopFlag:
 
 
 def _initial(name_or_path: str) -> Weights:
-    from qatie_cli import checkpoint
-    from qatie_cli.weights import locate
+    from qatie_cli.model import checkpoint
+    from qatie_cli.model.shipped import locate
 
     return checkpoint.read(locate(name_or_path))
 
 
 def _digest(name_or_path: str) -> str:
     from qatie_cli import files
-    from qatie_cli.weights import locate
+    from qatie_cli.model.shipped import locate
 
     return files.sha256(locate(name_or_path))
 

@@ -10,10 +10,10 @@ import typer
 from qatie_cli.cli.console import console, plain, progress, without_library_chatter
 from qatie_cli.cli.options import Quiet, Threads, use_threads
 from qatie_cli.errors import Exit, QatieError, UsageError
-from qatie_cli.weights import DEFAULT
+from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    from qatie_cli.importing.comparing import Agreement
+    from qatie_cli.exchange.comparing import Agreement
 
 _MOST_PHOTOS = 16  # of those named; every fourth is measured on, the others calibrated on
 _FEWEST_TO_HOLD_OUT = 8
@@ -25,42 +25,42 @@ app = typer.Typer(help="List, find, check, clear and import weights.", no_args_i
 @app.command("list")
 def list_() -> None:
     """Print the shipped weights: name, size, state of the cached copy, description."""
-    from qatie_cli import weights
+    from qatie_cli.model import shipped
 
-    for shipped in weights.manifest().values():
-        size = shipped.packaged.stat().st_size / 1e6 if shipped.packaged.exists() else 0.0
-        cached = "cached" if weights.is_intact(shipped.cached, shipped) else "packaged"
-        default = " (default)" if shipped.name == DEFAULT else ""
-        print(f"{shipped.name}\t{size:.1f} MB\t{cached}\t{shipped.description}{default}")
+    for entry in shipped.manifest().values():
+        size = entry.packaged.stat().st_size / 1e6 if entry.packaged.exists() else 0.0
+        cached = "cached" if shipped.is_intact(entry.cached, entry) else "packaged"
+        default = " (default)" if entry.name == DEFAULT else ""
+        print(f"{entry.name}\t{size:.1f} MB\t{cached}\t{entry.description}{default}")
 
 
 @app.command()
 def path(name: Annotated[str, typer.Argument(help="Shipped weights, or a weights file.")] = DEFAULT) -> None:
     """Print the file that `enhance` would read."""
-    from qatie_cli import weights
+    from qatie_cli.model import shipped
 
-    print(weights.locate(name))
+    print(shipped.locate(name))
 
 
 @app.command()
 def verify() -> None:
     """Check every packaged and cached file against the manifest; damaged copies are repaired from the package."""
-    from qatie_cli import weights
     from qatie_cli.errors import WeightsError
+    from qatie_cli.model import shipped
 
     screen, damaged = console(), False
-    for shipped in weights.manifest().values():
+    for entry in shipped.manifest().values():
         try:
-            weights.check_packaged(shipped)
+            shipped.check_packaged(entry)
         except WeightsError as error:
             damaged = True
             screen.print(f"[red]{error}[/] {error.hint}")
             continue
-        if shipped.cached.exists() and not weights.is_intact(shipped.cached, shipped):
-            weights.locate(shipped.name)
-            print(f"{shipped.name}: intact; its cached copy was damaged and is repaired")
+        if entry.cached.exists() and not shipped.is_intact(entry.cached, entry):
+            shipped.locate(entry.name)
+            print(f"{entry.name}: intact; its cached copy was damaged and is repaired")
         else:
-            print(f"{shipped.name}: intact")
+            print(f"{entry.name}: intact")
     if damaged:
         raise typer.Exit(Exit.NOTHING_DONE)
 
@@ -68,9 +68,9 @@ def verify() -> None:
 @app.command()
 def clear() -> None:
     """Remove cached copies; the package's own files stay."""
-    from qatie_cli import weights
+    from qatie_cli.model import shipped
 
-    for removed in weights.clear():
+    for removed in shipped.clear():
         print(removed)
 
 
@@ -96,8 +96,8 @@ def import_(
     ranges are calibrated on photos; qatie's own exports bring theirs along. Then every engine is compared with the
     float network of the file.
     """
-    from qatie_cli import checkpoint
-    from qatie_cli.importing import comparing, reading
+    from qatie_cli.exchange import comparing, reading
+    from qatie_cli.model import checkpoint
 
     out = out or Path(f"{file.stem}.safetensors")
     if out.suffix != ".safetensors":
@@ -166,7 +166,8 @@ def _sized(photos: list, published: Path | None) -> list:
     """Photos at the size that the file `published` takes, turned where they lie the other way; else at most 768 px."""
     import numpy as np
 
-    from qatie_cli import bench, runtimes
+    from qatie_cli import bench
+    from qatie_cli.exchange import runtimes
 
     sides = None if published is None else runtimes.litert_sides(published)
     made = []

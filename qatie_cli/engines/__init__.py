@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from qatie_cli.checkpoint import Weights
 from qatie_cli.errors import EngineError, WeightsError
-from qatie_cli.moments import Moments
-from qatie_cli.tone import ToneStage
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.moments import Moments
+from qatie_cli.model.tone import ToneStage
 
 FLOAT = "float"
 INT8 = ("fbgemm", "qnnpack", "onednn", "x86")
@@ -44,7 +44,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """A model ready to run: its name and device for people, its two stages for `qatie_cli.enhance`."""
+    """A model ready to run: its name and device for people, its two stages for `qatie_cli.enhance.pixels`."""
 
     name: str
     device: str

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qatie_cli import network
-from qatie_cli.moments import Moments
+from qatie_cli.model import network
+from qatie_cli.model.moments import Moments
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 13 for large photos, 18 for tiles.
 BYTES_PER_PIXEL_AND_WIDTH = 18.0

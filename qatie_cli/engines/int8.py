@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qatie_cli import network
 from qatie_cli.engines.floating import feature_rows, tail_rows
-from qatie_cli.moments import Moments, of_whole
-from qatie_cli.network import LEAKY_SLOPE, NORM_EPS
-from qatie_cli.quantization import Activation, IntegerConv, activation_at, integer_convs
+from qatie_cli.model import network
+from qatie_cli.model.moments import Moments, of_whole
+from qatie_cli.model.network import LEAKY_SLOPE, NORM_EPS
+from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
+from qatie_cli.model.quantization.scheme import Activation, activation_at
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 1.9 to 2.9 from 12 megapixels on, of
 # which 1.75 are kept between the norms and the rest passes through a strip.

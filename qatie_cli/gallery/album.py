@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from qatie_cli import files
-from qatie_cli.batch.planning import GALLERY_FOLDER, GALLERY_PAGE, Plan, Task
+from qatie_cli.batch.planning import Plan, Task
 from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import PhotoError, QatieError, UsageError
 from qatie_cli.gallery import entries, links, overview, page, previews
 from qatie_cli.gallery.entries import Entry, Failure, LastRun, Making
-from qatie_cli.photo import decoding
+from qatie_cli.photo import decoding, discovery
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.discovery import GALLERY_FOLDER, GALLERY_PAGE
 
 _SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
 
@@ -173,7 +174,7 @@ class Album:
         kept = {n: e for n, e in merged.items() if e.fits(self._out / n) and self._has_previews(n)}
         for name in old.entries.keys() - kept.keys():
             self._forget(name)
-        names = sorted(kept, key=links.natural)
+        names = sorted(kept, key=discovery.natural)
         failures = self._failures(old.failures, kept)
         remembered = entries.Remembered({n: kept[n] for n in names}, failures, self._last_run(old.last))
         entries.write(self._state, remembered)
@@ -197,7 +198,7 @@ class Album:
         for path, reason in self._plan.unsearched:
             source = links.relative(path, self._out)
             found[source] = Failure(source, f"It cannot be searched: {reason}.")
-        return dict(sorted(found.items(), key=lambda item: links.natural(item[0])))
+        return dict(sorted(found.items(), key=lambda item: discovery.natural(item[0])))
 
     def _last_run(self, old: LastRun | None) -> LastRun | None:
         enhanced = [r for r in self._results if r.status is Status.ENHANCED]

@@ -1,14 +1,11 @@
-"""File names on a page: keys that are safe in any file system, addresses of files, and names to be read."""
+"""Files on a page: keys that are safe in any file system, and addresses."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from urllib.parse import quote
-
-_DIGITS = re.compile(r"(\d+)")
 
 
 def key_of(name: str) -> str:
@@ -33,15 +30,3 @@ def address(target: Path, folder: Path) -> str:
     """Address of a file for a page in `folder`: relative, or a file URI where there is no way."""
     way = Path(relative(target, folder))
     return way.as_uri() if way.is_absolute() else quote(os.fsencode(way.as_posix()))
-
-
-def readable(name: str) -> str:
-    """A file name as people can read it: bytes that are no UTF-8 and control characters are replaced."""
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def natural(name: str) -> tuple:
-    """Sorts names as people do: IMG_2 before IMG_10, case aside."""
-    parts = _DIGITS.split(name.casefold())
-    return tuple((int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)), name

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from qatie_cli.batch.planning import GALLERY_FOLDER
 from qatie_cli.gallery import links, page
 from qatie_cli.gallery.entries import Entry, LastRun, Remembered
 from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+from qatie_cli.photo import discovery
+from qatie_cli.photo.discovery import GALLERY_FOLDER
 
 SIDES = ("before", "after")
 FIGURES = (
@@ -31,12 +32,12 @@ def page_of(out: Path, remembered: Remembered) -> Page:
     found = list(remembered.entries.values())
     makings = list(dict.fromkeys(entry.making.in_words() for entry in found if entry.making))
     left_out = tuple(
-        LeftOut(_short(links.place(failure.source, out)), links.readable(failure.reason))
+        LeftOut(_short(links.place(failure.source, out)), discovery.readable(failure.reason))
         for failure in remembered.failures.values()
     )
     return Page(
         kind=page.GALLERY,
-        title=links.readable(out.absolute().name) or "Gallery",
+        title=discovery.readable(out.absolute().name) or "Gallery",
         summary=_summary(found, len(left_out), remembered.last),
         labels=("Original", "Enhanced"),
         sides=SIDES,
@@ -59,7 +60,7 @@ def _shown(entry: Entry, out: Path, makings: list[str]) -> Shown:
     )
     return Shown(
         key=links.key_of(entry.name),
-        name=links.readable(entry.name),
+        name=discovery.readable(entry.name),
         size=(entry.width, entry.height),
         left=links.address(links.place(entry.source, out), out),
         right=links.address(out / entry.name, out),
@@ -89,4 +90,4 @@ def _count(number: int) -> str:
 
 def _short(source: Path) -> str:
     """A photo's name and its folder's: whoever the page is shared with need not see more."""
-    return links.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))
+    return discovery.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from qatie_cli.errors import UsageError
-from qatie_cli.gallery import comparison, links, page, previews
-from qatie_cli.gallery.comparison import Alone, Distance, Pair
+from qatie_cli.evaluation import comparison
+from qatie_cli.evaluation.comparison import Alone, Distance, Pair
+from qatie_cli.gallery import links, page, previews
 from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+from qatie_cli.photo import discovery
 
 _SIDES = ("a", "b")
 _PREVIEW_NAME = re.compile(r"([0-9a-f]{16})-(?:a|b|difference)(?:-small)?\.webp")
@@ -69,13 +71,13 @@ class Spread:
             round(first.megapixels, 2),
         )
         addresses = (links.address(path, self._path.parent) for path in (pair.first, pair.second))
-        self._shown.append(Shown(key, links.readable(pair.name), (width, height), *addresses, figures))
+        self._shown.append(Shown(key, discovery.readable(pair.name), (width, height), *addresses, figures))
         self.distances[pair.name] = found
         return found
 
     def leave_out(self, alone: Alone) -> None:
         """Note a photo that could not be compared."""
-        self._left_out.append(LeftOut(links.readable(alone.name), links.readable(alone.reason)))
+        self._left_out.append(LeftOut(discovery.readable(alone.name), discovery.readable(alone.reason)))
 
     def write(self) -> None:
         """Write the page in one step.

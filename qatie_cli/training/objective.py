@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qatie_cli import losses
-from qatie_cli.model import Model
-from qatie_cli.network import Rounding
-from qatie_cli.pairs.sampling import Batch
-from qatie_cli.tone import apply_tone
+from qatie_cli.data.sampling import Batch
+from qatie_cli.model.network import Rounding
+from qatie_cli.model.tone import apply_tone
+from qatie_cli.model.whole import Model
+from qatie_cli.training import losses
 from qatie_cli.training.recipe import Recipe
 
 Terms = dict[str, Tensor]

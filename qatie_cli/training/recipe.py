@@ -7,11 +7,11 @@ import json
 import math
 from dataclasses import dataclass
 
-from qatie_cli import degradation
-from qatie_cli.losses import LossWeights
-from qatie_cli.model import ModelConfig
-from qatie_cli.network import NetworkConfig
-from qatie_cli.tone import ToneConfig
+from qatie_cli.data import degradation
+from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.whole import ModelConfig
+from qatie_cli.training.losses import LossWeights
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,24 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from qatie_cli import checkpoint, degradation, evaluation, files, metrics, quantization, tone
-from qatie_cli.checkpoint import Weights
+from qatie_cli import files, metrics
+from qatie_cli.data import degradation
+from qatie_cli.data.sampling import Batch
+from qatie_cli.data.source import Source
 from qatie_cli.errors import DataError, Exit, QatieError, UsageError
-from qatie_cli.network import EXACT, Rounding
-from qatie_cli.pairs.sampling import Batch
-from qatie_cli.pairs.source import Source
-from qatie_cli.quantization import Activation, FakeQuantizer
+from qatie_cli.evaluation import pairs
+from qatie_cli.model import checkpoint, tone
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.network import EXACT, Rounding
+from qatie_cli.model.quantization import calibration, equalization
+from qatie_cli.model.quantization.scheme import Activation, FakeQuantizer
+from qatie_cli.training import reporting
 from qatie_cli.training import state as states
-from qatie_cli.training import watching
+from qatie_cli.training.distributed import Team
 from qatie_cli.training.objective import NetworkObjective, ToneObjective
 from qatie_cli.training.recipe import Recipe
+from qatie_cli.training.reporting import Events, NoEvents
 from qatie_cli.training.state import STATE_FILE, State
-from qatie_cli.training.team import Team
-from qatie_cli.training.watching import Events, NoEvents
 
 CHECKPOINT_SECONDS = 120.0
 CONFIG_FILE = "config.toml"
@@ -57,7 +61,7 @@ class Finished:
     """What a run left behind: its weights, and the validation table."""
 
     weights: Path
-    table: tuple[evaluation.Row, ...]
+    table: tuple[pairs.Row, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     except OSError as error:
         raise DataError(f"{setting.out} cannot be written to: {error.strerror}.", "Name another --out.") from error
     if setting.tensorboard:
-        watching.check_tensorboard()
+        reporting.check_tensorboard()
 
 
 def train(
@@ -186,7 +190,7 @@ class _Run:
         self.rounding: Rounding = EXACT if ranges is None else FakeQuantizer(ranges)
         self._prepare()
         watched = setting.tensorboard and self.team.leads
-        self.events: Events = watching.TensorBoard(self.out, self.state.step + 1) if watched else NoEvents()
+        self.events: Events = reporting.TensorBoard(self.out, self.state.step + 1) if watched else NoEvents()
 
     # --- beginning and going on ---
 
@@ -292,9 +296,9 @@ class _Run:
         state.stage = stage
         if stage == "qat":
             photos = self._calibration_photos()
-            quantization.equalize(state.model.network, photos)
+            equalization.equalize(state.model.network, photos)
             self.team.share_tensors(state.model)
-            self._take_ranges(quantization.calibrate(state.model.network, photos))
+            self._take_ranges(calibration.calibrate(state.model.network, photos))
             state.ema.load_state_dict(state.model.state_dict())
             if self.team.leads:
                 checkpoint.write(self.out / "float.safetensors", self._weights("post-training"))
@@ -396,7 +400,7 @@ class _Run:
         return [self._toned(p) for p in self.source.calibration()]
 
     def _calibrated(self) -> dict[str, Activation]:
-        return quantization.calibrate(self.state.ema.network, self._calibration_photos())
+        return calibration.calibrate(self.state.ema.network, self._calibration_photos())
 
     @torch.no_grad()
     def _output(self, photo_u8: np.ndarray, whole: bool) -> np.ndarray:
@@ -421,7 +425,7 @@ class _Run:
         if not outputs:
             return math.nan, outputs
         scores = [metrics.psnr(output, target) for output, (_, target) in zip(outputs, self.validation, strict=True)]
-        return float(np.mean(np.minimum(scores, evaluation.BEST_DB))), outputs
+        return float(np.mean(np.minimum(scores, metrics.BEST_DB))), outputs
 
     def _validate(self, learnt: dict[str, float], whole: bool | None = None) -> float:
         """Mean PSNR of the averaged weights on the validation photos; the best so far is kept as `best`."""
@@ -430,10 +434,10 @@ class _Run:
         score = self.team.share(score)
         state.history.append({"step": state.step, "stage": state.stage, "validation_db": score} | learnt)
         if self.team.leads:
-            watching.write_metrics(self.out, state.history)
+            reporting.write_metrics(self.out, state.history)
             shown = zip(self.validation, outputs, strict=True)
-            rows = [(seen, output, target) for (seen, target), output in shown][: watching.PREVIEWS]
-            watching.write_preview(self.out, state.step, rows)
+            rows = [(seen, output, target) for (seen, target), output in shown][: reporting.PREVIEWS]
+            reporting.write_preview(self.out, state.step, rows)
             self.events.write(state.step, {"validation_db": score})
         if learnt and score > state.best_db:
             state.best_db = score
@@ -471,14 +475,14 @@ class _Run:
             if stage == "tone" and state.best_tone is not None:
                 state.ema.tone.load_state_dict(state.best_tone)
             photos = self._calibration_photos()
-            quantization.equalize(state.ema.network, photos)
-            state.activations = quantization.calibrate(state.ema.network, photos)
+            equalization.equalize(state.ema.network, photos)
+            state.activations = calibration.calibrate(state.ema.network, photos)
             stage = "post-training"
         path = self.out / "last.safetensors"
         if not self.team.leads:
             return Finished(path, ())
         before = checkpoint.read(self.out / "float.safetensors") if stage == "qat" else None
-        rows = evaluation.closing_table(self._weights(stage), before, self.setting.init, self.validation)
+        rows = pairs.closing_table(self._weights(stage), before, self.setting.init, self.validation)
         table = [dataclasses.asdict(row) for row in rows]
         checkpoint.write(path, self._weights(stage, {"validation": table}))
         return Finished(path, rows)

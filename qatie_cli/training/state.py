@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from qatie_cli import files, model
-from qatie_cli.checkpoint import Weights
+from qatie_cli import files
 from qatie_cli.errors import DataError
-from qatie_cli.model import Model, ModelConfig
-from qatie_cli.quantization import Activation
-from qatie_cli.training import widening
+from qatie_cli.model import whole, widening
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.quantization.scheme import Activation
+from qatie_cli.model.whole import Model, ModelConfig
 from qatie_cli.training.recipe import Recipe
 
 STATE_FILE = "resume.safetensors"
@@ -65,7 +65,7 @@ def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
 
 def fresh(recipe: Recipe, start: Weights | None, stage: str, device: torch.device) -> State:
     """A state before the first step; `start` are the weights to begin with, None for random ones."""
-    nets = [model.create(recipe.config, recipe.seed) for _ in range(2)]
+    nets = [whole.create(recipe.config, recipe.seed) for _ in range(2)]
     if start is not None:
         if start.config.network != recipe.config.network:
             start = widening.widened(start, recipe.width, recipe.seed)

@@ -1,0 +1,193 @@
+"""Reading every pair once before a run: what is damaged, of another size or of another picture is found now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from skimage.registration import phase_cross_correlation
+
+from qatie_cli.data.layouts import LeftOut, PairFiles
+from qatie_cli.data.sampling import evenly
+from qatie_cli.data.store import Picture, Store
+from qatie_cli.errors import PhotoError
+
+SMALLEST_SIDE = 32  # pixels; anything smaller teaches nothing
+# Input and target of every pair in the evaluation sets (exposure, tone, noise, another camera) are alike at 0.85 or
+# more; photos of different things at 0.26 or less.
+ALIKE = 0.3
+CERTAINLY_ALIKE = 0.6
+_PLAIN = 0.03  # standard deviation of luma below which a picture shows nothing to compare by
+_LIKENESS_PX = 32
+_MOST_SUSPECTS = 500  # unlike pairs for which a better partner is looked for
+_ALIGNMENT_SAMPLE = 64  # pairs on which misalignment is measured
+_ALIGNMENT_PX = 512
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How far targets lie from their inputs, in pixels, over a sample of the pairs."""
+
+    measured: int
+    median: float
+    p90: float
+    worst: float
+    worst_pair: str
+
+    @property
+    def matters(self) -> bool:
+        """Whether it blurs what is learnt."""
+        return self.p90 > 1.0
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A pair that was read: its size, and `group`, equal for pairs that share a target."""
+
+    files: PairFiles
+    size: tuple[int, int]  # width, height
+    group: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What can be learnt from, what takes no part and why, and the alignment (None where nothing was measured)."""
+
+    usable: tuple[Usable, ...]
+    left_out: tuple[LeftOut, ...]
+    alignment: Alignment | None
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """One pair as it was read: either a reason against it or its size, group, descriptors."""
+
+    files: PairFiles
+    reason: str | None = None
+    size: tuple[int, int] = (0, 0)
+    group: str = ""
+    twin: str = ""  # digest of input and target: equal for a pair that is there twice
+    descriptors: tuple[np.ndarray, np.ndarray] | None = None
+    likeness: float = 0.0
+    plain: bool = False
+
+
+def check(pairs: tuple[PairFiles, ...], store: Store, on_read: Callable[[], None] = lambda: None) -> Checked:
+    """Read every pair; those that are damaged, unlike in size or in what they show, or there twice are left out."""
+    looked = []
+    with ThreadPoolExecutor() as readers:
+        for seen in readers.map(lambda pair: _look(pair, store), pairs):
+            looked.append(seen)
+            on_read()
+    left_out = [LeftOut(seen.files.name, seen.reason) for seen in looked if seen.reason is not None]
+    good = [seen for seen in looked if seen.reason is None]
+    first: dict[str, str] = {}
+    kept = []
+    for seen, unlike in zip(good, _unlike(good), strict=True):
+        reason = unlike
+        if reason is None and (twin := first.setdefault(seen.twin, seen.files.name)) != seen.files.name:
+            reason = f"is the same pair as {twin}"
+        if reason is None:
+            kept.append(Usable(seen.files, seen.size, seen.group))
+        else:
+            left_out.append(LeftOut(seen.files.name, reason))
+    return Checked(tuple(kept), tuple(left_out), _alignment(kept, store))
+
+
+def _look(pair: PairFiles, store: Store) -> _Looked:
+    pictures: list[Picture] = []
+    for path in (pair.input, pair.target):
+        try:
+            pictures.append(store.get(path))
+        except PhotoError as error:
+            return _Looked(pair, _without_name(error, path))
+    sizes = [p.image.size for p in pictures]
+    if sizes[0] != sizes[1]:
+        shown = " and ".join(f"{width}x{height}" for width, height in sizes)
+        return _Looked(pair, f"input and target differ in size: {shown}")
+    if min(sizes[0]) < SMALLEST_SIDE:
+        return _Looked(pair, f"is smaller than {SMALLEST_SIDE} pixels: {sizes[0][0]}x{sizes[0][1]}")
+    digests = [hashlib.blake2b(np.asarray(p.image).data, digest_size=16).hexdigest() for p in pictures]
+    spread = [float(np.asarray(p.overview.convert("L")).std()) / 255 for p in pictures]
+    described = (descriptor(pictures[0].overview), descriptor(pictures[1].overview))
+    return _Looked(
+        pair,
+        size=sizes[0],
+        group=digests[1],
+        twin="".join(digests),
+        descriptors=described,
+        likeness=float(described[0] @ described[1]),
+        plain=min(spread) < _PLAIN,
+    )
+
+
+def _without_name(error: PhotoError, path: Path) -> str:
+    """The reason with the file's last two names: the reader knows the rest."""
+    return str(error).replace(str(path), f"{path.parent.name}/{path.name}").rstrip(".")
+
+
+def descriptor(overview: Image.Image) -> np.ndarray:
+    """What a photo shows, whatever its tone: ranks of its luma at 32x32 less their neighbourhood's, of length 1."""
+    small = np.asarray(overview.convert("L").resize((_LIKENESS_PX, _LIKENESS_PX), Image.Resampling.BOX), np.float32)
+    ranks = small.ravel().argsort(kind="stable").argsort(kind="stable").reshape(small.shape).astype(np.float32)
+    local = ranks - ndimage.uniform_filter(ranks, 7, mode="nearest")
+    local -= local.mean()
+    return (local / max(1e-6, float(np.sqrt((local**2).sum())))).ravel().astype(np.float32)
+
+
+def _unlike(looked: list[_Looked]) -> Iterator[str | None]:
+    """For each pair the reason why its two photos do not belong together, None where they do."""
+    suspects = [i for i, seen in enumerate(looked) if seen.likeness < ALIKE][:_MOST_SUSPECTS]
+    fitting: dict[int, str] = {}
+    if suspects:
+        targets = np.array([seen.descriptors[1] for seen in looked], np.float32)
+        likeness = np.array([looked[i].descriptors[0] for i in suspects], np.float32) @ targets.T
+        for index, row in zip(suspects, likeness, strict=True):
+            best = int(row.argmax())
+            if best != index and row[best] >= CERTAINLY_ALIKE:
+                fitting[index] = looked[best].files.name
+    for index, seen in enumerate(looked):
+        if index in fitting:
+            yield f"shows another picture than its target; that of {fitting[index]} fits: swapped?"
+        elif seen.likeness < ALIKE and not seen.plain:
+            yield "shows another picture than its target"
+        else:
+            yield None
+
+
+def _alignment(pairs: Iterable[Usable], store: Store) -> Alignment | None:
+    """Misalignment of an even sample of the pairs."""
+    sample = evenly(list(pairs), _ALIGNMENT_SAMPLE)
+    shifts = [(misalignment(store.get(p.files.input).image, store.get(p.files.target).image), p) for p in sample]
+    measured = [(shift, p.files.name) for shift, p in shifts if shift is not None]
+    if not measured:
+        return None
+    values = [shift for shift, _ in measured]
+    worst = max(measured)
+    return Alignment(len(measured), float(np.median(values)), float(np.quantile(values, 0.9)), *worst)
+
+
+def misalignment(a: Image.Image, b: Image.Image) -> float | None:
+    """Distance in pixels by which the middle of `b` is shifted against that of `a`; None where nothing is to be seen.
+
+    Phase correlation of gradient magnitudes, which tone leaves alone (Guizar-Sicairos et al. 2008, to 0.1 pixel).
+    """
+    edges = []
+    for image in (a, b):
+        width, height = image.size
+        w, h = min(_ALIGNMENT_PX, width), min(_ALIGNMENT_PX, height)
+        left, top = (width - w) // 2, (height - h) // 2
+        luma = np.asarray(image.crop((left, top, left + w, top + h)).convert("L"), np.float32)
+        gradient = np.hypot(ndimage.sobel(luma, 0), ndimage.sobel(luma, 1))
+        window = np.outer(np.hanning(h), np.hanning(w))
+        edges.append((gradient - gradient.mean()) * window)
+    if min(float(np.abs(e).max()) for e in edges) < 1e-3:
+        return None
+    shift, _, _ = phase_cross_correlation(*edges, upsample_factor=10, normalization=None)
+    return float(np.hypot(*shift))

@@ -1,0 +1,175 @@
+"""How much memory there is, how much a photo needs, and how large tiles may be so that it is enough."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from qatie_cli.errors import PhotoError, UsageError
+
+SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
+_M_ARENA_MAX = -8  # of malloc.h
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+# Bytes a pixel beside the photo's own while it is encoded, measured.
+_ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
+_GUIDED_BYTES = 110  # bytes a pixel of a reduced photo, while its residual is fitted to it; measured
+_TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 1.5GB, 800M or 2GiB.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"\s*([0-9]{0,12}\.?[0-9]{1,12})\s*([KMGT]?I?)B?\s*", text.upper())
+    if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
+        raise UsageError(f"{text} is no size.", "Write it as 1.5GB, 800MB or 2GiB.")
+    return size
+
+
+def free_bytes() -> int:
+    """Memory that this process may still take: of the machine, or of its container where that has less."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for folder, limit, used in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            # What is cached of files counts as used, but makes room when it is asked to.
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+            taken = int((folder / used).read_text()) - (int(cached[1]) if cached else 0)
+            free = min(free, int((folder / limit).read_text()) - taken)
+    return max(0, free)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def keep_together() -> None:
+    """Let all threads of this process share one heap, where the C library (glibc) keeps one for each.
+
+    What a decoding thread has freed, the network could otherwise not use again: a photo of 108 megapixels took 1.65 GB
+    instead of 1.36 GB, in the same time.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_free_memory_back() -> None:
+    """Return to the system what was freed but is kept for later (glibc)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def available(max_memory: int | None) -> int:
+    """Bytes that this process may take beside what it holds: up to `max_memory` in all, or 60% of what is free."""
+    if max_memory is None:
+        return int(free_bytes() * SHARE_OF_FREE)
+    return max(0, max_memory - resident_bytes())
+
+
+def held_bytes(width: int, height: int, sample_bytes: int = 1) -> int:
+    """What a photo takes while it is enhanced, the network aside: source and result, and a strip's floats."""
+    return width * height * 6 * sample_bytes + (64 << 20)
+
+
+def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, sample_bytes: int = 1) -> int:
+    """What a photo takes while it is encoded: itself, Pillow's copy of it, and the encoder's own."""
+    pixel = _ENCODE_BYTES[fmt] + (6 if progressive else 0) + 3 * sample_bytes
+    return width * height * pixel + (16 << 20)
+
+
+def seen_sides(width: int, height: int, reduction: int) -> tuple[int, int]:
+    """Width and height of what the network sees of a photo reduced by `reduction`: mirrored edges included."""
+    if reduction == 1:
+        return width, height
+    from qatie_cli.enhance.guided import MIRRORED_PX  # imports torch, which who only parses a size can do without
+
+    return -(-width // reduction) + 2 * MIRRORED_PX, -(-height // reduction) + 2 * MIRRORED_PX
+
+
+def tile_side(
+    width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1, reduction: int = 1
+) -> int | None:
+    """The side of the tiles in which a photo stays below `budget` bytes; None where the whole photo does.
+
+    Where the network sees the photo reduced, tiles are of the reduced one.
+
+    Raises:
+        PhotoError: not even the smallest tiles would do.
+    """
+    from qatie_cli.model.moments import HALO  # imports torch
+
+    held = held_bytes(width, height, sample_bytes)
+    full = width * height
+    width, height = seen_sides(width, height, reduction)
+    if reduction > 1:
+        held += width * height * _GUIDED_BYTES
+    room = budget - held
+    if width * height * network_bytes_per_pixel <= room:
+        return None
+    for side in _TILE_SIDES:
+        seen = min(side + 2 * HALO, width) * min(side + 2 * HALO, height)
+        if seen * network_bytes_per_pixel <= room:
+            return side
+    smallest = (_TILE_SIDES[-1] + 2 * HALO) ** 2 * network_bytes_per_pixel
+    raise PhotoError(
+        f"It has {full / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e6:,.0f} MB of memory; "
+        f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
+        "Allow more with --max-memory.",
+    )
+
+
+class Budget:
+    """Memory shared by photos in several hands: whoever would exceed it waits until others are done."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._held = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until `size` bytes fit beside what is held; a photo larger than all of it gets it alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._held or self._held + size <= self.total)
+            self._held += size
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes more without waiting: for who has begun already."""
+        with self._changed:
+            self._held += size
+
+    @property
+    def left(self) -> int:
+        """Bytes that nobody holds."""
+        with self._changed:
+            return self.total - self._held
+
+    def give_back(self, size: int) -> None:
+        """Let others have `size` bytes again."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Nobody waits any more once the block is left."""
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()

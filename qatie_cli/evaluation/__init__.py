@@ -1,0 +1,1 @@
+"""Measuring results: weights on pairs of photos, and two results against each other."""

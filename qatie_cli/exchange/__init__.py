@@ -1,0 +1,1 @@
+"""Models of other runtimes, both ways: exported from our weights, and read into them."""

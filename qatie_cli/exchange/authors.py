@@ -1,0 +1,118 @@
+"""The paper's network as others keep it: their convolutions and norms, put into the places of our network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qatie_cli.model.network import NetworkConfig
+
+
+class UnfitError(ValueError):
+    """Tensors are not those of the paper's network; the message says how."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution: `weight` (out, in, h, w) and `bias` (out)."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Gain and offset (C) of a norm."""
+
+    gain: Tensor
+    offset: Tensor
+
+
+Shape = tuple[int, int, int]  # of a convolution: out, in, side of the kernel
+
+CONVOLUTIONS = 35
+NORMS = 5
+
+
+def width_of(first: Sequence[int]) -> int:
+    """The base width, from the shape of a first convolution's weight.
+
+    Raises:
+        UnfitError: it is none that sees a photo.
+    """
+    if len(first) != 4 or first[1] != 3 or first[0] < 1:
+        raise UnfitError(f"its first convolution has the shape {tuple(first)}")
+    return first[0]
+
+
+def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Configuration and state of our network, from layers in the order in which the network runs them.
+
+    Within a refinement block a layer is told by its shape, since converters order its branches as they like.
+
+    Raises:
+        UnfitError: they are not the paper's.
+    """
+    if (len(convolutions), len(norms)) != (CONVOLUTIONS, NORMS):
+        raise UnfitError(
+            f"it has {len(convolutions)} convolutions and {len(norms)} instance norms, not {CONVOLUTIONS} and {NORMS}"
+        )
+    c = width_of(convolutions[0].weight.shape)
+    left = list(convolutions)
+    state: dict[str, Tensor] = {}
+
+    def take(group: dict[str, Shape]) -> dict[str, Layer]:
+        """The next layers by name; equal shapes in the order of the names."""
+        layers, found = [left.pop(0) for _ in group], {}
+        for name, shape in group.items():
+            fitting = [layer for layer in layers if _shape(layer) == shape]
+            if not fitting:
+                raise UnfitError(f"no convolution {_written(shape)} at {name}")
+            found[name] = fitting[0]
+            layers = [layer for layer in layers if layer is not fitting[0]]
+        return found
+
+    def place(group: dict[str, Shape]) -> None:
+        for name, layer in take(group).items():
+            state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight, layer.bias
+
+    def gate(name: str, i: int, o: int) -> None:
+        a, b = take({f"{name} a": (o, i, 3), f"{name} b": (o, i, 3)}).values()
+        state[f"{name}.pair.weight"] = torch.cat([a.weight, b.weight])
+        state[f"{name}.pair.bias"] = torch.cat([a.bias, b.bias])
+
+    gains = iter(norms)
+
+    def refine(name: str, i: int, o: int) -> None:
+        shapes = {"local": (i, i, 3), "side": (i, i, 1), "inner": (o, 2 * i, 3), "shortcut": (o, 2 * i, 1)}
+        place({f"{name}.{part}": shape for part, shape in (shapes | {"outer": (o, o, 3)}).items()})
+        affine = next(gains)
+        if len(affine.gain) != i:
+            raise UnfitError(f"the norm of {name} has {len(affine.gain)} channels, not {i}")
+        state[f"{name}.norm.weight"], state[f"{name}.norm.bias"] = affine.gain, affine.offset
+
+    gate("down1", 3, c)
+    refine("refine1", c, c)
+    gate("down2", c, 2 * c)
+    refine("refine2", 2 * c, 2 * c)
+    refine("bottleneck", 2 * c, 4 * c)
+    for fuse, after, deep, channels in (("fuse2", "decode2", 4 * c, 2 * c), ("fuse1", "decode1", 2 * c, c)):
+        place({f"{fuse}.up": (channels, deep, 3), f"{fuse}.reduce": (channels, 4 * channels, 1)})
+        refine(after, channels, channels)
+    place({"up": (c, c, 3), "head": (3, c, 3)})
+    for name, t in state.items():
+        if not bool(torch.isfinite(t).all()):
+            raise UnfitError(f"{name} holds values that are no numbers")
+    return NetworkConfig(c), {name: t.float().contiguous() for name, t in state.items()}
+
+
+def _shape(layer: Layer) -> Shape:
+    out, into, height, width = layer.weight.shape
+    return (out, into, height if height == width else -1)
+
+
+def _written(shape: Shape) -> str:
+    return f"{shape[1]} -> {shape[0]}, {shape[2]}x{shape[2]}"

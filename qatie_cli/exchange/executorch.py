@@ -1,0 +1,114 @@
+"""Weights as an ExecuTorch program in float, for the XNNPACK back end.
+
+The network is traced as it is written; what XNNPACK does not take runs on ExecuTorch's portable kernels. Tensors are
+NCHW and hold one photo. In int8 it was tried with executorch 1.5.1: pairs of quantize and dequantize with our scales
+at every rounding point, which XNNPACK would turn into integer arithmetic. Its pass that orders channels fails on them
+(KeyError 'val', with one operator at a time, too), so int8 is refused in plain words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qatie_cli.errors import UsageError
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.network import SIZE_MULTIPLE, fold_upsample
+from qatie_cli.model.tone import THUMBNAIL_PX
+from qatie_cli.model.whole import Model
+
+
+def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
+    """Write `weights` as an ExecuTorch program for photos of one size.
+
+    Args:
+        int8: not possible yet.
+        size: height and width of the photo, multiples of 8.
+
+    Returns:
+        The file's content. Its method `forward` takes `photo` (1, 3, H, W) in 0..1 and, where the weights have a tone
+        stage, the thumbnail (1, 3, 64, 64) in 0..1 as `tone.thumbnail` makes it, and gives the enhanced photo (1, 3, H,
+        W) in 0..1, all float32.
+
+    Raises:
+        ValueError: a side of `size` is not a positive multiple of 8.
+        UsageError: int8 was asked for, or the installed executorch does not go with PyTorch.
+    """
+    if any(side < 1 or side % SIZE_MULTIPLE for side in size):
+        raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
+    if int8:
+        raise UsageError(
+            "ExecuTorch gets float only: its XNNPACK back end fails on int8 with given scales (executorch 1.5.1).",
+            "Leave out --int8, or export for LiteRT: -f tflite --int8.",
+        )
+    with _without_remarks():
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except (ImportError, OSError, AttributeError) as error:  # each release goes with one of PyTorch
+            raise UsageError(
+                f"The installed executorch does not work with PyTorch {torch.__version__}: {error}.",
+                "Install the release that goes with it: pip install 'qatie[executorch]' --upgrade",
+            ) from error
+
+        model = weights.build()
+        program = _Program(model).eval()
+        pictures = [torch.zeros(1, 3, *size)]
+        if model.tone is not None:
+            pictures.append(torch.zeros(1, 3, THUMBNAIL_PX, THUMBNAIL_PX))
+        with torch.no_grad():
+            traced = torch.export.export(program, tuple(pictures))
+        return to_edge_transform_and_lower(traced, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+
+
+class _Program(nn.Module):
+    """From photo to enhanced photo, with every weight ready for use."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.rounding = _Folded(model)
+        weight, bias = model.network.tail()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, photo: Tensor, thumbnail: Tensor | None = None) -> Tensor:
+        base = self.model.toned(photo, thumbnail)
+        seen = torch.round(base * 255) / 255  # what the network sees is 8 bit
+        features = self.model.network.features(seen, self.rounding)
+        residual = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
+        return (base + residual).clamp(0, 1)
+
+
+class _Folded(nn.Module):
+    """A `network.Rounding` that rounds nothing, but has upsampling folded into its convolutions beforehand."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        for fuse in (model.network.fuse1, model.network.fuse2):
+            self.register_buffer(f"{fuse.name}_up", fold_upsample(fuse.up.weight))
+
+    def weight(self, name: str, weight: Tensor) -> Tensor:
+        return getattr(self, name.replace(".", "_")) if name.endswith(".up") else weight
+
+    def activation(self, name: str, x: Tensor) -> Tensor:
+        return x
+
+
+@contextlib.contextmanager
+def _without_remarks():
+    """Keep what the packages say while they work from those who only want a file."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

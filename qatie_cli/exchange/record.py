@@ -1,0 +1,42 @@
+"""What an exported model says of itself, and carries along, so that it can be imported again.
+
+A model holds most tensors of a weights file as they are, or as the int8 integers that they become. Only what cannot be
+had back from it (upsampling folded into a convolution; in int8 also the biases) travels beside the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import safetensors.torch
+
+from qatie_cli.model import checkpoint
+from qatie_cli.model.checkpoint import Weights
+
+HEADER = "qatie"  # the model's metadata: a JSON object
+TENSORS = "qatie.tensors"  # likewise: a safetensors file
+
+
+@dataclass(frozen=True)
+class Record:
+    """Collects which tensors of `weights` a graph holds under their own names."""
+
+    weights: Weights
+    int8: bool
+    held: set[str] = field(default_factory=set)
+
+    def hold(self, key: str) -> None:
+        """The graph holds the tensor `key` of the state, as it is or, a convolution's weight, in integers."""
+        self.held.add(key)
+
+    def header(self) -> dict:
+        """Plain values: the weights file's own header, and what kind of export this is."""
+        return checkpoint.to_header(self.weights) | {
+            "arithmetic": "int8" if self.int8 else "float",
+            "held": sorted(self.held),
+        }
+
+    def tensors(self) -> bytes:
+        """The tensors that the graph does not hold."""
+        left = {name: t for name, t in self.weights.state.items() if name not in self.held}
+        return safetensors.torch.save({name: t.detach().float().cpu().contiguous() for name, t in left.items()})

@@ -1,0 +1,166 @@
+"""A TFLite file of the paper's network, as its authors publish it, in int8 or in float.
+
+The file is read with the schema that `ai-edge-litert` brings. Convolutions are taken in the order of their operators;
+each norm is decomposed there, its gain the constant of a MUL and its offset the constant of an ADD.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from torch import Tensor
+
+from qatie_cli.errors import WeightsError
+from qatie_cli.exchange.authors import Affine, Layer, UnfitError, in_order
+from qatie_cli.model.network import NetworkConfig
+
+IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
+_TYPES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT64: np.int64,
+}
+# What reading a damaged file may raise where LiteRT itself found nothing wrong.
+UNREADABLE = (struct.error, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError, MemoryError)
+_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The first subgraph of a TFLite file."""
+
+    model: schema.ModelT
+
+    @property
+    def _first(self) -> schema.SubGraphT:
+        return self.model.subgraphs[0]
+
+    def operators(self) -> list[tuple[str, list[int], list[int]]]:
+        """Name, inputs and outputs (indices of tensors) of each operator, in order."""
+        # Codes beyond 127 stand in a field of their own; older files have the old field alone.
+        codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in self.model.operatorCodes]
+        return [
+            (_OPERATORS.get(codes[o.opcodeIndex], "?"), list(o.inputs), list(o.outputs)) for o in self._first.operators
+        ]
+
+    def stored(self, index: int) -> np.ndarray | None:
+        """A constant's values as they lie in the file; None for a tensor that is computed."""
+        tensor = self._first.tensors[index]
+        data = self.model.buffers[tensor.buffer].data
+        if data is None or len(data) == 0 or tensor.type not in _TYPES:
+            return None
+        shape = [] if tensor.shape is None else tensor.shape
+        return np.frombuffer(bytes(data), _TYPES[tensor.type]).reshape(shape)
+
+    def constant(self, index: int) -> Tensor | None:
+        """A constant's real values, float32, dequantized where it is stored in integers."""
+        stored = self.stored(index)
+        if stored is None:
+            return None
+        how = self._first.tensors[index].quantization
+        values = stored.astype(np.float64).reshape(stored.shape)
+        if how is not None and how.scale is not None and len(how.scale):
+            shape = [1] * stored.ndim
+            if len(how.scale) > 1:
+                shape[how.quantizedDimension] = -1
+            zero_points = np.zeros(len(how.scale)) if how.zeroPoint is None else how.zeroPoint
+            values = (values - np.reshape(zero_points, shape)) * np.float64(how.scale).reshape(shape)
+        return torch.from_numpy(np.asarray(values, np.float32))
+
+    def constant_in_state(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """A constant of qatie's own export, convolutions (out, in, h, w): values, and the scales (out) of integers."""
+        values = torch.from_numpy(self.stored(index).copy())
+        values = values.permute(0, 3, 1, 2).contiguous() if values.dim() == 4 else values
+        how = self._first.tensors[index].quantization
+        if values.dtype != torch.int8:
+            return values, None
+        return values, torch.from_numpy(np.array(how.scale, np.float32))
+
+    def name(self, index: int) -> str:
+        return (self._first.tensors[index].name or b"").decode(errors="replace")
+
+    def constants(self) -> dict[str, int]:
+        """Indices of the constants, by name."""
+        return {self.name(i): i for i in range(len(self._first.tensors)) if self.stored(i) is not None}
+
+    def metadata(self, name: str) -> bytes | None:
+        """Content of the metadata entry `name`, None where there is none."""
+        for entry in self.model.metadata or []:
+            if (entry.name or b"").decode(errors="replace") == name:
+                data = self.model.buffers[entry.buffer].data
+                return None if data is None else bytes(data)
+        return None
+
+
+def read_graph(path: Path, content: bytes) -> Graph:
+    """The graph of a TFLite file, after LiteRT itself has accepted it.
+
+    Raises:
+        WeightsError: it is none, it is damaged, or it is of a newer kind than the installed LiteRT.
+    """
+    if content[4:8] != IDENTIFIER:
+        raise WeightsError(f"{path} is not a TFLite file.", "Name a .tflite, .ckpt or .onnx file of the network.")
+    try:
+        Interpreter(model_content=content)
+        graph = Graph(schema.ModelT.InitFromPackedBuf(content, 0))
+        graph.operators()
+    except (ValueError, RuntimeError) as error:
+        if re.search("Didn't find op|[Oo]p builtin_code out of range|schema version", str(error)):
+            raise WeightsError(
+                f"{path} holds what the installed LiteRT is too old for.", "Run: pip install --upgrade ai-edge-litert"
+            ) from error
+        raise WeightsError(f"{path} is damaged, or not whole: LiteRT refuses it.", "Copy it again.") from error
+    except UNREADABLE as error:
+        raise damaged(path) from error
+    return graph
+
+
+def damaged(path: Path) -> WeightsError:
+    """What to say of a file whose tables lead nowhere."""
+    return WeightsError(f"{path} is damaged, or not whole: its tables cannot be read.", "Copy it again.")
+
+
+def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Configuration and state of our network from the authors' graph.
+
+    Raises:
+        WeightsError: it is another network.
+    """
+    convolutions, gains, offsets = [], [], []
+    try:
+        for name, inputs, _ in graph.operators():
+            constants = [graph.constant(i) for i in inputs[1:] if i >= 0]
+            if name == "CONV_2D":
+                convolutions.append(_convolution(constants))
+            elif name in ("MUL", "ADD"):
+                # A gain or an offset is one-dimensional; the ADD of epsilon has a single value.
+                rows = [c for c in (*constants, graph.constant(inputs[0])) if c is not None and c.numel() > 1]
+                (gains if name == "MUL" else offsets).extend(row.flatten() for row in rows)
+        if len(gains) != len(offsets):
+            raise UnfitError(f"it has {len(gains)} gains and {len(offsets)} offsets of norms")
+        return in_order(convolutions, [Affine(*pair) for pair in zip(gains, offsets, strict=True)])
+    except UnfitError as error:
+        raise WeightsError(
+            f"{path} is a TFLite file of another network: {error}.", "Only that of arXiv 2604.21743 can be imported."
+        ) from error
+    except UNREADABLE as error:
+        raise damaged(path) from error
+
+
+def _convolution(constants: list[Tensor | None]) -> Layer:
+    if len(constants) != 2 or any(c is None for c in constants):
+        raise UnfitError("a convolution has no constant weight and bias")
+    weight, bias = constants
+    if weight.dim() != 4 or bias.shape != weight.shape[:1]:
+        raise UnfitError(f"a convolution has a weight of shape {tuple(weight.shape)}")
+    return Layer(weight.permute(0, 3, 1, 2), bias)

@@ -1,0 +1,1 @@
+"""Quantization of the network: the scheme, calibration, equalization, rounding and integers."""

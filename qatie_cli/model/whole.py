@@ -1,0 +1,82 @@
+"""A whole model: the optional tone stage, then the refinement network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qatie_cli.model import network, tone
+from qatie_cli.model.network import EXACT, Network, NetworkConfig, Rounding
+from qatie_cli.model.tone import ToneConfig, ToneStage
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a weights file says of its own structure."""
+
+    network: NetworkConfig = NetworkConfig()
+    tone: ToneConfig | None = None
+
+    def to_table(self) -> dict:
+        """Plain values for a JSON header."""
+        return asdict(self)
+
+    @staticmethod
+    def from_table(table: dict) -> ModelConfig:
+        """The inverse of `to_table`; unknown or missing names raise TypeError or KeyError."""
+        if extra := set(table) - {"network", "tone"}:
+            raise KeyError(f"unknown stage {', '.join(sorted(extra))}")
+        stage = table["tone"]
+        return ModelConfig(NetworkConfig(**table["network"]), None if stage is None else ToneConfig(**stage))
+
+
+class Model(nn.Module):
+    """Phone photo in, enhanced photo out, differentiable."""
+
+    def __init__(self, network: Network, tone: ToneStage | None) -> None:
+        super().__init__()
+        self.network = network
+        self.tone = tone
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(self.network.config, self.tone.config if self.tone is not None else None)
+
+    def toned(self, photo: Tensor, thumbnail: Tensor) -> Tensor:
+        """What the network sees: `photo` (N, 3, H, W) in 0..1 through the tone stage, if there is one, and clamped.
+
+        `thumbnail` (N, 3, 64, 64) shows the whole photo, of which `photo` may be a crop.
+        """
+        if self.tone is None:
+            return photo.clamp(0, 1)
+        return tone.apply_tone(photo, *self.tone(thumbnail)).clamp(0, 1)
+
+    def forward(self, photo: Tensor, thumbnail: Tensor, rounding: Rounding = EXACT) -> Tensor:
+        """The enhanced photo (N, 3, H, W), unclamped; the sides must be multiples of 8."""
+        base = self.toned(photo, thumbnail)
+        return base + self.network(base, rounding)
+
+
+def create(config: ModelConfig, seed: int) -> Model:
+    """A model to be trained; untrained it returns its input."""
+    generator = torch.Generator().manual_seed(seed)
+    refinement = network.create(config.network, generator)
+    if config.tone is None:
+        return Model(refinement, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return Model(refinement, ToneStage(config.tone))
+
+
+def from_state(config: ModelConfig, state: dict[str, Tensor]) -> Model:
+    """A model of `config` with exactly the tensors of `state`.
+
+    Raises:
+        RuntimeError: a tensor is missing, left over, or of another shape.
+    """
+    with torch.device("meta"):
+        model = Model(Network(config.network), None if config.tone is None else ToneStage(config.tone))
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.requires_grad_(False)
