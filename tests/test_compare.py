@@ -13,7 +13,7 @@ from PIL import Image
 from qatie_cli import metrics
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.evaluation import comparison
-from qatie_cli.gallery import previews, spread
+from qatie_cli.gallery import links, previews, spread
 from qatie_cli.photo.content import Photo
 
 
@@ -135,7 +135,7 @@ def test_the_command_line_compares_folders(sides, tmp_path):
     assert "old against new" in text
     assert "2 left out" in text
     assert str(tmp_path) not in text
-    key = comparison.links.key_of("same.png")
+    key = links.key_of("same.png")
     assert previews.paths(page.parent / ".page", key, "difference")[0].is_file()
 
 

@@ -17,10 +17,10 @@ import torch
 from conftest import as_tensor, qatie, random_weights
 from PIL import Image
 
-from qatie_cli import engines, export, metrics
+from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import QatieError, WeightsError
-from qatie_cli.exchange import calibrating, exported, reading, runtimes
+from qatie_cli.exchange import calibrating, exported, exporting, reading, runtimes
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import Network, NetworkConfig
@@ -238,7 +238,7 @@ def test_calibration_leaves_the_float_network_alone(random_network, coffee):
 
 def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
     path = path / f"a.{kind}"
-    path.write_bytes(export.build(weights, kind, int8=int8, size=None))
+    path.write_bytes(exporting.build(weights, kind, int8=int8, size=None))
     return path
 
 
@@ -304,7 +304,7 @@ def _refused(path: Path, content: bytes) -> str:
 
 def test_damaged_and_foreign_tflite_files_are_refused(random_network, weights, tmp_path):
     whole = _authors_tflite(random_network)
-    own = export.build(weights, "tflite", int8=True, size=None)
+    own = exporting.build(weights, "tflite", int8=True, size=None)
     path = tmp_path / "a.tflite"
     assert "not a TFLite file" in _refused(path, b"")
     assert "not a TFLite file" in _refused(path, b"no model at all, only text")
@@ -361,7 +361,7 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
 def test_other_files_are_refused(weights, weights_file, tmp_path):
     import onnx
 
-    own = export.build(weights, "onnx", int8=False, size=None)
+    own = exporting.build(weights, "onnx", int8=False, size=None)
     assert "not an ONNX model, or not whole" in _refused(tmp_path / "a.onnx", own[: len(own) // 2])
     foreign = onnx.load_model_from_string(own)
     del foreign.metadata_props[:]

@@ -2,7 +2,7 @@
 
 The forward pass is written once. Every tensor that an int8 engine rounds passes a named point of a `Rounding`: the
 identity gives the float network, an observer gives calibration, a fake quantizer gives quantization-aware training
-(see `qatie_cli.quantization`). Layouts are NCHW; photos are sRGB-encoded, range 0..1.
+(see `qatie_cli.model.quantization`). Layouts are NCHW; photos are sRGB-encoded, range 0..1.
 """
 
 from __future__ import annotations
