@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side, each under its caption."""
+"""Contact sheets: captioned pictures in a grid."""
 
 from __future__ import annotations
 
