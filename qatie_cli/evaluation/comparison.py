@@ -12,9 +12,8 @@ import numpy as np
 from qatie_cli import metrics
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.metrics import BEST_DB
-from qatie_cli.photo import colour, decoding, discovery, formats
+from qatie_cli.photo import MAX_PIXELS, colour, decoding, discovery
 from qatie_cli.photo.content import Photo
-from qatie_cli.photo.discovery import discover
 
 _STRIP_PIXELS = 1 << 20  # compared at a time: CIEDE2000 takes some 400 bytes a pixel
 _SSIM_RADIUS = 5  # pixels that SSIM's window reaches (1.5 px, cut off at 3.5 of them), which it leaves out at the edges
@@ -93,10 +92,9 @@ def labels(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _photos(folder: Path, left_out: list[Alone]) -> dict[str, Path]:
-    unsearched: list[tuple[Path, str]] = []
-    found = [path for path in discover(folder, True, None, unsearched) if formats.has_photo_suffix(path)]
-    left_out += [Alone(str(path), f"cannot be searched: {reason}") for path, reason in unsearched]
-    return {path.relative_to(folder).as_posix(): path for path in found}
+    found = discovery.find(folder)
+    left_out += [Alone(str(path), f"cannot be searched: {reason}") for path, reason in found.unsearched]
+    return {path.relative_to(folder).as_posix(): path for path in found.photos}
 
 
 def _stem(name: str) -> str:
@@ -109,7 +107,7 @@ def _why_alone(stems: Sequence[collections.Counter], stem: str, other: str) -> s
     return f"has no partner in {other}"
 
 
-def load(pair: Pair, max_pixels: int = decoding.MAX_PIXELS) -> tuple[Photo, Photo]:
+def load(pair: Pair, max_pixels: int = MAX_PIXELS) -> tuple[Photo, Photo]:
     """Both photos, upright and of one size.
 
     Raises:
