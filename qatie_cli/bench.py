@@ -317,8 +317,7 @@ def judged(
 
 
 def _agreement(engine: Engine, reference: Engine, photos: Sequence[np.ndarray]) -> float:
-    scores = [metrics.psnr(enhance(photo, engine), enhance(photo, reference)) for photo in photos]
-    return float(np.mean(np.minimum(scores, metrics.BEST_DB)))
+    return float(np.mean([metrics.finite_psnr(enhance(p, engine), enhance(p, reference)) for p in photos]))
 
 
 def command(weights: str, engine: str, photo: Path, threads: int) -> Command:

@@ -343,11 +343,11 @@ def _arithmetic(engine: Engine) -> str:
 
 def _album(request: _Request, plan: Plan, engine: Engine | None) -> Album:
     from qatie_cli.gallery.album import Album
-    from qatie_cli.gallery.entries import Making
+    from qatie_cli.gallery.entries import Provenance
 
     weights = Path(request.weights).name  # a page may be shared: it names no folders of this machine
-    making = Making(weights, "" if engine is None else _arithmetic(engine), request.strength)
-    return Album(request.out, plan, making, request.writing.max_pixels)
+    provenance = Provenance(weights, "" if engine is None else _arithmetic(engine), request.strength)
+    return Album(request.out, plan, provenance, request.writing.max_pixels)
 
 
 def _report(

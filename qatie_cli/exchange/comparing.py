@@ -48,6 +48,6 @@ def agreements(
         if published is not None:
             outputs[published.name] = runtimes.litert(published, photo, threads)
         for name, output in outputs.items():
-            found.setdefault(name, []).append(min(metrics.BEST_DB, metrics.psnr(output, expected)))
+            found.setdefault(name, []).append(metrics.finite_psnr(output, expected))
         on_photo()
     return [Agreement(name, float(np.mean(values)), min(values)) for name, values in found.items()]
