@@ -24,7 +24,7 @@ from qatie_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from qatie_cli.data.source import Source
-    from qatie_cli.evaluation.pairs import Row
+    from qatie_cli.evaluation.pairs import EngineScores
     from qatie_cli.model.checkpoint import Weights
     from qatie_cli.training.distributed import Team
     from qatie_cli.training.recipe import Recipe
@@ -324,7 +324,7 @@ def _changed(settings: Recipe, **values: int) -> Recipe:
     return dataclasses.replace(settings, **values)
 
 
-def _show_table(rows: tuple[Row, ...]) -> None:
+def _show_table(rows: tuple[EngineScores, ...]) -> None:
     from rich import box
     from rich.table import Table
 

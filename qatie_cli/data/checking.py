@@ -17,6 +17,7 @@ from qatie_cli.data.layouts import LeftOut, PairFiles
 from qatie_cli.data.sampling import evenly
 from qatie_cli.data.store import Picture, Store
 from qatie_cli.errors import PhotoError
+from qatie_cli.photo import resize
 
 SMALLEST_SIDE = 32  # pixels; anything smaller teaches nothing
 # Input and target of every pair in the evaluation sets (exposure, tone, noise, another camera) are alike at 0.85 or
@@ -134,7 +135,7 @@ def _without_name(error: PhotoError, path: Path) -> str:
 
 def descriptor(overview: Image.Image) -> np.ndarray:
     """What a photo shows, whatever its tone: ranks of its luma at 32x32 less their neighbourhood's, of length 1."""
-    small = np.asarray(overview.convert("L").resize((_LIKENESS_PX, _LIKENESS_PX), Image.Resampling.BOX), np.float32)
+    small = np.asarray(resize.to_square(overview.convert("L"), _LIKENESS_PX), np.float32)
     ranks = small.ravel().argsort(kind="stable").argsort(kind="stable").reshape(small.shape).astype(np.float32)
     local = ranks - ndimage.uniform_filter(ranks, 7, mode="nearest")
     local -= local.mean()

@@ -19,6 +19,7 @@ from qatie_cli.data.sampling import Batch
 from qatie_cli.data.source import Pair
 from qatie_cli.data.store import Store
 from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 
 
@@ -52,8 +53,8 @@ def is_good_target(image: Image.Image) -> bool:
 
     Low-key, high-key and strongly graded photos are good photos but teach that dark or flat is fine.
     """
-    small = degradation.from_u8(np.asarray(image.resize((64, 64), Image.Resampling.BOX)))
-    values = degradation.luma(small)
+    small = degradation.from_u8(np.asarray(resize.to_square(image, 64)))
+    values = colour.luma(small)
     return 0.2 <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
 
 

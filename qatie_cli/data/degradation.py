@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from PIL import Image
 
+from qatie_cli.photo.colour import luma
+
 MIDDLE_LUMA = 0.48
 _WHITER_EV = 0.2  # by which highlights may be brighter than they were: they clip a little sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
@@ -154,11 +156,6 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
         return linear
     share = np.clip((linear.max(axis=2, keepdims=True) - 0.8) / 0.2, 0, 1)
     return linear * (1 + np.float32(2.0**ev - 1) * share * share)
-
-
-def luma(photo: np.ndarray) -> np.ndarray:
-    """Luma (H, W, 1) of an encoded photo (BT.709 weights)."""
-    return photo @ np.array([[0.2126], [0.7152], [0.0722]], np.float32)
 
 
 def toward_middle(photo: np.ndarray, share: float) -> np.ndarray:

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from qatie_cli import files
 from qatie_cli.data import degradation
 from qatie_cli.data.degradation import Draw, Recipe
 from qatie_cli.data.layouts import LeftOut
-from qatie_cli.data.store import reduced
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.photo import decoding, encoding, sheets
+from qatie_cli.photo import decoding, encoding, resize, sheets
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import photos_below
 
@@ -116,13 +114,14 @@ def _randomness(name: str, version: int, seed: int) -> np.random.Generator:
 
 
 def _pair(path: Path, drawn: Draw, longest: int | None) -> tuple[np.ndarray, np.ndarray]:
-    image = Image.fromarray(decoding.read(path).rgb_u8())
-    target = np.asarray(image if longest is None else reduced(image, longest))
+    target = decoding.read(path).rgb_u8()
+    if longest is not None:
+        target = resize.fit(target, longest, reducing_gap=resize.REDUCING_GAP)
     return degradation.to_u8(degradation.apply(drawn, degradation.from_u8(target))), target
 
 
 def _thumbnail(photo: np.ndarray) -> np.ndarray:
-    return np.asarray(reduced(Image.fromarray(photo), _SHEET_PX))
+    return resize.fit(photo, _SHEET_PX, reducing_gap=resize.REDUCING_GAP)
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:

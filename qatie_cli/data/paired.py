@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from qatie_cli.data import checking, layouts, sampling, splitting
 from qatie_cli.data.checking import Alignment, Usable
@@ -18,6 +17,7 @@ from qatie_cli.data.source import Pair
 from qatie_cli.data.store import Store
 from qatie_cli.errors import DataError
 from qatie_cli.model.network import SIZE_MULTIPLE
+from qatie_cli.photo import resize
 
 SMALLEST_MEASURED = 11  # pixels: the window of SSIM
 
@@ -228,8 +228,8 @@ def load_pair(files: layouts.PairFiles, longest: int) -> Pair:
     if images[0].size != images[1].size:
         sizes = " and ".join(f"{i.width}x{i.height}" for i in images)
         raise DataError(f"Input and target of {files.name} differ in size: {sizes}.", "Remove or repair the pair.")
-    scale = min(1.0, longest / max(images[0].size))
-    size = [max(1, round(side * scale)) for side in images[0].size]
+    size = resize.size_within(*images[0].size, longest)
     if min(size) < SMALLEST_MEASURED:
         raise DataError(f"{files.name} is too small to be measured: {size[0]}x{size[1]}.", "Leave it out.")
-    return tuple(np.asarray(i.resize(size, Image.Resampling.BICUBIC) if scale < 1 else i) for i in images)
+    seen, target = (np.asarray(resize.fit(image, longest)) for image in images)
+    return seen, target

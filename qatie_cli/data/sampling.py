@@ -13,6 +13,7 @@ from torch import Tensor
 from qatie_cli.data import degradation
 from qatie_cli.model.network import SIZE_MULTIPLE
 from qatie_cli.model.tone import VIEW_PX, points
+from qatie_cli.photo import resize
 
 LONGEST_VALIDATION_SIDE = 640
 MOST_VALIDATED = 64
@@ -76,7 +77,8 @@ def crop_box(size: tuple[int, int], frame: Box, crop: int, rng: np.random.Genera
 
 def cut(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
     """The part `box` (shares of width and height) of a photo as (side, side, 3) float32 in 0..1, mirrored if `flip`."""
-    part = image.resize((side, side), Image.Resampling.BICUBIC, box=_scaled(box, image.size), reducing_gap=2.0)
+    inside = _scaled(box, image.size)
+    part = resize.to_square(image, side, resize.CUBIC, box=inside, reducing_gap=resize.REDUCING_GAP)
     if flip:
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return degradation.from_u8(np.asarray(part))
@@ -85,8 +87,8 @@ def cut(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
 def shrunk(image: Image.Image, longest: int) -> Image.Image:
     """The photo with a long side of at most `longest`, sides brought to multiples of 8 from 16 on."""
     scale = min(1.0, longest / max(image.size))
-    size = [max(2 * SIZE_MULTIPLE, round(side * scale) // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in image.size]
-    return image.resize(size, Image.Resampling.BICUBIC)
+    width, height = (max(2 * SIZE_MULTIPLE, round(s * scale) // SIZE_MULTIPLE * SIZE_MULTIPLE) for s in image.size)
+    return resize.to_size(image, (width, height))
 
 
 def thumbnail(overview: Image.Image, frame: Box, flip: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qatie_cli.photo import decoding
+from qatie_cli.photo import decoding, resize
 
 OVERVIEW_PX = 640  # long side of the small copies that views of the whole photo are cut from
 SHARE_OF_FREE = 0.5  # of the memory that is free when a run begins
@@ -30,17 +30,8 @@ def picture(path: Path, longest: int | None = None) -> Picture:
     """
     image = Image.fromarray(decoding.read(path).rgb_u8())
     if longest is not None:
-        image = reduced(image, longest)
-    overview = image if max(image.size) <= OVERVIEW_PX else reduced(image, OVERVIEW_PX, Image.Resampling.BOX)
-    return Picture(image, overview)
-
-
-def reduced(image: Image.Image, longest: int, filter: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """The photo with a long side of at most `longest`."""
-    if max(image.size) <= longest:
-        return image
-    scale = longest / max(image.size)
-    return image.resize([max(1, round(side * scale)) for side in image.size], filter, reducing_gap=2.0)
+        image = resize.fit(image, longest, reducing_gap=resize.REDUCING_GAP)
+    return Picture(image, resize.fit(image, OVERVIEW_PX, resize.AREA, reducing_gap=resize.REDUCING_GAP))
 
 
 def size_in_memory(image: Image.Image) -> int:

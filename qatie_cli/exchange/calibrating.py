@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from qatie_cli.model import whole
@@ -17,6 +16,7 @@ from qatie_cli.model.quantization.equalization import Joined
 from qatie_cli.model.quantization.rounding import keep_means
 from qatie_cli.model.quantization.scheme import TANH_REACH
 from qatie_cli.model.whole import ModelConfig
+from qatie_cli.photo import resize
 
 LONGEST_PX = 512
 MOST_PHOTOS = 12
@@ -68,6 +68,6 @@ def _seen(photo: np.ndarray) -> Tensor:
     """(1, 3, h, w) in 0..1, sides multiples of 8."""
     height, width = photo.shape[:2]
     scale = min(1.0, LONGEST_PX / max(height, width))
-    sides = [max(SIZE_MULTIPLE, round(side * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (width, height)]
-    small = np.asarray(Image.fromarray(photo).resize(sides, Image.Resampling.BICUBIC), np.float32) / 255
+    width, height = (max(SIZE_MULTIPLE, round(s * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for s in (width, height))
+    small = resize.to_size(photo, (width, height)).astype(np.float32) / 255
     return torch.from_numpy(small).permute(2, 0, 1)[None]

@@ -13,8 +13,6 @@ from qatie_cli.enhance.pixels import enhance
 from qatie_cli.exchange import runtimes
 from qatie_cli.model.checkpoint import Weights
 
-_BEST_DB = 99.0  # stands for equal photos
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -50,6 +48,6 @@ def agreements(
         if published is not None:
             outputs[published.name] = runtimes.litert(published, photo, threads)
         for name, output in outputs.items():
-            found.setdefault(name, []).append(min(_BEST_DB, metrics.psnr(output, expected)))
+            found.setdefault(name, []).append(metrics.finite_psnr(output, expected))
         on_photo()
     return [Agreement(name, float(np.mean(values)), min(values)) for name, values in found.items()]

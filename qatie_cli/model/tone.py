@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
+from qatie_cli.photo import resize
+from qatie_cli.photo.colour import LUMA
+
 # The whole photo is squeezed to a square of this side by area averaging, and every fourth pixel of every fourth row is
 # kept: a thumbnail that still has the lamps and the letters which an average would have washed out.
 VIEW_PX = 256
@@ -30,7 +31,6 @@ DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
 FLAT, FULL = 0.15, 0.3
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
-_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -215,14 +215,11 @@ def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
 
 def reduced(pixels_hwc: np.ndarray) -> np.ndarray:
     """A whole photo (H, W, 3), uint8 or uint16, reduced to a short side of about 1024 px where it is larger: uint8."""
-    factor = max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX)
-    rows = factor * max(1, _STRIP_PIXELS // (factor * pixels_hwc.shape[1]))
-    strips = []
-    for top in range(0, pixels_hwc.shape[0], rows):
-        strip = pixels_hwc[top : top + rows]
-        strip = strip if strip.dtype == np.uint8 else (strip >> 8).astype(np.uint8)
-        strips.append(np.asarray(Image.fromarray(np.ascontiguousarray(strip)).reduce(factor)))
-    return np.concatenate(strips)
+    return resize.reduce_by(pixels_hwc, max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX), _high_bytes)
+
+
+def _high_bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
@@ -232,8 +229,7 @@ def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
 
 def thumbnail_u8(pixels_hwc: np.ndarray) -> np.ndarray:
     """The same as a picture (64, 64, 3) uint8."""
-    view = Image.fromarray(reduced(pixels_hwc)).resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX)
-    return np.ascontiguousarray(points(np.asarray(view)))
+    return np.ascontiguousarray(points(resize.to_square(reduced(pixels_hwc), VIEW_PX)))
 
 
 def points(view_hwc: np.ndarray) -> np.ndarray:

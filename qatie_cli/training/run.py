@@ -61,7 +61,7 @@ class Finished:
     """What a run left behind: its weights, and the validation table."""
 
     weights: Path
-    table: tuple[pairs.Row, ...]
+    table: tuple[pairs.EngineScores, ...]
 
 
 @dataclass(frozen=True)
