@@ -18,7 +18,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     Raises:
         DataError: none can be read.
     """
-    from qatie_cli.data.sampling import evenly
+    from qatie_cli.data.sampling import subsample
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_below
 
@@ -26,7 +26,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
         raise DataError(f"There is no {missing[0]}.", "Name a photo, or a folder of photos.")
     found = {}
     files = [p for path in paths for p in (photos_below(path) if path.is_dir() else [path])]
-    for file in evenly(files, most):
+    for file in subsample(files, most):
         try:
             found[file.name] = decoding.read(file).rgb_u8()
         except PhotoError as error:
@@ -45,7 +45,7 @@ def at_hand() -> dict[str, np.ndarray]:
     except QatieError:
         return {}
     made = {
-        f"{name}, phone-like": degradation.to_u8(degradation.apply(demo.DRAWS[name], degradation.from_u8(photo)))
+        f"{name}, phone-like": degradation.to_u8(degradation.apply(demo.DEGRADATIONS[name], degradation.from_u8(photo)))
         for name, photo in originals.items()
     }
     return originals | made

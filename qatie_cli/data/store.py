@@ -1,4 +1,4 @@
-"""Decoded photos, kept in memory as far as there is room and read again where there is none."""
+"""Decoded photos: kept in memory within a budget, read again beyond it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from qatie_cli.data.views import reduced
 from qatie_cli.photo import decoding
 
 OVERVIEW_PX = 640  # long side of the small copies that views of the whole photo are cut from
@@ -35,23 +36,15 @@ def picture(path: Path, longest: int | None = None) -> Picture:
     return Picture(image, overview)
 
 
-def reduced(image: Image.Image, longest: int, filter: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """The photo with a long side of at most `longest`."""
-    if max(image.size) <= longest:
-        return image
-    scale = longest / max(image.size)
-    return image.resize([max(1, round(side * scale)) for side in image.size], filter, reducing_gap=2.0)
-
-
 def size_in_memory(image: Image.Image) -> int:
     """Bytes of its pixels; Pillow pads RGB to four."""
     return image.width * image.height * 4
 
 
 class Store:
-    """Pictures by path. What was read once stays until `budget` bytes are taken, and so do overviews alone after that.
+    """Pictures by path, kept until `budget` bytes are used; beyond that, overviews alone up to a quarter more.
 
-    Keeping the first that come is as good as any rule: training asks for all of them alike.
+    First come, first kept is as good as any policy: training reads all photos equally often.
     """
 
     def __init__(self, budget: int, longest: int | None = None) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
-from qatie_cli.data import degradation
+from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.errors import UsageError
 from qatie_cli.model.network import NetworkConfig
 from qatie_cli.model.tone import ToneConfig
 from qatie_cli.model.whole import ModelConfig
@@ -28,8 +31,8 @@ class Recipe:
     qat_steps: int = 0  # the network with int8's rounding
     mixed_precision: bool = False  # bfloat16 convolutions of the network; up to twice as fast where the CPU has them
     batch: int = 16
-    # Crops whose gradients are computed at once, None for all that a process has. The same number makes runs with more
-    # and fewer processes agree to 1e-5: what is left is the order of the sum. It also bounds memory.
+    # Crops whose gradients are computed at once, None for all that a process has. Bounds memory; with the same number,
+    # runs on more or fewer processes agree to 1e-5 (what differs is the order of summation).
     micro_batch: int | None = None
     crop: int = 128
     tone_batch: int = 64
@@ -47,7 +50,7 @@ class Recipe:
     longest: int | None = None  # photos are reduced to this long side when they are read
     seed: int = 0
     loss: LossWeights = LossWeights()
-    degradation: degradation.Recipe = degradation.Recipe()
+    degradation: DegradationConfig = DegradationConfig()
 
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
@@ -56,7 +59,7 @@ class Recipe:
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
-        _ = self.config  # says what is wrong with the tone stage
+        _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must lie in 0..2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -82,7 +85,7 @@ class Recipe:
     def to_table(self) -> dict:
         """Plain values, as in a TOML file."""
         table = dataclasses.asdict(self)
-        return table | {"degradation": degradation.recipe_to_table(self.degradation)}
+        return table | {"degradation": self.degradation.to_table()}
 
     def to_toml(self) -> str:
         """The recipe as a TOML file that `from_table` takes back."""
@@ -113,7 +116,7 @@ class Recipe:
                 raise ValueError(f"unknown loss {', '.join(unknown)}; there are {', '.join(sorted(terms))}")
             values["loss"] = LossWeights(**values["loss"])
         if "degradation" in values:
-            values["degradation"] = degradation.recipe_from_table(values["degradation"])
+            values["degradation"] = DegradationConfig.from_table(values["degradation"])
         return Recipe(**values)
 
     @property
@@ -136,5 +139,35 @@ def _kind(default: object) -> type | tuple[type, ...]:
 # What a TOML file may hold under each name.
 _KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
 
-# What differs where training goes on from good weights: lower rates, since most of the way is behind them.
+# Defaults where training starts from good weights: lower rates.
 FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 3e-4}
+
+
+def read_table(path: Path | None) -> dict:
+    """The table of a recipe's TOML file; empty for None.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # bad TOML, or not UTF-8
+        raise UsageError(f"The recipe {path} is not TOML: {error}.") from error
+    table.pop("run", None)  # a run's config.toml also records its data
+    return table
+
+
+def read_degradation(path: Path | None) -> DegradationConfig:
+    """The [degradation] of a recipe's TOML file; the defaults for None.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no usable degradations.
+    """
+    try:
+        return DegradationConfig.from_table(read_table(path).get("degradation", {}))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"The recipe cannot be used: {error}.") from error
