@@ -172,7 +172,7 @@ def test_too_few_pairs_are_refused_with_the_number_needed(tmp_path):
     _write(tmp_path / "target" / "broken.png", _photo("hubble_deep_field"))
     with pytest.raises(DataError) as refused:
         paired.load(tmp_path, Store(10**9), 0.25, 0, 32)
-    assert "3 usable pairs of different photos; training needs 4" in str(refused.value)
+    assert "3 usable pairs of different photos; training needs at least 4" in str(refused.value)
     assert "1 files were left out, the first is broken.png" in refused.value.hint
 
 

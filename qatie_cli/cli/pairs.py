@@ -1,4 +1,4 @@
-"""`qatie pairs`: what a folder of pairs holds, and pairs made of good photos."""
+"""`qatie pairs`: folders of pairs, checked or generated from good photos."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def make(
     clean: Annotated[Path, typer.Argument(help="Folder of good photos.")],
     out: Out,
     recipe: RecipeFile = None,
-    versions: Annotated[int, typer.Option(min=1, help="Pairs made of each photo.")] = 1,
+    versions: Annotated[int, typer.Option(min=1, help="Pairs per photo.")] = 1,
     longest: Annotated[int | None, typer.Option(min=32, help="Reduce photos to this long side first.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the degradations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the degradations.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Make phone-like versions of good photos: OUT/input, OUT/target, pairs.csv and a contact sheet.
@@ -98,5 +98,5 @@ def show_alignment(alignment: Alignment | None) -> None:
         f"{alignment.p90:.1f} px, worst {alignment.worst:.1f} px ({plain(alignment.worst_pair)})"
     )
     mark = "[yellow]Warning:[/] " if alignment.matters else ""
-    hint = ". What is shifted by more than a pixel blurs what is learnt: align the pairs first" if mark else ""
+    hint = ". Shifts of more than a pixel blur the result: align the pairs first" if mark else ""
     console().print(f"{mark}{text}{hint}.")

@@ -25,7 +25,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: weights, metrics, what resuming needs.")],
     data: Annotated[Path | None, typer.Option(help="Folder of pairs to learn from.")] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="Folder of good photos instead; phone-like ones are made of them.")
+        Path | None, typer.Option(help="Folder of good photos instead; they are degraded to phone-like inputs.")
     ] = None,
     val: Annotated[Path | None, typer.Option(help="Folder of pairs to validate on, instead of a part of DATA.")] = None,
     folders: Folders = None,
@@ -43,7 +43,7 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the split, the degradations and the first weights.")
+        int | None, typer.Option(min=0, help="Seed of the split, the degradations and the first weights.")
     ] = None,
     setting: Annotated[
         list[str] | None,

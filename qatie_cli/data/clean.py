@@ -82,7 +82,7 @@ def load(
         suitable.append(CleanPhoto(name, path, picture.image.size))
     if len(found) < splitting.FEWEST:
         raise DataError(
-            f"{folder} holds {len(found)} usable photos; training needs {splitting.FEWEST} at the very least.",
+            f"{folder} holds {len(found)} usable photos; training needs at least {splitting.FEWEST}.",
             f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme)} too dark, bright or "
             "flat.",
         )

@@ -62,9 +62,8 @@ class DegradationConfig:
     # Demosaicing spreads a pixel's noise over its neighbours: Gaussian, standard deviation in pixels.
     noise_correlation: ParameterRange = ParameterRange(0.6, 0.4, 1.1)
     noise_gray: ParameterRange = ParameterRange(0.6, 0.2, 0.9)  # share of the noise's variance common to all channels
-    low_frequency_noise: ParameterRange = ParameterRange(
-        0.55, 0.0, 0.6
-    )  # share of its variance in blotches of 8 pixels
+    # Share of the noise's variance at wavelengths of about 8 pixels.
+    low_frequency_noise: ParameterRange = ParameterRange(0.55, 0.0, 0.6)
     gamma: ParameterRange = ParameterRange(0.5, 0.8, 1.4)  # exponent
     contrast: ParameterRange = ParameterRange(0.5, 0.55, 1.25)  # slope about mid-gray
     haze: ParameterRange = ParameterRange(0.5, 0.0, 0.12)  # share of veiling gray
@@ -72,12 +71,9 @@ class DegradationConfig:
     denoise_blur: ParameterRange = ParameterRange(0.25, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: ParameterRange = ParameterRange(0.75, 55, 95)  # quality, 4:2:0 below 90
-    faint: ParameterRange = ParameterRange(
-        0.35, 0.01, 0.04
-    )  # targets of crops: amplitude limit of fine detail (`faint`)
-    surface: ParameterRange = ParameterRange(
-        0.35, 0.006, 0.025
-    )  # targets of crops: standard deviation of a drawn surface
+    # Of the network's targets: the amplitude limit of fine detail (`faint`), the standard deviation of a drawn surface.
+    faint: ParameterRange = ParameterRange(0.35, 0.01, 0.04)
+    surface: ParameterRange = ParameterRange(0.35, 0.006, 0.025)
 
     def __post_init__(self) -> None:
         for name in SHARES:

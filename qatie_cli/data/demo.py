@@ -1,4 +1,4 @@
-"""Real photos that scikit-image ships, made phone-like, for a first look without photos at hand."""
+"""The demo: photos that scikit-image ships, degraded as phones do and enhanced again."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ def load(
     groups = {p.group for p in usable}
     if len(groups) < splitting.FEWEST:
         raise DataError(
-            f"{folder} holds {len(groups)} usable pairs of different photos; training needs {splitting.FEWEST} at the "
-            "very least.",
+            f"{folder} has {len(groups)} usable pairs of different photos; training needs at least {splitting.FEWEST}.",
             layouts.first_reason(skipped),
         )
     training: tuple[UsablePair, ...] = usable

@@ -216,7 +216,7 @@ class TrainingLoop:
         files.write_atomic(path, safetensors.torch.save({k: t.clone() for k, t in tensors.items()}, header))
         raise DataError(
             f"The loss or its gradient is {value} at step {step} ({stage.name} stage); the batch is in {path}.",
-            f"Start anew with a lower rate in the recipe, or without the photos it shows ({names[0]}, ...).",
+            f"Start a new run with a lower rate, or without the photos in it ({names[0]}, ...).",
         )
 
     # --- validation, checkpoints, results ---

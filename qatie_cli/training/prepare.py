@@ -136,7 +136,7 @@ def prepare(
         setting = Setting(options.out, group, place, init, notes, options.tensorboard)
         run.check(recipe, setting, options.resume)  # before hours of reading photos
         if ("data" in notes) == ("clean" in notes):
-            raise UsageError("What to learn from is missing.", "Give --data PAIRS or --clean PHOTOS, one of them.")
+            raise UsageError("A run needs photos.", "Give either --data PAIRS or --clean PHOTOS.")
         store = Store(int(memory.free_bytes() * SHARE_OF_FREE / group.local_size), recipe.longest)
         folders = notes.get("folders")
         validated = validation.load(Path(notes["val"]), store, folders) if "val" in notes else None
@@ -209,7 +209,7 @@ def merged(table: dict, settings: Sequence[str]) -> Recipe:
         except ValueError:
             parsed = None
         if not equals or parsed is None:
-            raise UsageError(f"--set {text} is no setting.", "Write it as name=value, as in rate=1e-3.")
+            raise UsageError(f"Invalid setting '{text}'.", "Write it as name=value, as in rate=1e-3.")
         if dot and isinstance(part := table.get(section, {}), dict):
             table[section] = part | {inner: parsed}
         else:

@@ -1,4 +1,4 @@
-"""The recipe: everything that decides what a run learns."""
+"""The recipe: every setting of a run, from a TOML file and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qatie_cli.training.losses import LossWeights
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run learns; two runs with equal recipes and photos give equal weights on a CPU."""
+    """Every setting of a run. On a CPU, equal recipes and photos give equal weights."""
 
     width: int = 16
     tone: bool = True
@@ -58,17 +58,17 @@ class Recipe:
         if not all(math.isfinite(v) for v in dataclasses.asdict(self).values() if isinstance(v, float)):
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
-            raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
+            raise ValueError("learning rates and clip must be above 0, weight_decay and agreement at least 0")
         _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:
-            raise ValueError("the seed must lie in 0..2^31")
+            raise ValueError("the seed must be at least 0 and below 2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
-            raise ValueError(f"a batch of {self.batch} does not divide into parts of {self.micro_batch}")
+            raise ValueError(f"a batch of {self.batch} is no multiple of micro_batch {self.micro_batch}")
         if self.longest is not None and self.longest < self.crop:
             raise ValueError("photos cannot be reduced to less than a crop")
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
-            raise ValueError(f"{', '.join(wrong)} must lie in 0..1, 1 left out")
+            raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
         if not 0 < self.validation_share < 1:
             raise ValueError("the validation share must lie between 0 and 1")
         if self.crop % 8 or self.crop < 32:

@@ -56,13 +56,13 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
         setting.group.rows(batch)
     if recipe.micro_batch is not None and len(setting.group.rows(recipe.batch)) % recipe.micro_batch:
         raise UsageError(
-            f"A process's share of the batch does not divide into parts of {recipe.micro_batch}.",
+            f"A process's part of the batch is no multiple of micro_batch {recipe.micro_batch}.",
             "Choose another micro_batch.",
         )
     init = setting.init
     if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
-            "The recipe's width is no multiple of that of the weights to start from, or it has other stages.",
+            "The recipe's width is no multiple of that of the first weights, or only one of the two has a tone stage.",
             "Leave out --width, or name weights that fit.",
         )
     if resume:
@@ -116,7 +116,7 @@ def _explained(error: Exception, setting: Setting) -> QatieError | None:
     text = (str(error).splitlines() or [""])[0]
     if _is_out_of_memory(error):
         return QatieError(
-            "Out of memory.", "Lower batch, micro_batch or crop, as in --set micro_batch=2, and start anew."
+            "Out of memory.", "Lower batch, micro_batch or crop, as in --set micro_batch=2, and start a new run."
         )
     if isinstance(error, OSError):
         return DataError(

@@ -143,10 +143,11 @@ def read(path: Path, fingerprint: str) -> SavedState:
         raise _refused(path, error) from error
     if not same_photos:
         raise DataError(
-            "The photos are not those that the run began with.", "Bring them back, or start anew with another --out."
+            "The photos differ from those that the run began with.",
+            "Restore them, or start a new run with another --out.",
         )
     return SavedState(path, stage, header, tensors)
 
 
 def _refused(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be resumed from: {error}.", "Start a new run with another --out.")
+    return DataError(f"Cannot resume from {path}: {error}.", "Start a new run with another --out.")
