@@ -76,7 +76,7 @@ def test_shipped_weights_are_fine_tuned_on_pairs(tmp_path, coffee, astronaut):
         (data / "input" / f"{index}.png").write_bytes((data / "input" / f"{index - 4}.png").read_bytes())
     options = ("train", "--data", data, "--init", "qatie-c16", "--out", tmp_path / "run", *SMALL[2:])
     refused = qatie(*options, code=1)
-    assert "3 usable pairs of different photos; training needs 4" in refused.stderr
+    assert "3 usable pairs of different photos; training needs at least 4" in refused.stderr
     Image.fromarray(_four(coffee, astronaut)[1]).save(data / "target" / "1.png")
     done = qatie(*options)
     assert "before the first step" in done.stderr
@@ -101,15 +101,16 @@ def test_a_run_is_resumed_by_its_folder_alone(tmp_path, coffee, astronaut):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "What to learn from is missing"),
-        (["--data", "x", "--clean", "y"], "What to learn from is missing"),
+        ([], "A run needs photos"),
+        (["--data", "x", "--clean", "y"], "A run needs photos"),
         (["--data", "nothing"], "not a folder"),
-        (["--clean", "x", "--set", "speed"], "is no setting"),
+        (["--clean", "x", "--set", "speed"], "Invalid setting 'speed'"),
         (["--clean", "x", "--set", "speed=1"], "unknown setting speed"),
+        (["--clean", "x", "--set", "degradation.grain=[0,1,2]"], "is now called degradation.noise_correlation"),
         (["--clean", "x", "--set", "loss.gan=1"], "unknown loss gan"),
-        (["--clean", "x", "--set", "rate=fast"], "is no setting"),
+        (["--clean", "x", "--set", "rate=fast"], "Invalid setting 'rate=fast'"),
         (["--clean", "x", "--set", 'rate="fast"'], "of the wrong kind"),
-        (["--clean", "x", "--set", "ema=1.5"], "ema must lie in"),
+        (["--clean", "x", "--set", "ema=1.5"], "ema must be"),
         (["--resume"], "no run in"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from qatie_cli import metrics
 from qatie_cli.data import degradation
-from qatie_cli.data.degradation import Draw, Knob, Recipe
+from qatie_cli.data.degradation import DegradationConfig, DegradationParameters, ParameterRange
 
 
 @pytest.fixture(scope="module")
@@ -18,43 +18,43 @@ def clean(astronaut):
 
 
 def test_untouched_photos_come_back_as_they_are(clean):
-    always = dataclasses.replace(Recipe(), untouched=1.0)
-    drawn = degradation.draw(always, np.random.default_rng(0))
-    assert degradation.apply(drawn, clean) is clean
+    always = dataclasses.replace(DegradationConfig(), untouched=1.0)
+    parameters = degradation.sample(always, np.random.default_rng(0))
+    assert degradation.apply(parameters, clean) is clean
 
 
 def test_the_untouched_share_is_kept():
-    recipe = dataclasses.replace(Recipe(), untouched=0.3)
+    config = dataclasses.replace(DegradationConfig(), untouched=0.3)
     rng = np.random.default_rng(0)
-    share = np.mean([degradation.draw(recipe, rng) == degradation.UNTOUCHED for _ in range(2000)])
+    share = np.mean([degradation.sample(config, rng) == degradation.UNTOUCHED for _ in range(2000)])
     assert abs(share - 0.3) < 0.04
 
 
 def test_one_seed_gives_one_photo(clean):
-    first, second = (degradation.draw(Recipe(untouched=0.0), np.random.default_rng(5)) for _ in range(2))
+    first, second = (degradation.sample(DegradationConfig(untouched=0.0), np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(degradation.apply(first, clean), degradation.apply(second, clean))
     other = dataclasses.replace(first, noise_seed=first.noise_seed + 1, read_noise=0.01)
     assert not np.array_equal(degradation.apply(first, clean), degradation.apply(other, clean))
 
 
-def test_draws_stay_within_the_recipe():
+def test_parameters_stay_within_their_ranges():
     rng = np.random.default_rng(1)
-    drawn = [degradation.draw(Recipe(untouched=0.0), rng) for _ in range(500)]
-    for name in ("contrast", "haze", "gamma", "saturation", "blur", "smear", "sharpen"):
-        knob, values = getattr(Recipe(), name), np.array([getattr(d, name) for d in drawn])
+    parameters = [degradation.sample(DegradationConfig(untouched=0.0), rng) for _ in range(500)]
+    for name in ("contrast", "haze", "gamma", "saturation", "blur", "denoise_blur", "sharpen"):
+        allowed, values = getattr(DegradationConfig(), name), np.array([getattr(d, name) for d in parameters])
         happened = values[values != getattr(degradation.UNTOUCHED, name)]
-        assert happened.min() >= knob.low
-        assert happened.max() <= knob.high
-        assert abs(len(happened) / 500 - knob.probability) < 0.08
+        assert happened.min() >= allowed.low
+        assert happened.max() <= allowed.high
+        assert abs(len(happened) / 500 - allowed.probability) < 0.08
 
 
 def test_overexposure_takes_the_place_of_exposure():
     rng = np.random.default_rng(1)
-    recipe = Recipe(untouched=0.0)
-    drawn = np.array([degradation.draw(recipe, rng).exposure for _ in range(500)])
-    assert drawn.min() >= recipe.exposure.low
-    assert drawn.max() <= recipe.overexposure.high
-    assert abs((drawn > 0).mean() - recipe.overexposure.probability) < 0.06
+    config = DegradationConfig(untouched=0.0)
+    parameters = np.array([degradation.sample(config, rng).exposure for _ in range(500)])
+    assert parameters.min() >= config.exposure.low
+    assert parameters.max() <= config.overexposure.high
+    assert abs((parameters > 0).mean() - config.overexposure.probability) < 0.06
 
 
 @pytest.mark.parametrize("level", [0.15, 0.35, 0.8])
@@ -69,15 +69,15 @@ def test_targets_come_nearer_to_the_middle_by_the_share_asked_for(clean, level):
 @pytest.mark.parametrize("ev", [-2.0, -1.0, 1.0])
 def test_exposure_scales_linear_light(ev):
     gray = np.full((8, 8, 3), 0.4, np.float32)
-    exposed = degradation.to_linear(degradation.apply(Draw(exposure=ev), gray))
+    exposed = degradation.to_linear(degradation.apply(DegradationParameters(exposure=ev), gray))
     np.testing.assert_allclose(exposed, degradation.to_linear(gray) * 2**ev, rtol=0.03)
 
 
 def test_lamps_stay_white_in_a_darkened_photo():
     lamp, wall = np.ones((4, 8, 3), np.float32), np.full((4, 8, 3), 0.6, np.float32)
     photo = np.concatenate([lamp, wall])
-    darkened = degradation.apply(Draw(exposure=-2.0), photo)
-    lit = degradation.apply(Draw(exposure=-2.0, highlights=2.0), photo)
+    darkened = degradation.apply(DegradationParameters(exposure=-2.0), photo)
+    lit = degradation.apply(DegradationParameters(exposure=-2.0, highlights=2.0), photo)
     assert darkened[:4].max() < 0.6
     np.testing.assert_allclose(lit[:4], 1.0, atol=0.005)
     assert np.array_equal(lit[4:], darkened[4:])
@@ -85,15 +85,15 @@ def test_lamps_stay_white_in_a_darkened_photo():
 
 @pytest.mark.parametrize("exposure", [-0.5, 0.0, 0.5])
 def test_highlights_are_hardly_whiter_than_in_the_good_photo(clean, exposure):
-    as_it_is = degradation.apply(Draw(exposure=max(exposure, 0.2), gamma=1.001), clean)
-    lit = degradation.apply(Draw(exposure=exposure, gamma=1.001, highlights=3.0), clean)
+    as_it_is = degradation.apply(DegradationParameters(exposure=max(exposure, 0.2), gamma=1.001), clean)
+    lit = degradation.apply(DegradationParameters(exposure=exposure, gamma=1.001, highlights=3.0), clean)
     assert (lit <= as_it_is + 1 / 255).all()
 
 
 def test_noise_has_the_variance_asked_for_in_linear_light():
     gray = np.full((256, 256, 3), 0.5, np.float32)
-    drawn = Draw(shot_noise=0.002, read_noise=0.005)
-    linear = degradation.to_linear(degradation.apply(drawn, gray))
+    parameters = DegradationParameters(shot_noise=0.002, read_noise=0.005)
+    linear = degradation.to_linear(degradation.apply(parameters, gray))
     signal = float(degradation.to_linear(gray).mean())
     assert np.var(linear) == pytest.approx(0.002 * signal + 0.005**2, rel=0.05)
 
@@ -102,8 +102,8 @@ def test_blur_smooths_and_sharpening_makes_halos(clean):
     def detail(photo):
         return float(np.abs(np.diff(photo, axis=1)).mean())
 
-    assert detail(degradation.apply(Draw(blur=1.2), clean)) < 0.8 * detail(clean)
-    assert detail(degradation.apply(Draw(sharpen=1.0), clean)) > 1.2 * detail(clean)
+    assert detail(degradation.apply(DegradationParameters(blur=1.2), clean)) < 0.8 * detail(clean)
+    assert detail(degradation.apply(DegradationParameters(sharpen=1.0), clean)) > 1.2 * detail(clean)
 
 
 def test_blur_keeps_a_flat_photo_flat():
@@ -128,23 +128,25 @@ def test_saturation_and_haze_do_what_they_say(clean):
     def colourfulness(photo):
         return float((photo.max(2) - photo.min(2)).mean())
 
-    assert colourfulness(degradation.apply(Draw(saturation=0.5), clean)) == pytest.approx(
+    assert colourfulness(degradation.apply(DegradationParameters(saturation=0.5), clean)) == pytest.approx(
         0.5 * colourfulness(clean), rel=0.05
     )
-    assert degradation.apply(Draw(haze=0.1), clean).min() >= clean.min() + 0.07
+    assert degradation.apply(DegradationParameters(haze=0.1), clean).min() >= clean.min() + 0.07
 
 
 def test_lower_jpeg_quality_costs_more(clean):
     def quality(q):
-        return metrics.psnr(degradation.to_u8(degradation.apply(Draw(jpeg=q), clean)), degradation.to_u8(clean))
+        return metrics.psnr(
+            degradation.to_u8(degradation.apply(DegradationParameters(jpeg=q), clean)), degradation.to_u8(clean)
+        )
 
     assert quality(95) > quality(75) > quality(55)
 
 
 def test_a_thumbnail_shows_the_tone_of_the_degraded_photo(clean):
-    drawn = Draw(exposure=-1.0, gain=(1.1, 1.0, 0.9), contrast=0.8, read_noise=0.004, jpeg=70)
-    full = degradation.apply(drawn, clean).mean((0, 1))
-    np.testing.assert_allclose(degradation.apply(drawn, clean, tone_only=True).mean((0, 1)), full, atol=0.01)
+    parameters = DegradationParameters(exposure=-1.0, gain=(1.1, 1.0, 0.9), contrast=0.8, read_noise=0.004, jpeg=70)
+    full = degradation.apply(parameters, clean).mean((0, 1))
+    np.testing.assert_allclose(degradation.apply(parameters, clean, tone_only=True).mean((0, 1)), full, atol=0.01)
 
 
 def test_linear_and_encoded_are_inverse():
@@ -152,20 +154,26 @@ def test_linear_and_encoded_are_inverse():
     np.testing.assert_allclose(degradation.to_encoded(degradation.to_linear(values)), values, atol=1e-5)
 
 
-def test_recipes_survive_their_table():
-    recipe = Recipe(untouched=0.2, blur=Knob(0.1, 0.2, 0.3))
-    assert degradation.recipe_from_table(degradation.recipe_to_table(recipe)) == recipe
+def test_configs_survive_their_table():
+    config = DegradationConfig(untouched=0.2, blur=ParameterRange(0.1, 0.2, 0.3))
+    assert DegradationConfig.from_table(config.to_table()) == config
 
 
 @pytest.mark.parametrize("table", [{"rain": [1, 0, 1]}, {"blur": 0.5}, {"blur": [2, 0, 1]}, {"blur": [0.5, 1, 0]}])
-def test_recipes_that_make_no_sense_are_refused(table):
+def test_configs_that_make_no_sense_are_refused(table):
     with pytest.raises(ValueError, match=r"degradation"):
-        degradation.recipe_from_table(table)
+        DegradationConfig.from_table(table)
+
+
+@pytest.mark.parametrize(("old", "new"), degradation.RENAMED.items())
+def test_an_old_name_is_refused_with_the_new_one(old, new):
+    with pytest.raises(ValueError, match=f"degradation.{old} is now called degradation.{new}"):
+        DegradationConfig.from_table({old: [0.5, 0.1, 0.2]})
 
 
 def test_noise_has_the_asked_strength_and_the_correlations_of_developed_photos():
-    drawn = Draw(grain=0.8, noise_gray=0.7, blotch=0.3, noise_seed=1)
-    noise = degradation.unit_noise(drawn, (256, 256))
+    parameters = DegradationParameters(noise_correlation=0.8, noise_gray=0.7, low_frequency_noise=0.3, noise_seed=1)
+    noise = degradation.unit_noise(parameters, (256, 256))
     assert noise.var() == pytest.approx(1, abs=0.05)
     assert (noise[:, 1:] * noise[:, :-1]).mean() == pytest.approx(0.75, abs=0.1)
     assert (noise[:, 4:] * noise[:, :-4]).mean() == pytest.approx(0.15, abs=0.1)
@@ -173,6 +181,6 @@ def test_noise_has_the_asked_strength_and_the_correlations_of_developed_photos()
 
 
 def test_white_noise_stays_white():
-    noise = degradation.unit_noise(Draw(noise_seed=1), (128, 128))
+    noise = degradation.unit_noise(DegradationParameters(noise_seed=1), (128, 128))
     assert noise.var() == pytest.approx(1, abs=0.05)
     assert (noise[:, 1:] * noise[:, :-1]).mean() == pytest.approx(0, abs=0.03)

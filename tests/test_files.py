@@ -60,3 +60,10 @@ def test_a_folder_that_cannot_be_written_to_is_noticed(tmp_path):
         files.check_writable(tmp_path / "file" / "sub")
     files.check_writable(tmp_path / "new" / "deep")
     assert not any((tmp_path / "new" / "deep").iterdir())
+
+
+def test_a_table_is_written_in_one_step_with_names_of_any_bytes(tmp_path):
+    path = tmp_path / "table.csv"
+    files.write_csv(path, ("file", "value"), [["a\udcff,b.jpg", 1.5], ["c", None]])
+    assert path.read_bytes() == b'file,value\r\n"a\xff,b.jpg",1.5\r\nc,\r\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]

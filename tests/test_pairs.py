@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from qatie_cli.data import checking, degradation, layouts, making, paired, sampling
+from qatie_cli.data import checking, generation, layouts, paired, source, validation, views
+from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.layouts import PairFiles
 from qatie_cli.data.paired import PairSource
 from qatie_cli.data.store import Store
@@ -38,11 +39,11 @@ def _pairs(folder: Path, inputs: str, targets: str, names=NAMES[:4], suffixes=("
         _write(folder / targets / f"{name}.{suffixes[1]}", _photo(name))
 
 
-def _reasons(left_out) -> dict[str, str]:
-    return {left.file: left.reason for left in left_out}
+def _reasons(skipped) -> dict[str, str]:
+    return {left.file: left.reason for left in skipped}
 
 
-def _check(folder: Path) -> checking.Checked:
+def _check(folder: Path) -> checking.CheckResult:
     return checking.check(layouts.recognise(folder).pairs, Store(10**9))
 
 
@@ -52,7 +53,7 @@ def test_two_folders_are_matched_by_name_whatever_their_suffix(tmp_path, inputs,
     found = layouts.recognise(tmp_path)
     assert [p.name for p in found.pairs] == sorted(f"{n}.jpg" for n in NAMES[:4])
     assert all(p.input.stem == p.target.stem and p.target.parent.name == targets for p in found.pairs)
-    assert not found.left_out
+    assert not found.skipped
 
 
 def test_other_names_are_named(tmp_path):
@@ -108,7 +109,7 @@ def test_files_without_partner_and_second_files_of_a_name_are_listed(tmp_path):
     _write(tmp_path / "input" / "alone.png", _photo("hubble_deep_field"))
     _write(tmp_path / "target" / "lonely.png", _photo("hubble_deep_field"))
     _write(tmp_path / "input" / "coffee.jpg", _photo("coffee"))
-    reasons = _reasons(layouts.recognise(tmp_path).left_out)
+    reasons = _reasons(layouts.recognise(tmp_path).skipped)
     assert reasons == {
         "input/alone.png": "has no target",
         "target/lonely.png": "has no input",
@@ -125,7 +126,7 @@ def test_damaged_unequal_small_and_repeated_pairs_are_left_out_with_their_reason
     for side, photo in (("input", _darker(_photo("rocket"))), ("target", _photo("rocket"))):
         _write(tmp_path / side / "rocket2.png", photo)
     checked = _check(tmp_path)
-    assert _reasons(checked.left_out) == {
+    assert _reasons(checked.skipped) == {
         "hubble_deep_field.png": "target/hubble_deep_field.png is not a photo in a format that qatie reads",
         "coffee.png": "input and target differ in size: 96x64 and 95x64",
         "tiny.png": "is smaller than 32 pixels: 16x16",
@@ -138,7 +139,7 @@ def test_swapped_targets_are_noticed(tmp_path):
     _pairs(tmp_path, "input", "target")
     _write(tmp_path / "target" / "coffee.png", _photo("astronaut"))
     _write(tmp_path / "target" / "astronaut.png", _photo("coffee"))
-    reasons = _reasons(_check(tmp_path).left_out)
+    reasons = _reasons(_check(tmp_path).skipped)
     assert reasons == {
         "astronaut.png": "shows another picture than its target; that of coffee.png fits: swapped?",
         "coffee.png": "shows another picture than its target; that of astronaut.png fits: swapped?",
@@ -151,7 +152,7 @@ def test_a_foreign_target_is_noticed_and_a_plain_wall_is_not(tmp_path):
     rng = np.random.default_rng(0)
     for side in ("input", "target"):
         _write(tmp_path / side / "wall.png", rng.integers(120, 124, (64, 96, 3), np.uint8))
-    assert _reasons(_check(tmp_path).left_out) == {"coffee.png": "shows another picture than its target"}
+    assert _reasons(_check(tmp_path).skipped) == {"coffee.png": "shows another picture than its target"}
 
 
 @pytest.mark.parametrize("degraded", [1.0, 0.3])
@@ -171,7 +172,7 @@ def test_too_few_pairs_are_refused_with_the_number_needed(tmp_path):
     _write(tmp_path / "target" / "broken.png", _photo("hubble_deep_field"))
     with pytest.raises(DataError) as refused:
         paired.load(tmp_path, Store(10**9), 0.25, 0, 32)
-    assert "3 usable pairs of different photos; training needs 4" in str(refused.value)
+    assert "3 usable pairs of different photos; training needs at least 4" in str(refused.value)
     assert "1 files were left out, the first is broken.png" in refused.value.hint
 
 
@@ -193,23 +194,23 @@ def test_crops_shrink_to_small_photos_and_the_smallest_are_left_out(tmp_path):
         _write(tmp_path / side / "hubble_deep_field.png", _photo("hubble_deep_field")[:40, :40])
     found = paired.load(tmp_path, Store(10**9), 0.25, 0, 128)
     assert found.crop == 64
-    assert _reasons(found.left_out) == {"hubble_deep_field.png": "is smaller than the crops of 64: 40x40"}
+    assert _reasons(found.skipped) == {"hubble_deep_field.png": "is smaller than the crops of 64: 40x40"}
 
 
 def test_input_and_target_are_cut_alike_and_thumbnails_show_the_input(tmp_path):
     _pairs(tmp_path, "input", "target", NAMES)
-    source = PairSource(paired.load(tmp_path, Store(10**9), 0.2, 0, 32), 0)
-    for batch in (source.crops(3, range(8)), source.wholes(3, range(8))):
+    pairs = PairSource(paired.load(tmp_path, Store(10**9), 0.2, 0, 32), 0)
+    for batch in (pairs.crops(3, range(8)), pairs.full_frames(3, range(8))):
         assert (batch.input - 0.6 * batch.target).abs().mean() < 0.004
-    assert source.crops(3, range(8)).thumbnail.mean() < 0.75 * source.wholes(3, range(8)).target.mean()
+    assert pairs.crops(3, range(8)).thumbnail.mean() < 0.75 * pairs.full_frames(3, range(8)).target.mean()
 
 
 def test_parts_of_a_batch_are_the_whole(tmp_path):
     _pairs(tmp_path, "input", "target", NAMES)
-    source = PairSource(paired.load(tmp_path, Store(10**9), 0.2, 0, 32), 0)
-    whole, parts = source.crops(5, range(4)), [source.crops(5, range(i, i + 2)) for i in (0, 2)]
+    pairs = PairSource(paired.load(tmp_path, Store(10**9), 0.2, 0, 32), 0)
+    whole, parts = pairs.crops(5, range(4)), [pairs.crops(5, range(i, i + 2)) for i in (0, 2)]
     assert np.array_equal(whole.input, np.concatenate([p.input for p in parts]))
-    assert len(source.names(5, range(4), "float")) == 4
+    assert len(pairs.crop_names(5, range(4))) == 4
 
 
 def test_photos_that_do_not_fit_into_memory_are_read_again_and_stay_the_same(tmp_path):
@@ -223,11 +224,11 @@ def test_photos_that_do_not_fit_into_memory_are_read_again_and_stay_the_same(tmp
 
 
 def test_validation_of_thousands_is_an_even_sample():
-    from qatie_cli.data.checking import Usable
+    from qatie_cli.data.checking import UsablePair
 
-    many = tuple(Usable(PairFiles(f"{i:04}", Path("a"), Path("b")), (96, 64), str(i)) for i in range(1000))
-    names = paired.Held(many, Store(0)).names
-    assert 32 < len(names) <= sampling.MOST_VALIDATED
+    many = tuple(UsablePair(PairFiles(f"{i:04}", Path("a"), Path("b")), (96, 64), str(i)) for i in range(1000))
+    names = validation.ValidationSet(many, Store(0)).names
+    assert 32 < len(names) <= source.MOST_VALIDATED
     assert names[0] == "0000"
     assert int(names[-1]) > 900
 
@@ -245,10 +246,10 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
     for name in NAMES[:2]:
         _write(tmp_path / "clean" / "sub" / f"{name}.png", _photo(name))
     (tmp_path / "clean" / "broken.jpg").write_bytes(b"no photo")
-    recipe = degradation.Recipe(untouched=0.0)
-    made = making.make(tmp_path / "clean", tmp_path / "out", recipe, versions=2)
-    assert (made.pairs, made.skipped) == (4, 0)
-    assert [left.file for left in made.left_out] == ["broken.jpg", "broken.jpg"]
+    recipe = DegradationConfig(untouched=0.0)
+    made = generation.generate(tmp_path / "clean", tmp_path / "out", recipe, versions=2)
+    assert (made.pairs, made.existing) == (4, 0)
+    assert [left.file for left in made.skipped] == ["broken.jpg", "broken.jpg"]
     assert made.sheet.is_file()
     assert len(layouts.recognise(tmp_path / "out").pairs) == 4
     rows = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))
@@ -256,9 +257,9 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
     target = np.asarray(Image.open(tmp_path / "out" / "target" / "sub" / "astronaut-1.png"))
     assert np.array_equal(target, _photo("astronaut"))
     seen = (tmp_path / "out" / "input" / "sub" / "astronaut-1.png").read_bytes()
-    again = making.make(tmp_path / "clean", tmp_path / "out", recipe, versions=2)
-    assert (again.pairs, again.skipped) == (0, 4)
-    other = making.make(tmp_path / "clean", tmp_path / "other", recipe, versions=2)
+    again = generation.generate(tmp_path / "clean", tmp_path / "out", recipe, versions=2)
+    assert (again.pairs, again.existing) == (0, 4)
+    other = generation.generate(tmp_path / "clean", tmp_path / "other", recipe, versions=2)
     assert (tmp_path / "other" / "input" / "sub" / "astronaut-1.png").read_bytes() == seen
     assert other.pairs == 4
 
@@ -266,7 +267,7 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
 def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee):
     from qatie_cli.model import tone
 
-    view = sampling.thumbnail(Image.fromarray(coffee), (0, 0, 1, 1), flip=False)
+    view = views.thumbnail(Image.fromarray(coffee), (0, 0, 1, 1), flip=False)
     assert np.abs(view - tone.thumbnail(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
 
 
@@ -292,9 +293,9 @@ def test_a_layout_whose_own_validation_cannot_be_used_says_so(tmp_path):
 
 def test_what_the_table_says_of_pairs_that_were_there_stays(tmp_path):
     _write(tmp_path / "clean" / "a.png", _photo("coffee"))
-    making.make(tmp_path / "clean", tmp_path / "out", degradation.Recipe(), seed=0)
+    generation.generate(tmp_path / "clean", tmp_path / "out", DegradationConfig(), seed=0)
     before = (tmp_path / "out" / "pairs.csv").read_text()
-    making.make(tmp_path / "clean", tmp_path / "out", degradation.Recipe(), seed=5)
+    generation.generate(tmp_path / "clean", tmp_path / "out", DegradationConfig(), seed=5)
     assert (tmp_path / "out" / "pairs.csv").read_text() == before
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from qatie_cli import engines, metrics
 from qatie_cli.cli import app
-from qatie_cli.data import degradation
+from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.exchange import exporting
 from qatie_cli.model import checkpoint
@@ -93,7 +93,7 @@ def test_every_shipped_model_has_its_card_and_recipe():
 def test_photos_are_degraded_by_default_as_the_recipes_of_the_shipped_weights_say():
     for name in shipped_weights.manifest():
         recipe = tomllib.loads((ROOT / "weights" / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
-        assert degradation.recipe_from_table(recipe["degradation"]) == degradation.Recipe()
+        assert DegradationConfig.from_table(recipe["degradation"]) == DegradationConfig()
 
 
 # --- the examples for phones --------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the figures of every photo and method to this file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures of every photo on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Scores of every photo on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure weights on pairs: PSNR, SSIM and CIEDE2000 to the target, detail, and int8 against float.
@@ -70,7 +70,7 @@ def evaluate(
     reference = load_engine(weights, EngineName.float, threads) if ready.name != engines.FLOAT else None
     methods = list(pairs.BASELINES) if baselines else ["identity"]
     screen = console()
-    for left in layout.left_out:
+    for left in layout.skipped:
         screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}.")
     measured: dict[str, dict[str, Scores]] = {}
     failed = []
@@ -93,7 +93,7 @@ def evaluate(
     if as_json:
         as_tables = {name: _tables(found) for name, found in measured.items()}
         report = {"weights": weights, "engine": ready.name, "mean": _tables(means), "photos": as_tables}
-        print(json.dumps(report | {"left_out": len(failed) + len(layout.left_out)}, indent=1))
+        print(json.dumps(report | {"left_out": len(failed) + len(layout.skipped)}, indent=1))
     else:
         _show(measured, means, ready.name, f"{data.name}: {weights}, {len(measured)} photos")
     if csv_file is not None:
@@ -105,19 +105,16 @@ def _tables(found: dict[str, Scores]) -> dict[str, dict]:
 
 
 def _write_csv(path: Path, measured: dict[str, dict[str, Scores]]) -> None:
-    import csv
-    import io
-
     from qatie_cli import files
 
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["photo", "method", *(name for name, _, _ in _COLUMNS)])
-    for photo, found in measured.items():
-        for method, f in found.items():
-            writer.writerow([photo, method, *(getattr(f, name) for name, _, _ in _COLUMNS)])
+    names = [name for name, _, _ in _COLUMNS]
+    rows = (
+        [photo, method, *(getattr(f, name) for name in names)]
+        for photo, found in measured.items()
+        for method, f in found.items()
+    )
     try:
-        files.write_atomic(path, text.getvalue())
+        files.write_csv(path, ["photo", "method", *names], rows)
     except OSError as error:
         raise DataError(f"{path} could not be written: {error.strerror}.", "Name another file.") from error
 
@@ -137,6 +134,6 @@ def _show(measured: dict[str, dict[str, Scores]], means: dict[str, Scores], engi
     console().print(methods)
 
 
-def _cells(scores: Scores) -> list[str]:
-    values = [(getattr(scores, name), digits) for name, _, digits in _COLUMNS]
+def _cells(f: Scores) -> list[str]:
+    values = [(getattr(f, name), digits) for name, _, digits in _COLUMNS]
     return ["-" if value is None else f"{value:.{digits}f}" for value, digits in values]

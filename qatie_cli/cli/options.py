@@ -93,26 +93,6 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def read_recipe(path: Path | None) -> dict:
-    """The table of a TOML recipe; empty for None.
-
-    Raises:
-        UsageError: it cannot be read, or is not TOML.
-    """
-    import tomllib
-
-    if path is None:
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        table.pop("run", None)  # where a run recorded its recipe, it also recorded its data
-        return table
-    except OSError as error:
-        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # bad TOML, or not UTF-8
-        raise UsageError(f"The recipe {path} is not TOML: {error}.") from error
-
-
 def need_extra(extra: str, *modules: str) -> None:
     """Raise UsageError where modules that `pip install 'qatie[extra]'` brings are missing."""
     from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""`qatie pairs`: what a folder of pairs holds, and pairs made of good photos."""
+"""`qatie pairs`: folders of pairs, checked or generated from good photos."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra, read_recipe
+from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qatie_cli.data.checking import Alignment
-    from qatie_cli.data.layouts import LeftOut
+    from qatie_cli.data.layouts import SkippedFile
 
 LISTED = 10  # files named on the screen; a run's folder has the whole list
 
@@ -27,26 +27,24 @@ def check(
 ) -> None:
     """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
     need_extra("train", "skimage", "scipy")
-    from qatie_cli.data import checking, layouts
-    from qatie_cli.data.store import Store
+    from qatie_cli.data import checking
     from qatie_cli.errors import DataError
 
-    layout = layouts.recognise(data, folders)
-    everything = (*layout.pairs, *layout.validation)
     with progress(quiet=quiet) as bar:
-        shown = bar.add_task("", total=len(everything))
-        checked = checking.check(everything, Store(0), lambda: bar.advance(shown))
-    print(
-        f"{layout.description}: {len(checked.usable)} usable pairs of {len({p.group for p in checked.usable})} photos"
-    )
-    if layout.validation:
-        held = {pair.input for pair in layout.validation}
-        kept = sum(p.files.input in held for p in checked.usable)
-        print(f"{kept} of them are the layout's own to validate on")
-    for left in (*layout.left_out, *checked.left_out):
-        print(f"left out: {left.file} {left.reason}")
-    show_alignment(checked.alignment)
-    if not checked.usable:
+        shown = bar.add_task("", total=None)
+        found = checking.check_folder(
+            data,
+            folders,
+            on_start=lambda total: bar.update(shown, total=total),
+            on_read=lambda: bar.advance(shown),
+        )
+    print(f"{found.layout}: {len(found.usable)} usable pairs of {found.photos} photos")
+    if found.validation is not None:
+        print(f"{found.validation} of them are the layout's own to validate on")
+    for file in found.skipped:
+        print(f"left out: {file.file} {file.reason}")
+    show_alignment(found.alignment)
+    if not found.usable:
         raise DataError(f"{data} holds no usable pair.", "The list above says why.")
 
 
@@ -55,44 +53,40 @@ def make(
     clean: Annotated[Path, typer.Argument(help="Folder of good photos.")],
     out: Out,
     recipe: RecipeFile = None,
-    versions: Annotated[int, typer.Option(min=1, help="Pairs made of each photo.")] = 1,
+    versions: Annotated[int, typer.Option(min=1, help="Pairs per photo.")] = 1,
     longest: Annotated[int | None, typer.Option(min=32, help="Reduce photos to this long side first.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the degradations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the degradations.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Make phone-like versions of good photos: OUT/input, OUT/target, pairs.csv and a contact sheet.
 
-    The degradations are those of the recipe's [degradation] table. Pairs that are there already are skipped.
+    The degradations are those of the recipe's [degradation] table. Existing pairs are skipped.
     """
-    from qatie_cli.data import degradation, making
-    from qatie_cli.errors import UsageError
+    from qatie_cli.data import generation
+    from qatie_cli.training import recipe as recipes
 
-    table = read_recipe(recipe).get("degradation", {})
-    try:
-        settings = degradation.recipe_from_table(table)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"The recipe cannot be used: {error}.") from error
+    config = recipes.read_degradation(recipe)
     with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=None, name="")
 
         def step(name: str, total: int) -> None:
             bar.update(shown, total=total, name=plain(name), advance=1)
 
-        made = making.make(clean, out, settings, seed=seed, versions=versions, longest=longest, on_photo=step)
-    show_left_out(made.left_out)
+        made = generation.generate(clean, out, config, seed=seed, versions=versions, longest=longest, on_photo=step)
+    show_skipped(made.skipped)
     if not quiet:
-        already = f", {made.skipped} were there" if made.skipped else ""
+        already = f", {made.existing} were there" if made.existing else ""
         console().print(f"{made.pairs} pairs written{already}. Look at {plain(made.sheet)}")
 
 
-def show_left_out(left_out: Sequence[LeftOut], listed_in: Path | None = None) -> None:
-    """Name the first files that take no part, and how many there are."""
+def show_skipped(skipped: Sequence[SkippedFile], listed_in: Path | None = None) -> None:
+    """Name the first skipped files, and how many there are."""
     screen = console()
-    for left in left_out[:LISTED]:
-        screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}")
-    if len(left_out) > LISTED:
+    for file in skipped[:LISTED]:
+        screen.print(f"[yellow]Left out:[/] {plain(file.file)} {plain(file.reason)}")
+    if len(skipped) > LISTED:
         where = f"; all are listed in {plain(listed_in)}" if listed_in else ""
-        screen.print(f"[yellow]Left out:[/] {len(left_out) - LISTED} more{where}")
+        screen.print(f"[yellow]Left out:[/] {len(skipped) - LISTED} more{where}")
 
 
 def show_alignment(alignment: Alignment | None) -> None:
@@ -104,5 +98,5 @@ def show_alignment(alignment: Alignment | None) -> None:
         f"{alignment.p90:.1f} px, worst {alignment.worst:.1f} px ({plain(alignment.worst_pair)})"
     )
     mark = "[yellow]Warning:[/] " if alignment.matters else ""
-    hint = ". What is shifted by more than a pixel blurs what is learnt: align the pairs first" if mark else ""
+    hint = ". Shifts of more than a pixel blur the result: align the pairs first" if mark else ""
     console().print(f"{mark}{text}{hint}.")

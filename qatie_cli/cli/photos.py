@@ -18,15 +18,14 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     Raises:
         DataError: none can be read.
     """
-    from qatie_cli.data.sampling import evenly
+    from qatie_cli.data.sampling import subsample
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_of
 
     if missing := [path for path in paths if not path.exists()]:
         raise DataError(f"There is no {missing[0]}.", "Name a photo, or a folder of photos.")
     found = {}
-    files = photos_of(paths)
-    for file in evenly(files, most):
+    for file in subsample(photos_of(paths), most):
         try:
             found[file.name] = decoding.read(file).rgb_u8()
         except PhotoError as error:
@@ -45,7 +44,7 @@ def at_hand() -> dict[str, np.ndarray]:
     except QatieError:
         return {}
     made = {
-        f"{name}, phone-like": degradation.to_u8(degradation.apply(demo.DRAWS[name], degradation.from_u8(photo)))
+        f"{name}, phone-like": degradation.to_u8(degradation.apply(demo.DEGRADATIONS[name], degradation.from_u8(photo)))
         for name, photo in originals.items()
     }
     return originals | made

@@ -1,4 +1,4 @@
-"""Good photos without partners: the degradation model makes phone-like ones of them while training."""
+"""Good photos without partners: targets whose inputs the degradation model makes during training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from qatie_cli.data import degradation, pages, sampling, splitting, surfaces
+from qatie_cli.data import degradation, drawn, sampling, source, splitting, views
 from qatie_cli.data.checking import SMALLEST_SIDE
-from qatie_cli.data.degradation import Recipe
-from qatie_cli.data.paired import Held
-from qatie_cli.data.sampling import Batch
-from qatie_cli.data.source import Pair
+from qatie_cli.data.degradation import UNTOUCHED, DegradationConfig, DegradationParameters
+from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
+from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
@@ -36,7 +35,7 @@ class CleanPhoto:
 class CleanPhotos:
     """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
 
-    `extreme` are photos that are no targets (`is_good_target`): seen as they are, they show what need not be changed.
+    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone.
     """
 
     folder: Path
@@ -61,12 +60,15 @@ def is_good_target(image: Image.Image) -> bool:
 def load(
     folder: Path, store: Store, validation_share: float, seed: int, *, separate_validation: bool = False
 ) -> CleanPhotos:
-    """Every photo below `folder`, read once; with `separate_validation` all of them are learnt from.
+    """Every photo below `folder`, read once; with `separate_validation` all of them are for training.
 
     Raises:
         DataError: no such folder, or fewer than four suitable photos in it.
     """
-    found, extreme, unreadable, too_small = [], [], [], []
+    found: list[CleanPhoto] = []
+    extreme: list[CleanPhoto] = []
+    unreadable: list[str] = []
+    too_small: list[str] = []
     for path in photos_below(folder):
         name = path.relative_to(folder).as_posix()
         try:
@@ -81,7 +83,7 @@ def load(
         suitable.append(CleanPhoto(name, path, picture.image.size))
     if len(found) < splitting.FEWEST:
         raise DataError(
-            f"{folder} holds {len(found)} usable photos; training needs {splitting.FEWEST} at the very least.",
+            f"{folder} holds {len(found)} usable photos; training needs at least {splitting.FEWEST}.",
             f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme)} too dark, bright or "
             "flat.",
         )
@@ -99,12 +101,17 @@ def load(
 
 
 class DegradedSource:
-    """Good photos as targets, their degraded versions as inputs (see `pairs.source.Source`)."""
+    """Good photos as targets, their degraded versions as inputs (see `source.Source`)."""
 
     def __init__(
-        self, photos: CleanPhotos, recipe: Recipe, seed: int, crop: int, validation: Held | None = None
+        self,
+        photos: CleanPhotos,
+        config: DegradationConfig,
+        seed: int,
+        crop: int,
+        validation: ValidationSet | None = None,
     ) -> None:
-        self.photos, self.recipe, self.seed, self.crop, self.held = photos, recipe, seed, crop, validation
+        self.photos, self.config, self.seed, self.crop, self.validation_set = photos, config, seed, crop, validation
 
     @property
     def summary(self) -> dict:
@@ -118,101 +125,101 @@ class DegradedSource:
 
     @property
     def _validated(self) -> Sequence[CleanPhoto]:
-        return sampling.evenly(self.photos.validation, sampling.MOST_VALIDATED)
+        return sampling.subsample(self.photos.validation, source.MOST_VALIDATED)
 
     @property
     def validation_names(self) -> list[str]:
-        return [p.name for p in self._validated] if self.held is None else self.held.names
+        return [p.name for p in self._validated] if self.validation_set is None else self.validation_set.names
 
     @property
     def fingerprint(self) -> str:
         photos = self.photos
-        described = [(p.name, p.size) for p in (*photos.training, *photos.validation, *photos.extreme)]
-        described += [] if self.held is None else self.held.names
+        described: list[object] = [(p.name, p.size) for p in (*photos.training, *photos.validation, *photos.extreme)]
+        described += [] if self.validation_set is None else self.validation_set.names
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
-    def crops(self, step: int, rows: Sequence[int]) -> Batch:
+    def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         inputs, targets, thumbnails = [], [], []
         for row in rows:
-            rng = np.random.default_rng([self.seed, step, row])
-            clean = self.photos.store.get(self._draw(rng).path)
-            place = sampling.draw_place(clean.image.size, self.crop, rng)
-            target = sampling.cut(clean.image, place.crop, self.crop, place.flip)
-            view = sampling.thumbnail(clean.overview, place.frame, place.flip)
-            drawn = degradation.draw(self.recipe, rng)
+            rng = sampling.crop_rng(self.seed, step, row)
+            clean = self.photos.store.get(self._photo(rng).path)
+            place = sampling.place(clean.image.size, self.crop, rng)
+            target = views.crop(clean.image, place.crop, self.crop, place.flip)
+            thumbnail = views.thumbnail(clean.overview, place.frame, place.flip)
+            parameters = degradation.sample(self.config, rng)
             target = self._textured(target, rng)
-            inputs.append(degradation.apply(drawn, target))
+            inputs.append(degradation.apply(parameters, target))
             targets.append(target)
-            thumbnails.append(degradation.apply(drawn, view, tone_only=True))
-        return Batch(sampling.stack(inputs), sampling.stack(targets), sampling.stack(thumbnails))
+            thumbnails.append(degradation.apply(parameters, thumbnail, tone_only=True))
+        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(thumbnails))
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A crop (crop, crop, 3) with the faint and fine detail that the recipe asks for: what is not noise."""
-        target = degradation.faint(target, self.recipe.faint.draw(rng, 0.0))
-        rough = self.recipe.surface.draw(rng, 0.0)
-        if not rough:
+        """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
+        target = degradation.faint(target, self.config.faint.sample(rng, 0.0))
+        deviation = self.config.surface.sample(rng, 0.0)
+        if not deviation:
             return target
-        return np.clip(target + np.float32(rough) * surfaces.draw_surface(rng, self.crop)[..., None], 0, 1)
+        return np.clip(target + np.float32(deviation) * drawn.surface(rng, self.crop)[..., None], 0, 1)
 
-    def wholes(self, step: int, rows: Sequence[int]) -> Batch:
+    def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         inputs, targets = [], []
         for row in rows:
-            photo, drawn, rng = self._whole(step, row)
+            photo, parameters, rng = self._full_frame(step, row)
             if photo is None:
-                target = pages.draw_page(rng)
+                target = drawn.page(rng)
             else:
                 overview = self.photos.store.overview(photo.path)
-                target = sampling.thumbnail(overview, sampling.draw_frame(rng), rng.random() < 0.5)
-            if drawn != degradation.UNTOUCHED:  # a good photo stays as it is
-                target = degradation.toward_middle(target, self.recipe.middle)
-            inputs.append(degradation.apply(drawn, target, tone_only=True))
+                target = views.thumbnail(overview, sampling.frame(rng), rng.random() < 0.5)
+            if parameters != UNTOUCHED:  # a good photo stays as it is
+                target = degradation.toward_middle(target, self.config.middle)
+            inputs.append(degradation.apply(parameters, target, tone_only=True))
             targets.append(target)
-        seen = sampling.stack(inputs)
-        return Batch(seen, sampling.stack(targets), seen)
+        seen = views.stack(inputs)
+        return TrainingBatch(seen, views.stack(targets), seen)
 
-    def names(self, step: int, rows: Sequence[int], stage: str) -> list[str]:
-        if stage == "tone":
-            photos = (self._whole(step, row)[0] for row in rows)
-            return ["a drawn page" if photo is None else photo.name for photo in photos]
-        return [self._draw(np.random.default_rng([self.seed, step, row])).name for row in rows]
+    def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
+        return [self._photo(sampling.crop_rng(self.seed, step, row)).name for row in rows]
 
-    def _whole(self, step: int, row: int) -> tuple[CleanPhoto | None, degradation.Draw, np.random.Generator]:
-        """A whole photo to learn from (None: a drawn page), what happens to it, and the randomness of what follows."""
-        rng = np.random.default_rng([self.seed, step, row, 1])
-        drawn, other, photo = degradation.draw(self.recipe, rng), rng.random(), self._draw(rng)
-        if drawn != degradation.UNTOUCHED:
-            return photo, drawn, rng
-        choice = self.photos.extreme
-        if choice and other < self.recipe.extreme:
-            photo = choice[rng.integers(len(choice))]
-        elif other > 1 - self.recipe.pages:
-            photo = None
-        return photo, drawn, rng
+    def full_frame_names(self, step: int, rows: Sequence[int]) -> list[str]:
+        photos = (self._full_frame(step, row)[0] for row in rows)
+        return ["a drawn page" if photo is None else photo.name for photo in photos]
 
-    def _draw(self, rng: np.random.Generator) -> CleanPhoto:
+    def _full_frame(self, step: int, row: int) -> tuple[CleanPhoto | None, DegradationParameters, np.random.Generator]:
+        """A photo (None: a drawn page), its degradation, and the generator for whatever follows."""
+        rng = sampling.full_frame_rng(self.seed, step, row)
+        parameters, kind, photo = degradation.sample(self.config, rng), rng.random(), self._photo(rng)
+        if parameters != UNTOUCHED:
+            return photo, parameters, rng
+        extreme = self.photos.extreme
+        if extreme and kind < self.config.extreme:
+            return extreme[rng.integers(len(extreme))], parameters, rng
+        return None if kind > 1 - self.config.pages else photo, parameters, rng
+
+    def _photo(self, rng: np.random.Generator) -> CleanPhoto:
         return self.photos.training[rng.integers(len(self.photos.training))]
 
-    def validation(self) -> list[Pair]:
+    def validation(self) -> list[PairPixels]:
         """All inputs are degraded: an untouched one has no finite PSNR to average. Targets are as in training."""
-        if self.held is not None:
-            return self.held.whole()
-        recipe = dataclasses.replace(self.recipe, untouched=0.0)
+        if self.validation_set is not None:
+            return self.validation_set.photos()
+        config = dataclasses.replace(self.config, untouched=0.0)
         pairs = []
         for clean in self._validated:
-            digest = hashlib.sha256(clean.name.encode("utf-8", "surrogateescape")).digest()
-            rng = np.random.default_rng([self.seed, int.from_bytes(digest[:4], "little")])
-            small = sampling.shrunk(self.photos.store.get(clean.path).image, sampling.LONGEST_VALIDATION_SIDE)
-            target = degradation.toward_middle(degradation.from_u8(np.asarray(small)), recipe.middle)
-            degraded = degradation.apply(degradation.draw(recipe, rng), target)
-            pairs.append((degradation.to_u8(degraded), degradation.to_u8(target)))
+            target = degradation.toward_middle(self._small(clean), config.middle)
+            parameters = degradation.sample(config, sampling.photo_rng(self.seed, clean.name))
+            degraded = degradation.apply(parameters, target)
+            pairs.append(PairPixels(degradation.to_u8(degraded), degradation.to_u8(target)))
         return pairs
 
     def calibration(self) -> list[np.ndarray]:
-        rng = np.random.default_rng([self.seed, 2**31])
-        made = []
-        for index in rng.permutation(len(self.photos.training))[: sampling.CALIBRATION_PHOTOS]:
-            image = self.photos.store.get(self.photos.training[index].path).image
-            clean = np.asarray(sampling.shrunk(image, sampling.LONGEST_VALIDATION_SIDE))
-            drawn = degradation.draw(self.recipe, rng)
-            made.append(degradation.to_u8(degradation.apply(drawn, degradation.from_u8(clean))))
-        return made
+        rng = sampling.calibration_rng(self.seed)
+        photos = []
+        for index in rng.permutation(len(self.photos.training))[: source.CALIBRATION_PHOTOS]:
+            clean = self._small(self.photos.training[index])
+            photos.append(degradation.to_u8(degradation.apply(degradation.sample(self.config, rng), clean)))
+        return photos
+
+    def _small(self, photo: CleanPhoto) -> np.ndarray:
+        """The photo as (H, W, 3) float32 in 0..1, at most 640 px, sides multiples of 8."""
+        image = self.photos.store.get(photo.path).image
+        return degradation.from_u8(np.asarray(views.network_sized(image, source.LONGEST_VALIDATION_SIDE)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class PairFiles:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A file that takes no part, and why, in words for its owner."""
+class SkippedFile:
+    """A file that takes no part, and the reason to show its owner."""
 
     file: str
     reason: str
@@ -39,12 +40,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds. `validation` are the pairs that the layout itself holds out, if it does."""
+    """What a folder holds. `validation` are the pairs that the layout itself holds out, if any."""
 
     description: str
     pairs: tuple[PairFiles, ...]
     validation: tuple[PairFiles, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
 
 
 def recognise(folder: Path, folders: str | None = None) -> Layout:
@@ -96,10 +97,11 @@ def pairs_or_photos(folder: Path, folders: str | None = None) -> Layout:
     return found
 
 
-def match(inputs: Path, targets: Path, prefix: str = "") -> tuple[tuple[PairFiles, ...], tuple[LeftOut, ...]]:
+def match(inputs: Path, targets: Path, prefix: str = "") -> tuple[tuple[PairFiles, ...], tuple[SkippedFile, ...]]:
     """Pairs of equal relative names, suffix aside, in two folders and all below them."""
     sides = (_photos(inputs), _photos(targets))
-    pairs, left_out = [], []
+    pairs: list[PairFiles] = []
+    skipped: list[SkippedFile] = []
     for side, other, folder, partner in (
         (sides[0], sides[1], inputs, "target"),
         (sides[1], sides[0], targets, "input"),
@@ -108,19 +110,26 @@ def match(inputs: Path, targets: Path, prefix: str = "") -> tuple[tuple[PairFile
             for path in paths if stem not in other else paths[1:]:
                 shown = f"{prefix}{folder.name}/{path.relative_to(folder).as_posix()}"
                 kept = f"a second file of that name; {paths[0].name} is taken"
-                left_out.append(LeftOut(shown, f"has no {partner}" if stem not in other else kept))
+                skipped.append(SkippedFile(shown, f"has no {partner}" if stem not in other else kept))
     for stem in sides[0].keys() & sides[1].keys():
         name = prefix + sides[0][stem][0].relative_to(inputs).as_posix()
         pairs.append(PairFiles(name, sides[0][stem][0], sides[1][stem][0]))
-    return tuple(sorted(pairs, key=lambda p: p.name)), tuple(sorted(left_out, key=lambda f: f.file))
+    return tuple(sorted(pairs, key=lambda p: p.name)), tuple(sorted(skipped, key=lambda f: f.file))
+
+
+def first_reason(skipped: Sequence[SkippedFile]) -> str:
+    """A hint for a folder with too few pairs: how many files were skipped, and why the first was."""
+    if not skipped:
+        return "Add pairs."
+    return f"{len(skipped)} files were left out, the first is {skipped[0].file}: {skipped[0].reason}."
 
 
 def _two_folders(folder: Path) -> Layout | None:
     children = _children(folder)
     for names in FOLDER_NAMES:
         if all(name in children for name in names):
-            pairs, left_out = match(children[names[0]], children[names[1]])
-            return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), left_out)
+            pairs, skipped = match(children[names[0]], children[names[1]])
+            return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), skipped)
     return None
 
 
@@ -131,8 +140,8 @@ def _named(folder: Path, folders: str) -> Layout:
     for name in names:
         if not (folder / name).is_dir():
             raise DataError(f"There is no folder {folder / name}.", "Name the two folders as input/target.")
-    pairs, left_out = match(folder / names[0], folder / names[1])
-    return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), left_out)
+    pairs, skipped = match(folder / names[0], folder / names[1])
+    return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), skipped)
 
 
 def _dped(folder: Path) -> Layout | None:
@@ -140,7 +149,10 @@ def _dped(folder: Path) -> Layout | None:
     if folder.name == "training_data":
         folder = folder.parent
     phones = [folder] if (folder / "training_data").is_dir() else [p for p in _children(folder).values() if _trains(p)]
-    training, validation, left_out, names = [], [], [], []
+    training: list[PairFiles] = []
+    validation: list[PairFiles] = []
+    skipped: list[SkippedFile] = []
+    names: list[str] = []
     for phone in phones:
         prefix = "" if phone == folder else f"{phone.name}/"
         for part, kept in (("training_data", training), ("test_data/patches", validation)):
@@ -150,12 +162,12 @@ def _dped(folder: Path) -> Layout | None:
                 continue
             pairs, unmatched = match(children[taken[0]], children[_DPED_CAMERA], prefix)
             kept.extend(pairs)
-            left_out += unmatched
+            skipped += unmatched
             names.append(taken[0])
     if not names:
         return None
     who = ", ".join(dict.fromkeys(names))
-    return Layout(f"DPED: {who} against {_DPED_CAMERA}", tuple(training), tuple(validation), tuple(left_out))
+    return Layout(f"DPED: {who} against {_DPED_CAMERA}", tuple(training), tuple(validation), tuple(skipped))
 
 
 def _trains(folder: Path) -> bool:
@@ -170,9 +182,9 @@ def _fivek(folder: Path) -> Layout | None:
     if len(inputs) != 1 or not experts:
         return None
     chosen = experts.get(_FIVEK_CUSTOM) or experts[min(experts)]
-    pairs, left_out = match(inputs[0], chosen)
+    pairs, skipped = match(inputs[0], chosen)
     others = f", of {len(experts)} experts" if len(experts) > 1 else ""
-    return Layout(f"FiveK: {inputs[0].name}/ against {chosen.name}/{others}", pairs, (), left_out)
+    return Layout(f"FiveK: {inputs[0].name}/ against {chosen.name}/{others}", pairs, (), skipped)
 
 
 def _children(folder: Path) -> dict[str, Path]:

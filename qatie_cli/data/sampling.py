@@ -1,35 +1,62 @@
-"""Samples to learn from: what part of a photo is seen, cut out alike of the pictures that belong together."""
+"""Seeded sampling: the random generator of every sample, and the part of a photo that it shows.
+
+Every generator is a function of the run's seed and of what it is for. A resumed run therefore sees the same samples as
+an uninterrupted one, and processes that share a batch see its parts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
-from qatie_cli.data import degradation
-from qatie_cli.model.network import SIZE_MULTIPLE
-from qatie_cli.model.tone import VIEW_PX, points
-from qatie_cli.photo import resize
-
-LONGEST_VALIDATION_SIDE = 640
-MOST_VALIDATED = 64
-CALIBRATION_PHOTOS = 24
 WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples: `input` and `target` (N, 3, crop, crop), `thumbnail` (N, 3, 64, 64) of the whole input, all in 0..1."""
+# --- generators -----------------------------------------------------------------------------------------------------
 
-    input: Tensor
-    target: Tensor
-    thumbnail: Tensor
+
+def crop_rng(seed: int, step: int, row: int) -> np.random.Generator:
+    """Randomness of one crop: sample `row` of the batch of a step."""
+    return np.random.default_rng([seed, step, row])
+
+
+def full_frame_rng(seed: int, step: int, row: int) -> np.random.Generator:
+    """Randomness of one full frame: sample `row` of the batch of a step."""
+    return np.random.default_rng([seed, step, row, 1])
+
+
+def calibration_rng(seed: int) -> np.random.Generator:
+    """Randomness of the photos that ranges are calibrated on."""
+    return np.random.default_rng([seed, 2**31])
+
+
+def photo_rng(seed: int, name: str) -> np.random.Generator:
+    """Randomness of a validation photo's degradation."""
+    return np.random.default_rng([seed, int.from_bytes(_digest(name)[:4], "little")])
+
+
+def version_rng(seed: int, name: str, version: int) -> np.random.Generator:
+    """Randomness of one version of a photo among generated pairs."""
+    return np.random.default_rng([seed, version, int.from_bytes(_digest(name)[:8], "little")])
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+
+
+# --- choices --------------------------------------------------------------------------------------------------------
+
+
+def subsample(items: Sequence[_T], most: int) -> Sequence[_T]:
+    """Every n-th item, so that at most `most` are left."""
+    return items[:: max(1, -(-len(items) // most))]
 
 
 @dataclass(frozen=True)
@@ -41,21 +68,16 @@ class Place:
     flip: bool
 
 
-def evenly(many: Sequence, most: int) -> Sequence:
-    """At most `most` of them, evenly chosen."""
-    return many[:: max(1, -(-len(many) // most))]
-
-
-def draw_place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Place:
+def place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Place:
     """A frame of a photo of `size` (width, height), and a square in it of `crop` native pixels up to its short side."""
-    frame = draw_frame(rng)
+    chosen = frame(rng)
     flip = rng.random() < 0.5
-    box = crop_box(size, frame, crop, rng)
+    left, top, right, bottom = crop_box(size, chosen, crop, rng)
     width, height = size
-    return Place(frame, (box[0] / width, box[1] / height, box[2] / width, box[3] / height), flip)
+    return Place(chosen, (left / width, top / height, right / width, bottom / height), flip)
 
 
-def draw_frame(rng: np.random.Generator) -> Box:
+def frame(rng: np.random.Generator) -> Box:
     """The part of a file taken as a whole photo, as shares of its width and height."""
     part, x, y = rng.uniform(0.2, 1.0), rng.random(), rng.random()
     if rng.random() >= SUBFRAME_SHARE:
@@ -66,7 +88,7 @@ def draw_frame(rng: np.random.Generator) -> Box:
 
 def crop_box(size: tuple[int, int], frame: Box, crop: int, rng: np.random.Generator) -> Box:
     """A square inside `frame`, from `crop` native pixels up to the frame's short side, in pixels."""
-    left, top, right, bottom = _scaled(frame, size)
+    left, top, right, bottom = in_pixels(frame, size)
     longest = min(right - left, bottom - top)
     side = float(np.exp(rng.uniform(np.log(min(crop, longest)), np.log(longest))))
     if rng.random() < WHOLE_SHARE:
@@ -75,34 +97,8 @@ def crop_box(size: tuple[int, int], frame: Box, crop: int, rng: np.random.Genera
     return left + x, top + y, left + x + side, top + y + side
 
 
-def cut(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
-    """The part `box` (shares of width and height) of a photo as (side, side, 3) float32 in 0..1, mirrored if `flip`."""
-    inside = _scaled(box, image.size)
-    part = resize.to_square(image, side, resize.CUBIC, box=inside, reducing_gap=resize.REDUCING_GAP)
-    if flip:
-        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return degradation.from_u8(np.asarray(part))
-
-
-def shrunk(image: Image.Image, longest: int) -> Image.Image:
-    """The photo with a long side of at most `longest`, sides brought to multiples of 8 from 16 on."""
-    scale = min(1.0, longest / max(image.size))
-    width, height = (max(2 * SIZE_MULTIPLE, round(s * scale) // SIZE_MULTIPLE * SIZE_MULTIPLE) for s in image.size)
-    return resize.to_size(image, (width, height))
-
-
-def thumbnail(overview: Image.Image, frame: Box, flip: bool) -> np.ndarray:
-    """The thumbnail (64, 64, 3) float32 in 0..1 of the part `frame` of a photo, as `tone.thumbnail` makes it."""
-    return points(cut(overview, frame, VIEW_PX, flip))
-
-
-def stack(photos_hwc: list[np.ndarray]) -> Tensor:
-    """Photos (H, W, 3) of one size as (N, 3, H, W)."""
-    return torch.from_numpy(np.stack(photos_hwc)).permute(0, 3, 1, 2).contiguous()
-
-
-def _scaled(box: Box, size: tuple[int, int]) -> Box:
-    """A box in shares as pixels of an image of `size` (width, height)."""
+def in_pixels(box: Box, size: tuple[int, int]) -> Box:
+    """A box given in shares, in pixels of an image of `size` (width, height)."""
     width, height = size
     left, top, right, bottom = box
     return left * width, top * height, min(right, 1.0) * width, min(bottom, 1.0) * height

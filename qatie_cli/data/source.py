@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
-from qatie_cli.data.sampling import Batch
+LONGEST_VALIDATION_SIDE = 640  # pixels, of validation and calibration photos
+MOST_VALIDATED = 64
+CALIBRATION_PHOTOS = 24
 
-Pair = tuple[np.ndarray, np.ndarray]  # input and target, uint8 (H, W, 3)
+
+class PairPixels(NamedTuple):
+    """An input photo and its target, uint8 (H, W, 3) of equal size."""
+
+    input: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Samples: `input` and `target` (N, 3, crop, crop), `thumbnail` (N, 3, 64, 64) of the whole input, all in 0..1."""
+
+    input: Tensor
+    target: Tensor
+    thumbnail: Tensor
 
 
 class Source(Protocol):
-    """Pairs to learn from, split into those to learn from and those to validate on.
+    """Pairs, split into those to learn from and those to validate on.
 
-    Everything it gives is a function of its arguments and of the photos alone, so that a resumed run sees what the
-    whole one saw, and processes that share a batch see its parts: `rows` are the samples of it that are asked for.
+    Everything it returns is a function of its arguments and the photos alone, so that a resumed run sees what an
+    uninterrupted one sees, and processes that share a batch see its parts: `rows` are the samples that are asked for.
     """
 
     @property
@@ -33,19 +51,22 @@ class Source(Protocol):
 
     @property
     def crop(self) -> int:
-        """Side of the crops in pixels: that asked for, or less where the photos are smaller."""
+        """Side of the crops in pixels: as asked for, or less where the photos are smaller."""
 
-    def crops(self, step: int, rows: Sequence[int]) -> Batch:
+    def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         """Crops and their thumbnails."""
 
-    def wholes(self, step: int, rows: Sequence[int]) -> Batch:
+    def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         """Whole photos at thumbnail size, for the tone stage."""
 
-    def names(self, step: int, rows: Sequence[int], stage: str) -> list[str]:
-        """The photos behind the samples."""
+    def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
+        """The photos behind `crops`."""
 
-    def validation(self) -> list[Pair]:
+    def full_frame_names(self, step: int, rows: Sequence[int]) -> list[str]:
+        """The photos behind `full_frames`."""
+
+    def validation(self) -> list[PairPixels]:
         """Whole photos of at most 640 px, sides multiples of 8; always the same ones."""
 
     def calibration(self) -> list[np.ndarray]:
-        """Inputs (H, W, 3) uint8 of photos to learn from, at most 640 px, sides multiples of 8, to find ranges on."""
+        """Training inputs (H, W, 3) uint8 to calibrate ranges on, at most 640 px, sides multiples of 8."""

@@ -1,11 +1,11 @@
-"""Which photos are held out to validate on: a pure function of their names and a seed."""
+"""The validation split: a pure function of the photos' names and a seed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 
-FEWEST = 4  # photos of which training can begin: one to validate on, three to learn from
+FEWEST = 4  # photos that training needs: one to validate on, three to learn from
 
 
 def held_out(names: Sequence[str], share: float, seed: int) -> set[str]:

@@ -1,4 +1,4 @@
-"""Decoded photos, kept in memory as far as there is room and read again where there is none."""
+"""Decoded photos: kept in memory within a budget, read again beyond it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def size_in_memory(image: Image.Image) -> int:
 
 
 class Store:
-    """Pictures by path. What was read once stays until `budget` bytes are taken, and so do overviews alone after that.
+    """Pictures by path, kept until `budget` bytes are used; beyond that, overviews alone up to a quarter more.
 
-    Keeping the first that come is as good as any rule: training asks for all of them alike.
+    First come, first kept is as good as any policy: training reads all photos equally often.
     """
 
     def __init__(self, budget: int, longest: int | None = None) -> None:

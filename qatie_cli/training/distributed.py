@@ -1,6 +1,6 @@
-"""Processes that train together: each computes a part of every batch, all hold the same weights.
+"""Data-parallel training: every process computes a part of each batch, all hold the same weights.
 
-`torchrun` starts them and tells each its place by environment variables; without it there is one.
+`torchrun` starts the processes and describes the group in environment variables; without it there is one process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,18 +18,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from qatie_cli.errors import UsageError
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
-class Team:
-    """This process's place among `size`; rank 0 leads: it validates and writes."""
+class ProcessGroup:
+    """This process's rank among `size` processes; rank 0 leads: it validates, writes and reports."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # on this machine
+    local_size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what there is to write."""
+        """Whether this process is rank 0."""
         return self.rank == 0
 
     def rows(self, batch: int) -> range:
@@ -46,14 +50,16 @@ class Team:
         return range(self.rank * part, (self.rank + 1) * part)
 
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module, its gradients averaged over all processes where there are several."""
+        """The module with gradients averaged over the processes; itself where there is one process."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
-    def averaging(self, module: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-        """Around a backward pass: gradients are averaged over the processes after the last of several only."""
-        return contextlib.nullcontext() if self.size == 1 or last else module.no_sync()
+    def gradient_sync(self, module: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Context of a backward pass: of several micro-batches, only the last averages gradients over the processes."""
+        if last or not isinstance(module, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return module.no_sync()
 
     def mean(self, values: Tensor) -> Tensor:
         """Element by element, the mean over all processes."""
@@ -62,34 +68,42 @@ class Team:
             values /= self.size
         return values
 
-    def share(self, value: object) -> object:
-        """The leader's value, in every process."""
+    def broadcast(self, value: _T) -> _T:
+        """Rank 0's value, in every process."""
         if self.size == 1:
             return value
         holder = [value]
         dist.broadcast_object_list(holder, src=0)
         return holder[0]
 
-    def share_tensors(self, module: nn.Module) -> None:
-        """Give every process the leader's parameters."""
+    def broadcast_parameters(self, module: nn.Module) -> None:
+        """Give every process rank 0's parameters."""
         if self.size > 1:
             for p in module.parameters():
                 dist.broadcast(p.data, src=0)
 
 
+def from_environment() -> ProcessGroup:
+    """The group that torchrun describes in this process's environment; a group of one without torchrun."""
+    rank, size, local_rank, local_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
+    )
+    return ProcessGroup(rank, size, local_rank, local_size)
+
+
 @contextlib.contextmanager
-def join(device: str) -> Iterator[tuple[Team, torch.device]]:
-    """This process's team, as torchrun set it up, and its device: on CUDA, one for each process of a machine."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device(f"cuda:{local}" if device == "cuda" else device)
+def join(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """Join the group; yields it and this process's device, on CUDA one GPU for each process of a machine."""
+    group = from_environment()
+    where = torch.device(f"cuda:{group.local_rank}" if device == "cuda" else device)
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    if size == 1:
-        yield Team(), where
+    if group.size == 1:
+        yield group, where
         return
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        yield Team(dist.get_rank(), size, local), where
+        yield group, where
     finally:
         dist.destroy_process_group()

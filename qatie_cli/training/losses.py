@@ -1,7 +1,7 @@
 """Training losses on photos (N, 3, H, W), nominal range 0..1.
 
 Every loss is a mean over the photos, so the loss of a batch is the mean of its parts' losses. It is 0 for equal photos
-(the cosine's for black ones aside).
+(except the cosine's for black ones).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Share of each term of the network's loss.
+    """Weight of each term of the network's loss.
 
-    Where a tone stage has decided the tone before, the terms compare with the target brought to the tone of the
-    network's input (`matched_tone`): the network then learns noise and detail, undisturbed by tone errors that differ
-    from photo to photo and that it cannot know. (With the plain target it had learnt nothing after 1,200 steps.)
+    Behind a tone stage, the terms compare with the target matched to the tone of the network's input (`matched_tone`):
+    the network then learns noise and detail, undisturbed by the tone stage's errors, which it cannot predict. (Against
+    the plain target it had learnt nothing after 1,200 steps.)
     """
 
     l1: float = 1.0
@@ -39,9 +39,9 @@ class LossWeights:
     outlier: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = dataclasses.asdict(self)
-        if min(shares.values()) < 0 or not any(shares.values()):
-            raise ValueError(f"shares of the loss must be at least 0, and one of them more, not {shares}")
+        weights = dataclasses.asdict(self)
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(f"loss weights must not be negative, and at least one must be positive, not {weights}")
 
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
@@ -50,9 +50,9 @@ def l1(output: Tensor, target: Tensor) -> Tensor:
 
 
 def log_mse(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over photos of the mean squared error in decades above 30 dB PSNR, which is where it ends.
+    """Mean over photos of the logarithm of the mean squared error, in decades, saturating at 30 dB PSNR.
 
-    Many tones of a photo are possible; this loss settles for the likeliest where a mean error wants the one between.
+    Many tones of a photo are plausible; this loss settles on the likeliest, where a mean error would take the average.
     """
     squared = (output - target).square().mean((1, 2, 3))
     return torch.log10(squared / _TONE_SQUARED_ERROR + 1).mean()
@@ -81,21 +81,21 @@ def dissimilarity(output: Tensor, target: Tensor) -> Tensor:
 def matched_tone(target: Tensor, base: Tensor) -> Tensor:
     """`target` with one cubic curve per photo and channel, fitted by least squares to `base`; no gradient.
 
-    In double precision: in single, the fit changed by a thousandth with the number of photos solved for at once.
+    In double precision: in single, the fit varied by a thousandth with the number of photos in the batch.
     """
     device = torch.device("cpu") if target.device.type == "mps" else target.device  # which has no double precision
     x = target.detach().flatten(2).to(device, torch.float64)
     wanted = base.detach().flatten(2).to(x).unsqueeze(-1)
     powers = torch.stack([torch.ones_like(x), x, x**2, x**3], dim=-1)  # (N, 3, pixels, 4)
     weighted = powers.transpose(-1, -2) / x.shape[-1]
-    # A photo of one colour leaves the curve undetermined: the small diagonal then decides.
+    # A photo of one colour leaves the curve undetermined; the small diagonal regularizes it.
     normal = weighted @ powers + 1e-5 * torch.eye(4, dtype=x.dtype, device=device)
     curve = torch.linalg.solve(normal, weighted @ wanted)
     return (powers @ curve).squeeze(-1).view_as(target).to(target)
 
 
 def psnr_y(output: Tensor, target: Tensor) -> Tensor:
-    """PSNR of luma (BT.601), as hundredths of a dB below 80 dB, which is where it ends (paper, training loss)."""
+    """PSNR of luma (BT.601), as hundredths of a dB below 80 dB, where it saturates (paper, training loss)."""
     weights = torch.tensor([0.257, 0.504, 0.098], dtype=output.dtype, device=output.device).view(1, 3, 1, 1)
     squared = ((output - target) * weights).sum(1).square().mean((1, 2))
     return (10 * torch.log10(squared / _LEAST_SQUARED_ERROR + 1) / 100).mean()
@@ -107,7 +107,7 @@ def cosine(output: Tensor, target: Tensor) -> Tensor:
 
 
 def outlier(output: Tensor, target: Tensor) -> Tensor:
-    """L1 in which errors count by how far they stray from their channel's mean error (paper, training loss).
+    """L1 that weighs errors by their distance from the channel's mean error (paper, training loss).
 
     The weight of an error e is tanh(|e - mean| / (deviation / sqrt 2)), without gradient.
     """
@@ -126,7 +126,7 @@ def colour(output: Tensor, target: Tensor) -> Tensor:
 def ms_dissimilarity(output: Tensor, target: Tensor) -> Tensor:
     """1 - MS-SSIM (Wang, Simoncelli and Bovik 2003): Gaussian window of 11 pixels, 1.5 px, range 1.
 
-    Crops have room for as many of the five scales as keep a side of 11 pixels; their exponents are scaled to sum to 1.
+    Small crops use as many of the five scales as keep a side of 11 pixels, their exponents scaled to sum to 1.
     """
     scales = [e for i, e in enumerate(_MS_SSIM_EXPONENTS) if min(output.shape[-2:]) >> i >= 11]
     if not scales:
@@ -173,7 +173,7 @@ _TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def terms(weights: LossWeights, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Every term that has a share, unweighted."""
+    """Every term with a weight, unweighted."""
     return {name: term(output, target) for name, term in _TERMS.items() if getattr(weights, name)}
 
 

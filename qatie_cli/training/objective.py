@@ -1,16 +1,16 @@
-"""What a stage minimizes, as a module: the form in which PyTorch averages gradients over processes."""
+"""What a stage minimizes, as modules: the form in which PyTorch averages gradients over processes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.data.sampling import Batch
+from qatie_cli.data.source import TrainingBatch
 from qatie_cli.model.network import Rounding
-from qatie_cli.model.tone import apply_tone
+from qatie_cli.model.tone import ToneStage, apply_tone
 from qatie_cli.model.whole import Model
 from qatie_cli.training import losses
-from qatie_cli.training.recipe import Recipe
+from qatie_cli.training.losses import LossWeights
 
 Terms = dict[str, Tensor]
 
@@ -18,39 +18,40 @@ Terms = dict[str, Tensor]
 class ToneObjective(nn.Module):
     """The tone stage on whole photos: the logarithm of each photo's error."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, stage: ToneStage) -> None:
         super().__init__()
-        self.stage = model.tone
+        self.stage = stage
 
-    def forward(self, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Terms]:
-        """`kept` is the dropout's mask (N, features), None for none."""
+    def forward(self, batch: TrainingBatch, kept: Tensor | None) -> tuple[Tensor, Terms]:
+        """`kept` is the dropout mask (N, features), None for no dropout."""
         toned = apply_tone(batch.input, *self.stage(batch.thumbnail, kept))
         loss = losses.log_mse(toned, batch.target)
-        # The same minimum as that of log10; a tenth of the natural logarithm suits the clip of 1 and the rates.
+        # A tenth of the natural logarithm: log10's minimum, at a scale that suits the clip of 1 and the rates.
         return 0.230259 * loss, {"log_mse": loss}
 
 
 class NetworkObjective(nn.Module):
-    """The network behind the finished tone stage; in the QAT stage also the distance of rounded from float output."""
+    """The network behind the finished tone stage; with `agreement`, also its distance from unrounded output."""
 
-    def __init__(self, model: Model, recipe: Recipe, stage: str) -> None:
+    def __init__(self, model: Model, weights: LossWeights, *, agreement: float = 0.0, mixed: bool = False) -> None:
+        """`agreement` weighs the L1 between rounded and float output; `mixed` computes convolutions in bfloat16."""
         super().__init__()
         self.network = model.network
         self._toned = model.toned  # not a part of this module: the tone stage is not trained here
         self._matches = model.tone is not None
-        self.recipe, self.quantized = recipe, stage == "qat"
+        self.weights, self.agreement, self.mixed = weights, agreement, mixed
 
-    def forward(self, batch: Batch, rounding: Rounding) -> tuple[Tensor, Terms]:
+    def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
         base = self._toned(batch.input, batch.thumbnail)
         target = losses.matched_tone(batch.target, base) if self._matches else batch.target
-        mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.recipe.mixed_precision)
+        mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.mixed)
         with mixed:
             residual = self.network(base, rounding).float()
-        terms = losses.terms(self.recipe.loss, base + residual, target)
-        loss = losses.total(self.recipe.loss, terms)
-        if self.quantized and self.recipe.agreement:
+        terms = losses.terms(self.weights, base + residual, target)
+        loss = losses.total(self.weights, terms)
+        if self.agreement:
             with mixed:
                 exact = self.network(base).float()
             terms["agreement"] = losses.l1(residual, exact)
-            loss = loss + self.recipe.agreement * terms["agreement"]
+            loss = loss + self.agreement * terms["agreement"]
         return loss, terms

@@ -1,13 +1,16 @@
-"""The recipe: everything that decides what a run learns."""
+"""The recipe: every setting of a run, from a TOML file and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
-from qatie_cli.data import degradation
+from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.errors import UsageError
 from qatie_cli.model.network import NetworkConfig
 from qatie_cli.model.tone import ToneConfig
 from qatie_cli.model.whole import ModelConfig
@@ -16,7 +19,7 @@ from qatie_cli.training.losses import LossWeights
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run learns; two runs with equal recipes and photos give equal weights on a CPU."""
+    """Every setting of a run. On a CPU, equal recipes and photos give equal weights."""
 
     width: int = 16
     tone: bool = True
@@ -28,8 +31,8 @@ class Recipe:
     qat_steps: int = 0  # the network with int8's rounding
     mixed_precision: bool = False  # bfloat16 convolutions of the network; up to twice as fast where the CPU has them
     batch: int = 16
-    # Crops whose gradients are computed at once, None for all that a process has. The same number makes runs with more
-    # and fewer processes agree to 1e-5: what is left is the order of the sum. It also bounds memory.
+    # Crops whose gradients are computed at once, None for all that a process has. Bounds memory; with the same number,
+    # runs on more or fewer processes agree to 1e-5 (what differs is the order of summation).
     micro_batch: int | None = None
     crop: int = 128
     tone_batch: int = 64
@@ -47,7 +50,7 @@ class Recipe:
     longest: int | None = None  # photos are reduced to this long side when they are read
     seed: int = 0
     loss: LossWeights = LossWeights()
-    degradation: degradation.Recipe = degradation.Recipe()
+    degradation: DegradationConfig = DegradationConfig()
 
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
@@ -55,17 +58,17 @@ class Recipe:
         if not all(math.isfinite(v) for v in dataclasses.asdict(self).values() if isinstance(v, float)):
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
-            raise ValueError("learning rates and the gradient's clip must be above 0, decay and agreement not below")
-        _ = self.config  # says what is wrong with the tone stage
+            raise ValueError("learning rates and clip must be above 0, weight_decay and agreement at least 0")
+        _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:
-            raise ValueError("the seed must lie in 0..2^31")
+            raise ValueError("the seed must be at least 0 and below 2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
-            raise ValueError(f"a batch of {self.batch} does not divide into parts of {self.micro_batch}")
+            raise ValueError(f"a batch of {self.batch} is no multiple of micro_batch {self.micro_batch}")
         if self.longest is not None and self.longest < self.crop:
             raise ValueError("photos cannot be reduced to less than a crop")
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
-            raise ValueError(f"{', '.join(wrong)} must lie in 0..1, 1 left out")
+            raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
         if not 0 < self.validation_share < 1:
             raise ValueError("the validation share must lie between 0 and 1")
         if self.crop % 8 or self.crop < 32:
@@ -82,7 +85,7 @@ class Recipe:
     def to_table(self) -> dict:
         """Plain values, as in a TOML file."""
         table = dataclasses.asdict(self)
-        return table | {"degradation": degradation.recipe_to_table(self.degradation)}
+        return table | {"degradation": self.degradation.to_table()}
 
     def to_toml(self) -> str:
         """The recipe as a TOML file that `from_table` takes back."""
@@ -113,7 +116,7 @@ class Recipe:
                 raise ValueError(f"unknown loss {', '.join(unknown)}; there are {', '.join(sorted(terms))}")
             values["loss"] = LossWeights(**values["loss"])
         if "degradation" in values:
-            values["degradation"] = degradation.recipe_from_table(values["degradation"])
+            values["degradation"] = DegradationConfig.from_table(values["degradation"])
         return Recipe(**values)
 
     @property
@@ -136,5 +139,35 @@ def _kind(default: object) -> type | tuple[type, ...]:
 # What a TOML file may hold under each name.
 _KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
 
-# What differs where training goes on from good weights: lower rates, since most of the way is behind them.
+# Defaults where training starts from good weights: lower rates.
 FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 3e-4}
+
+
+def read_table(path: Path | None) -> dict:
+    """The table of a recipe's TOML file; empty for None.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # bad TOML, or not UTF-8
+        raise UsageError(f"The recipe {path} is not TOML: {error}.") from error
+    table.pop("run", None)  # a run's config.toml also records its data
+    return table
+
+
+def read_degradation(path: Path | None) -> DegradationConfig:
+    """The [degradation] of a recipe's TOML file; the defaults for None.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no usable degradations.
+    """
+    try:
+        return DegradationConfig.from_table(read_table(path).get("degradation", {}))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"The recipe cannot be used: {error}.") from error

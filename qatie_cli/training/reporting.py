@@ -1,11 +1,10 @@
-"""What a run leaves for people to look at: metrics.csv, before/after pictures, TensorBoard events."""
+"""What a run reports: its progress, metrics.csv, before/after pictures, TensorBoard events."""
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from qatie_cli import files
+from qatie_cli.data.source import PairPixels
 from qatie_cli.errors import UsageError
 from qatie_cli.photo import sheets
 
@@ -24,18 +24,33 @@ _PREVIEW_PX = 480
 _FIRST_COLUMNS = ["step", "stage", "learning_rate", "loss", "validation_db"]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; `validation_db` is given at validation steps only. Step 0 is the run's start."""
+
+    stage: str
+    step: int  # within the stage, counted from 1
+    stage_steps: int
+    run_step: int
+    run_steps: int
+    loss: float
+    terms: Mapping[str, float]
+    samples_per_second: float
+    validation_db: float | None = None
+
+
 class Events(Protocol):
-    """Where scalars go while a run proceeds."""
+    """Where scalars go during a run."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Record values of a step of the run."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Finish writing."""
 
 
 class NoEvents:
-    """Nobody watches."""
+    """Discards everything."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         pass
@@ -54,7 +69,7 @@ class TensorBoard:
     """TensorBoard's event files in RUN/events."""
 
     def __init__(self, out: Path, step: int) -> None:
-        """`step` is the one that comes next: what an interrupted run wrote from it on is superseded."""
+        """`step` is the next one: events that an interrupted run wrote from it on are superseded."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(out / EVENTS_FOLDER), purge_step=step)
@@ -68,20 +83,23 @@ class TensorBoard:
 
 
 def write_metrics(out: Path, history: list[dict]) -> None:
-    """Every validation of the run so far, one row each; a loss term is empty in stages that do not have it."""
+    """Every validation of the run so far, one row each; a loss term is empty in stages that do not have it.
+
+    The table is rewritten every time: stages add columns, and a resumed run drops what came after its checkpoint.
+    """
     terms = sorted({name for row in history for name in row} - set(_FIRST_COLUMNS))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*_FIRST_COLUMNS, *terms], restval="")
-    writer.writeheader()
-    writer.writerows(history)
-    files.write_atomic(out / METRICS_FILE, text.getvalue())
+    columns = [*_FIRST_COLUMNS, *terms]
+    files.write_csv(out / METRICS_FILE, columns, ([row.get(name, "") for name in columns] for row in history))
 
 
-def write_preview(out: Path, step: int, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
-    """One picture of input, output and target, (H, W, 3) uint8 each, of some validation photos."""
+def write_preview(out: Path, step: int, pairs: Sequence[PairPixels], outputs: Sequence[np.ndarray]) -> None:
+    """One picture of input, output and target of the first few validation photos."""
     folder = out / PREVIEW_FOLDER
     folder.mkdir(exist_ok=True)
-    named = [dict(zip(("input", f"step {step}", "target"), row, strict=True)) for row in rows]
-    sheet = Image.fromarray(sheets.contact_sheet(named, _PREVIEW_PX))
+    rows = [
+        {"input": pair.input, f"step {step}": output, "target": pair.target}
+        for pair, output in zip(pairs, outputs, strict=True)
+    ]
+    sheet = Image.fromarray(sheets.contact_sheet(rows[:PREVIEWS], _PREVIEW_PX))
     with files.atomic_path(folder / f"{step:06d}.jpg") as temporary:
         sheet.save(temporary, "JPEG", quality=90)

@@ -1,4 +1,4 @@
-"""The state of a run: what changes from step to step, and the file it is resumed from."""
+"""The state of a run: what changes from step to step, and the file that it is resumed from."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from qatie_cli import files
 from qatie_cli.errors import DataError
 from qatie_cli.model import whole, widening
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.quantization.scheme import Activation
+from qatie_cli.model.network import EXACT, Rounding
+from qatie_cli.model.quantization.scheme import Activation, FakeQuantizer
 from qatie_cli.model.whole import Model, ModelConfig
 from qatie_cli.training.recipe import Recipe
 
 STATE_FILE = "resume.safetensors"
+_UNUSABLE = (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)
 
 
 @dataclass
 class State:
-    """Weights, their average, the optimizer, and what was found so far."""
+    """Weights, their moving average, the optimizer, and the best found so far."""
 
     model: Model
     ema: Model
@@ -34,104 +36,118 @@ class State:
     step: int = 0  # of the whole run
     activations: dict[str, Activation] | None = None
     best_db: float = -math.inf  # of the stage
-    best_tone: dict[str, Tensor] | None = None  # the tone stage where validation was best: it overfits before its end
+    best_tone: dict[str, Tensor] | None = None  # tone stage at its best validation: it overfits before its end
     history: list[dict] = field(default_factory=list)
 
-
-def optimizer(net: Model, recipe: Recipe, stage: str) -> torch.optim.AdamW:
-    """AdamW over what the stage trains; its rate is set anew at every step.
-
-    Biases in front of a norm, which takes them away again, stay as they are: their gradient is rounding noise, and Adam
-    makes steps of full length of it.
-    """
-    net.requires_grad_(False)
-    for p in net.parameters():
-        p.grad = None
-    trained = (net.tone if stage == "tone" else net.network).requires_grad_(True)
-    if stage != "tone":
-        for block in net.network.refinements():
-            block.local.bias.requires_grad_(False)
-    chosen = [p for p in trained.parameters() if p.requires_grad]
-    return torch.optim.AdamW(chosen, lr=0.0, betas=(0.9, 0.99), eps=1e-7, weight_decay=recipe.weight_decay)
+    @property
+    def rounding(self) -> Rounding:
+        """Rounding to the ranges, none where there are no ranges yet."""
+        return EXACT if self.activations is None else FakeQuantizer(self.activations)
 
 
 def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
-    """Whether a run can start from weights: a network of the same width, or of a part of it, which is widened.
+    """Whether a run can start from weights: the same width, or a divisor of it, from which the network is widened.
 
-    A tone stage of another kind is learnt anew.
+    A tone stage of another kind is trained from scratch.
     """
     return wanted.network.width % start.network.width == 0 and (start.tone is None) == (wanted.tone is None)
 
 
-def fresh(recipe: Recipe, start: Weights | None, stage: str, device: torch.device) -> State:
-    """A state before the first step; `start` are the weights to begin with, None for random ones."""
-    nets = [whole.create(recipe.config, recipe.seed) for _ in range(2)]
-    if start is not None:
-        if start.config.network != recipe.config.network:
-            start = widening.widened(start, recipe.width, recipe.seed)
-        same = start.config.tone == recipe.config.tone
-        tensors = start.state if same else {n: t for n, t in start.state.items() if not n.startswith("tone.")}
-        for net in nets:
-            tones = {} if same else {n: t for n, t in net.state_dict().items() if n.startswith("tone.")}
-            net.load_state_dict(tensors | tones)
-    trained, average = (net.to(device) for net in nets)
-    return State(trained, average.requires_grad_(False), optimizer(trained, recipe, stage), stage)
+def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[Model, Model]:
+    """The model to train and its moving average before the first step; `init` None starts from random weights."""
+    trained, average = (whole.create(recipe.config, recipe.seed) for _ in range(2))
+    if init is not None:
+        if init.config.network != recipe.config.network:
+            init = widening.widened(init, recipe.width, recipe.seed)
+        same = init.config.tone == recipe.config.tone
+        tensors = init.state if same else {n: t for n, t in init.state.items() if not n.startswith("tone.")}
+        for model in (trained, average):
+            own = {} if same else {n: t for n, t in model.state_dict().items() if n.startswith("tone.")}
+            model.load_state_dict(tensors | own)
+    return trained.to(device), average.to(device).requires_grad_(False)
 
 
 def save(path: Path, state: State, fingerprint: str) -> None:
-    """Write all that resuming needs in one step; `fingerprint` is that of the photos."""
+    """Write all that resuming needs in one step; `fingerprint` identifies the photos."""
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
     tensors |= {f"best_tone.{k}": v for k, v in (state.best_tone or {}).items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+    ranges = state.activations
     header = {
         "step": state.step,
         "stage": state.stage,
         "best_db": state.best_db if math.isfinite(state.best_db) else None,
         "history": state.history,
-        "activations": state.activations and {k: [a.scale, a.zero_point] for k, a in state.activations.items()},
+        "activations": None if ranges is None else {k: [a.scale, a.zero_point] for k, a in ranges.items()},
         "fingerprint": fingerprint,
     }
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     files.write_atomic(path, safetensors.torch.save(plain, {"state": json.dumps(header)}))
 
 
-def load(path: Path, recipe: Recipe, fingerprint: str, device: torch.device) -> State:
-    """The state of a run as `save` wrote it.
+@dataclass(frozen=True)
+class SavedState:
+    """A state as `save` wrote it."""
+
+    path: Path
+    stage: str
+    header: dict
+    tensors: dict[str, Tensor]
+
+    def restore(self, state: State, device: torch.device) -> None:
+        """Bring a new state of the same stage to where the run was.
+
+        Raises:
+            DataError: the file does not fit the run.
+        """
+        try:
+            self._restore(state, device)
+        except _UNUSABLE as error:
+            raise _refused(self.path, error) from error
+
+    def _restore(self, state: State, device: torch.device) -> None:
+        header = self.header
+        state.model.load_state_dict(self._part("model."))
+        state.ema.load_state_dict(self._part("ema."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in self._part("optimizer.").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        state.step = header["step"]
+        ranges = header["activations"]
+        state.activations = None if ranges is None else {k: Activation(*v) for k, v in ranges.items()}
+        state.best_db = -math.inf if header["best_db"] is None else header["best_db"]
+        state.best_tone = {k: v.to(device) for k, v in self._part("best_tone.").items()} or None
+        state.history = header["history"]
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def read(path: Path, fingerprint: str) -> SavedState:
+    """Read a state file.
 
     Raises:
-        DataError: the file cannot be used, or the run learnt from other photos.
+        DataError: it is damaged, or the run was trained on other photos.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["state"])
             tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 (not a mapping)
-        if header["fingerprint"] != fingerprint:
-            raise DataError(
-                "The photos are not those that the run began with.",
-                "Bring them back, or start anew with another --out.",
-            )
-        return _restored(header, tensors, recipe, device)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be resumed from: {error}.", "Start a new run with another --out.") from error
+        same_photos, stage = header["fingerprint"] == fingerprint, str(header["stage"])
+    except _UNUSABLE as error:
+        raise _refused(path, error) from error
+    if not same_photos:
+        raise DataError(
+            "The photos differ from those that the run began with.",
+            "Restore them, or start a new run with another --out.",
+        )
+    return SavedState(path, stage, header, tensors)
 
 
-def _restored(header: dict, tensors: dict[str, Tensor], recipe: Recipe, device: torch.device) -> State:
-    def part(name: str) -> dict[str, Tensor]:
-        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-
-    state = fresh(recipe, None, header["stage"], device)
-    state.model.load_state_dict(part("model."))
-    state.ema.load_state_dict(part("ema."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        index, name = key.split(".")
-        moments.setdefault(int(index), {})[name] = value
-    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
-    state.step = header["step"]
-    state.activations = header["activations"] and {k: Activation(*v) for k, v in header["activations"].items()}
-    state.best_db = -math.inf if header["best_db"] is None else header["best_db"]
-    state.best_tone = {k: v.to(device) for k, v in part("best_tone.").items()} or None
-    state.history = header["history"]
-    return state
+def _refused(path: Path, error: Exception) -> DataError:
+    return DataError(f"Cannot resume from {path}: {error}.", "Start a new run with another --out.")
