@@ -34,8 +34,7 @@ pytest.importorskip("onnx")
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from qatie_cli.exchange.record import Record
-from qatie_cli.exchange.tflite import _Graph
+from qatie_cli.exchange.tflite.writing import Tensor, Writer
 
 PARTS = {"local": "conv_1", "side": "conv_1_1_1", "inner": "conv_2", "outer": "conv_3", "shortcut": "conv_1_1"}
 BLOCKS = {
@@ -76,8 +75,8 @@ def _authors_state(net: Network) -> dict[str, torch.Tensor]:
 
 def _authors_tflite(net: Network, without: str = "") -> bytes:
     """A TFLite file with the authors' operators in their order, in int8, and the network changed to what it holds."""
-    graph = _Graph(Record(Weights(None, {}), True))
-    x = graph.picture("serving_default_args_0", (32, 32), False)
+    file = Writer()
+    x = file.input("serving_default_args_0", (1, 32, 32, 3), None, any_size=False)
 
     def stored(values: torch.Tensor, scale: np.ndarray, zero_point: int = 0):
         shape = (-1, *[1] * (values.dim() - 1)) if len(scale) > 1 else (1,) * values.dim()
@@ -86,20 +85,23 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
             .round()
             .astype(np.int8 if zero_point or values.dim() == 4 else np.int32)
         )
-        made = graph.constant(integers)
+        made = file.constant(integers)
         how = schema.QuantizationParametersT()
         how.scale, how.zeroPoint = scale, np.full(len(scale), zero_point, np.int64)
         how.quantizedDimension = 0
-        graph.tensors[made.index].quantization = how
+        file.tensors[made.index].quantization = how
         values.copy_(
             torch.from_numpy(((integers.astype(np.float64) - zero_point) * scale.reshape(shape)).astype(np.float32))
         )
         return made
 
+    def operator(name: str, *inputs: Tensor) -> Tensor:
+        return file.operator(name, *inputs, shape=x.shape)
+
     def conv(weight: torch.Tensor, bias: torch.Tensor) -> None:
         scale = weight.abs().amax((1, 2, 3)).numpy() / 127
         ohwi = weight.permute(0, 2, 3, 1)
-        graph.conv(x, stored(ohwi, scale), stored(bias, (scale * 0.01).astype(np.float32)), 1, 1, None)
+        operator("CONV_2D", x, stored(ohwi, scale), stored(bias, (scale * 0.01).astype(np.float32)))
 
     def refine(name: str) -> None:
         block = net.get_submodule(name)
@@ -108,10 +110,10 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
             if f"{name}.{part}" == without:
                 continue
             if part == "norm":
-                graph.like(x, "ADD", x, 1e-5)
+                operator("ADD", x, file.constant(np.array(1e-5, np.float32)))
                 gain = stored(layer.weight.data, np.array([2 / 255], np.float32), -128)
-                graph.like(x, "MUL", graph.like(x, "MUL", x, gain), x)
-                graph.like(x, "ADD", x, stored(layer.bias.data, np.array([1 / 255], np.float32), 5))
+                operator("MUL", operator("MUL", x, gain), x)
+                operator("ADD", x, stored(layer.bias.data, np.array([1 / 255], np.float32), 5))
             else:
                 conv(layer.weight.data, layer.bias.data)
 
@@ -131,19 +133,7 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
         refine(after)
     conv(net.up.weight.data, net.up.bias.data)
     conv(net.head.weight.data, net.head.bias.data)
-    return _changed(graph, x)
-
-
-def _changed(graph: _Graph, x) -> bytes:
-    """The graph as a file without qatie's own metadata."""
-    graph.record.__class__.header, kept = lambda self: {}, graph.record.__class__.header
-    try:
-        content = graph.packed([x], x)
-    finally:
-        graph.record.__class__.header = kept
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    model.metadata = None
-    return _packed(model)
+    return file.packed([x], x, {})
 
 
 def _packed(model: schema.ModelT) -> bytes:

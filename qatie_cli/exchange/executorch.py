@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qatie_cli.errors import UsageError
+from qatie_cli.exchange import graph
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import SIZE_MULTIPLE, fold_upsample
+from qatie_cli.model.network import fold_upsample
 from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.model.whole import Model
 
@@ -40,8 +41,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
         ValueError: a side of `size` is not a positive multiple of 8.
         UsageError: int8 was asked for, or the installed executorch does not go with PyTorch.
     """
-    if any(side < 1 or side % SIZE_MULTIPLE for side in size):
-        raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
+    graph.check(weights, False, size)
     if int8:
         raise UsageError(
             "ExecuTorch gets float only: its XNNPACK back end fails on int8 with given scales (executorch 1.5.1).",

@@ -104,16 +104,17 @@ def _kind(path: Path, content: bytes) -> str:
 
 
 def _tflite(path: Path, content: bytes) -> Found:
-    from qatie_cli.exchange import exported, tflite_reading
+    from qatie_cli.exchange import exported
+    from qatie_cli.exchange.tflite import reading as tflite
 
-    graph = tflite_reading.read_graph(path, content)
+    graph = tflite.read_graph(path, content)
     try:
         header, tensors = graph.metadata(HEADER), graph.metadata(TENSORS)
         places = {} if header is None else graph.constants()
-    except tflite_reading.UNREADABLE as error:
-        raise tflite_reading.damaged(path) from error
+    except tflite.UNREADABLE as error:
+        raise tflite.damaged(path) from error
     if header is None:
-        config, state = tflite_reading.network(path, graph)
+        config, state = tflite.network(path, graph)
         return Found(path, "TFLite file of the paper's network", None, config, state)
     ready = exported.weights(path, header, tensors or b"", lambda name: graph.constant_in_state(places[name]))
     return Found(path, "TFLite file exported by qatie", ready, ready.config.network, ready.state)
