@@ -20,7 +20,7 @@ from PIL import Image
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import QatieError, WeightsError
-from qatie_cli.exchange import calibrating, exported, exporting, reading, runtimes
+from qatie_cli.exchange import calibrating, exported, formats, photos, reading, runtimes
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import Network, NetworkConfig
@@ -190,8 +190,8 @@ def test_int8_of_the_published_weights_works_where_the_published_file_does_not(s
     monkeypatch.setattr(calibrating, "LONGEST_PX", 192)
     path = shared / "reference" / "qatie-official-c32-int8-100x100.tflite"
     found = reading.read(path)
-    photos = [data.astronaut(), data.chelsea(), data.rocket()]
-    made = reading.finished(found, photos, ["astronaut", "chelsea", "rocket"])
+    seen = {"astronaut": data.astronaut(), "chelsea": data.chelsea(), "rocket": data.rocket()}
+    made = reading.finished(found, seen)
     photo = np.array(Image.fromarray(coffee[:400, :400]).resize((100, 100), Image.Resampling.BICUBIC))
     exact = enhance(photo, engines.load(reading.as_written(found), "float"))
     assert metrics.psnr(exact, enhance(photo, engines.load(made, "float"))) > 50
@@ -202,7 +202,7 @@ def test_int8_of_the_published_weights_works_where_the_published_file_does_not(s
 
 def test_imported_weights_say_where_they_are_from(random_network, tmp_path, coffee):
     torch.save(_authors_state(random_network), tmp_path / "a.ckpt")
-    made = reading.finished(reading.read(tmp_path / "a.ckpt"), [coffee], ["coffee"])
+    made = reading.finished(reading.read(tmp_path / "a.ckpt"), {"coffee": coffee})
     checkpoint.write(tmp_path / "a.safetensors", made)
     told = checkpoint.read(tmp_path / "a.safetensors")
     origin = told.recipe["imported"]
@@ -228,7 +228,7 @@ def test_calibration_leaves_the_float_network_alone(random_network, coffee):
 
 def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
     path = path / f"a.{kind}"
-    path.write_bytes(exporting.build(weights, kind, int8=int8, size=None))
+    path.write_bytes(formats.build(weights, kind, int8=int8, size=None))
     return path
 
 
@@ -294,14 +294,14 @@ def _refused(path: Path, content: bytes) -> str:
 
 def test_damaged_and_foreign_tflite_files_are_refused(random_network, weights, tmp_path):
     whole = _authors_tflite(random_network)
-    own = exporting.build(weights, "tflite", int8=True, size=None)
+    own = formats.build(weights, "tflite", int8=True, size=None)
     path = tmp_path / "a.tflite"
     assert "not a TFLite file" in _refused(path, b"")
     assert "not a TFLite file" in _refused(path, b"no model at all, only text")
     for part in (0.02, 0.3, 0.7, 0.99):
-        assert "damaged, or not whole" in _refused(path, whole[: int(len(whole) * part)])
-        assert "damaged, or not whole" in _refused(path, own[: int(len(own) * part)])
-    assert "installed LiteRT is too old" in _refused(path, _newer(whole, "operator"))
+        assert "damaged or incomplete" in _refused(path, whole[: int(len(whole) * part)])
+        assert "damaged or incomplete" in _refused(path, own[: int(len(own) * part)])
+    assert "needs a newer LiteRT" in _refused(path, _newer(whole, "operator"))
     assert "format 99; this qatie reads format 1" in _refused(path, _newer(own, "format"))
     told = _refused(path, _authors_tflite(random_network, without="refine2.side"))
     assert "34 convolutions and 5 instance norms, not 35 and 5" in told
@@ -331,10 +331,10 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
 
     state = _authors_state(random_network)
     whole = saved({"state_dict": state})
-    assert "damaged, not whole" in _refused(path, whole[: len(whole) // 2])
-    assert "damaged, not whole" in _refused(path, b"")
-    assert "never executed" in _refused(path, saved({"state_dict": state, "callback": _Trap()}))
-    assert "never executed" in _refused(path, pickle.dumps(_Trap(), protocol=2))
+    assert "damaged, incomplete" in _refused(path, whole[: len(whole) // 2])
+    assert "damaged, incomplete" in _refused(path, b"")
+    assert "never executes" in _refused(path, saved({"state_dict": state, "callback": _Trap()}))
+    assert "never executes" in _refused(path, pickle.dumps(_Trap(), protocol=2))
     assert not (tmp_path / "sprung").exists()
     assert "it has no down1.a.weight" in _refused(path, saved({"state_dict": {"conv.weight": torch.zeros(1)}}))
     assert "it has no state_dict" in _refused(path, saved([1, 2]))
@@ -343,7 +343,7 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
     ablation = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_residual"}}
     assert "its settings call it hybrid_ablate_residual" in _refused(path, saved(ablation))
     broken = state | {"down2.b.bias": torch.full((8,), torch.nan)}
-    assert "down2.pair.bias holds values that are no numbers" in _refused(path, saved(broken))
+    assert "down2.pair.bias holds NaN or infinite values" in _refused(path, saved(broken))
     misfit = state | {"head.weight": torch.zeros(3, 5, 3, 3)}
     assert "no convolution 4 -> 3, 3x3 at head" in _refused(path, saved(misfit))
 
@@ -351,13 +351,13 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
 def test_other_files_are_refused(weights, weights_file, tmp_path):
     import onnx
 
-    own = exporting.build(weights, "onnx", int8=False, size=None)
-    assert "not an ONNX model, or not whole" in _refused(tmp_path / "a.onnx", own[: len(own) // 2])
+    own = formats.build(weights, "onnx", int8=False, size=None)
+    assert "not an ONNX model, or incomplete" in _refused(tmp_path / "a.onnx", own[: len(own) // 2])
     foreign = onnx.load_model_from_string(own)
     del foreign.metadata_props[:]
     assert "qatie did not export" in _refused(tmp_path / "a.onnx", foreign.SerializeToString())
     assert "needs no import" in _refused(tmp_path / "a.safetensors", weights_file.read_bytes())
-    assert "no file that can be imported" in _refused(tmp_path / "a.jpg", b"\xff\xd8\xff")
+    assert "unknown kind of file" in _refused(tmp_path / "a.jpg", b"\xff\xd8\xff")
     assert "ExecuTorch program" in _refused(tmp_path / "a.pte", struct.pack("<I", 16) + b"ET12" + bytes(20))
     with pytest.raises(WeightsError, match="There is no file"):
         reading.read(tmp_path / "none.tflite")
@@ -400,6 +400,23 @@ def test_sizes_that_no_model_has_are_refused(size, weights_file, tmp_path):
     done = CliRunner().invoke(app, ["export", str(weights_file), "-f", "onnx", "--size", size, "-o", "a.onnx"])
     assert isinstance(done.exception, QatieError)
     assert "no size of a model" in str(done.exception)
+
+
+def test_photos_are_held_out_where_there_are_enough():
+    few = {str(i): np.zeros((8, 8, 3), np.uint8) for i in range(7)}
+    assert photos.split(few).shared
+    made = photos.split(few | {"7": few["0"], "8": few["0"]})
+    assert not made.shared
+    assert list(made.check) == ["3", "7"]
+    assert made.calibration.keys() | made.check.keys() == {str(i) for i in range(9)}
+
+
+def test_photos_to_check_on_are_turned_to_the_model_s_orientation(coffee):
+    assert photos.for_check(coffee, None).shape == coffee.shape
+    assert photos.for_check(np.tile(coffee, (3, 1, 1)), None).shape == (768, 384, 3)
+    assert photos.for_check(coffee, (96, 64)).shape == (96, 64, 3)
+    portrait = photos.for_check(coffee, (600, 400))
+    assert metrics.psnr(portrait, np.rot90(coffee)) > 60
 
 
 def test_photos_are_found_with_the_extra_alone(tmp_path, coffee):

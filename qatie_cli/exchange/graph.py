@@ -192,8 +192,8 @@ def _confidence(ops: Operators[T], luma: T) -> T:
 def _pooled(ops: Operators[T], stage: ToneStage, thumbnail: T) -> list[T]:
     """Means and maxima of the last convolution's channels, two rows."""
     x = ops.sub(thumbnail, 0.5)
-    for index, layer in enumerate(stage.convs):
-        x = ops.leaky(ops.conv(x, Kernel.of(layer, f"tone.convs.{index}")))
+    for index in range(len(stage.convs)):
+        x = ops.leaky(ops.conv(x, Kernel.of(stage, f"convs.{index}", prefix="tone.")))
     return [ops.mean_row(x), ops.max_row(x)]
 
 

@@ -31,10 +31,12 @@ class Kernel:
     bias_key: str = ""
 
     @staticmethod
-    def of(layer: nn.Conv2d, key: str) -> Kernel:
-        """A convolution as it is, by its name in the weights."""
-        stride, padding = layer.stride[0], int(layer.padding[0])
+    def of(module: nn.Module, name: str, prefix: str) -> Kernel:
+        """The convolution `name` of a module as it is; `prefix` is what names of the module's tensors begin with."""
+        layer, key = module.get_submodule(name), prefix + name
+        assert isinstance(layer, nn.Conv2d)
         assert layer.bias is not None
+        stride, padding = layer.stride[0], int(layer.padding[0])
         return Kernel(layer.weight, layer.bias, stride, padding, None, f"{key}.weight", f"{key}.bias")
 
     def integer_bias(self, scale: float) -> tuple[Tensor, Tensor]:
@@ -74,9 +76,7 @@ class Arithmetic:
             conv = self.convs[name]
             weight, key = (centred(conv.weight), "") if folded else (conv.weight, f"network.{name}.weight")
             return Kernel(weight, conv.bias, conv.stride, conv.padding, conv.scales, key)
-        layer = self.network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
-        kernel = Kernel.of(layer, f"network.{name}")
+        kernel = Kernel.of(self.network, name, prefix="network.")
         if not folded:
             return kernel
         return Kernel(centred(fold_upsample(kernel.weight)), kernel.bias.repeat(4), kernel.stride, kernel.padding)

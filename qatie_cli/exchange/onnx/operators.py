@@ -186,8 +186,8 @@ class OnnxOperators:
         return self.node("DequantizeLinear", *constants, rank=values.dim(), axis=0)
 
     def conv_shuffle(self, x: Value, weight: Tensor, bias: Tensor) -> Value:
-        constants = (self.constant(values.detach().numpy()) for values in (weight, bias))
-        return self.node("DepthToSpace", self._conv(x, *constants, 1, 1), blocksize=2, mode="CRD")
+        kernel, offset = (self.constant(values.detach().numpy()) for values in (weight, bias))
+        return self.node("DepthToSpace", self._conv(x, kernel, offset, 1, 1), blocksize=2, mode="CRD")
 
     def phases_to_space(self, x: Value, at: Activation | None = None) -> Value:
         # The phase is the slow index of the channels, which is the mode DCR.
