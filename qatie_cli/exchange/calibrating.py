@@ -56,11 +56,11 @@ def calibrated(
     model_config = ModelConfig(config, None)
     built = whole.from_state(model_config, {f"network.{name}": t.clone() for name, t in state.items()})
     on_step("equalizing channels")
-    equalization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, tail=None)
+    equalization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, clip_rms=None)
     on_step("rounding weights")
     keep_means(built.network, seen)
     on_step("measuring ranges")
-    activations = calibration.calibrate(built.network, seen, _POWER, tail=None)
+    activations = calibration.calibrate(built.network, seen, _POWER, clip_rms=None)
     return Weights(model_config, built.state_dict(), activations)
 
 

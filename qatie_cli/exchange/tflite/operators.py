@@ -1,7 +1,7 @@
 """The operators of exported graphs in TFLite. Tensors are NHWC; curves are (3, values).
 
 Integers are int8, so zero points are those of the weights file less 128. What the int8 engines compute in float (the
-norms' statistics, the head, the tone stage) is float here, too.
+norms' statistics, the network's tail, the tone stage) is float here, too.
 """
 
 from __future__ import annotations
