@@ -13,7 +13,7 @@ from conftest import flattened, random_weights
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import WeightsError
-from qatie_cli.model import checkpoint, tone, whole
+from qatie_cli.model import checkpoint, tone, tone_features, whole
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import NetworkConfig
@@ -55,7 +55,7 @@ def _run(written: onnx.ModelProto, photo: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {"photo": np.ascontiguousarray((photo.astype(np.float32) / 255).transpose(2, 0, 1)[None])}
     if any(given.name == "thumbnail" for given in session.get_inputs()):
-        feeds["thumbnail"] = tone.thumbnail(photo).numpy()
+        feeds["thumbnail"] = tone.view(photo).numpy()
     return session.run(None, feeds)[0][0].transpose(1, 2, 0)
 
 
@@ -118,7 +118,7 @@ def test_float_is_the_float_engine_with_other_kinds_of_tone_stage(stage, astrona
     # A photo, its tone changed as it is decided; one of little contrast, changed by a part; and a flat one.
     for contrast, share in ((1, 1), (0.24, 0.6), (0.1, 0)):
         photo = flattened(_crop(astronaut, SIZES[0]), contrast)
-        assert tone.confidence(tone.thumbnail(photo)) == pytest.approx(share, abs=0.2 if 0 < share < 1 else 0)
+        assert tone_features.confidence(tone.view(photo)) == pytest.approx(share, abs=0.2 if 0 < share < 1 else 0)
         expected = enhance(photo, engines.load(toned, "float"))
         assert contrast < 1 or metrics.psnr(expected, photo) < 45
         assert metrics.psnr(_enhanced(written, photo), expected) > 60

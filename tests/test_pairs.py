@@ -202,7 +202,7 @@ def test_input_and_target_are_cut_alike_and_thumbnails_show_the_input(tmp_path):
     pairs = PairSource(paired.load(tmp_path, Store(10**9), 0.2, 0, 32), 0)
     for batch in (pairs.crops(3, range(8)), pairs.full_frames(3, range(8))):
         assert (batch.input - 0.6 * batch.target).abs().mean() < 0.004
-    assert pairs.crops(3, range(8)).thumbnail.mean() < 0.75 * pairs.full_frames(3, range(8)).target.mean()
+    assert pairs.crops(3, range(8)).view.mean() < 0.75 * pairs.full_frames(3, range(8)).target.mean()
 
 
 def test_parts_of_a_batch_are_the_whole(tmp_path):
@@ -267,8 +267,8 @@ def test_made_pairs_are_as_described_and_stay_when_made_again(tmp_path):
 def test_views_of_the_whole_show_what_a_thumbnail_of_a_whole_photo_shows(coffee):
     from qatie_cli.model import tone
 
-    view = views.thumbnail(Image.fromarray(coffee), (0, 0, 1, 1), flip=False)
-    assert np.abs(view - tone.thumbnail(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
+    view = views.view(Image.fromarray(coffee), (0, 0, 1, 1), 64, flip=False)
+    assert np.abs(view - tone.view(coffee)[0].permute(1, 2, 0).numpy()).mean() < 0.02
 
 
 def test_names_that_are_not_utf8_are_split_and_listed(tmp_path):

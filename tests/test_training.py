@@ -162,7 +162,7 @@ def test_batches_are_a_function_of_seed_and_step(clean):
     source = DegradedSource(clean, DegradationConfig(), 0, 32)
     first, again, other = (source.crops(step, range(2)) for step in (4, 4, 5))
     assert torch.equal(first.input, again.input)
-    assert torch.equal(first.thumbnail, again.thumbnail)
+    assert torch.equal(first.view, again.view)
     assert not torch.equal(first.target, other.target)
 
 
@@ -186,7 +186,7 @@ def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
     ]
     assert same[0] == same[1] == same[2]  # the untouched are, and no others
     assert 3 < sum(same[0]) < 13
-    assert torch.equal(usual.thumbnail, rough.thumbnail)  # tone is decided by the photo itself
+    assert torch.equal(usual.view, rough.view)  # tone is decided by the photo itself
 
 
 def test_crops_reach_from_native_pixels_to_the_whole_frame():

@@ -18,6 +18,7 @@ from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 
@@ -110,8 +111,10 @@ class DegradedSource:
         seed: int,
         crop: int,
         validation: ValidationSet | None = None,
+        view_px: int = THUMBNAIL_PX,
     ) -> None:
-        self.photos, self.config, self.seed, self.crop, self.validation_set = photos, config, seed, crop, validation
+        self.photos, self.config, self.seed, self.crop = photos, config, seed, crop
+        self.validation_set, self.view_px = validation, view_px
 
     @property
     def summary(self) -> dict:
@@ -139,19 +142,20 @@ class DegradedSource:
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        inputs, targets, thumbnails = [], [], []
+        inputs, targets, whole, places = [], [], [], []
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             clean = self.photos.store.get(self._photo(rng).path)
             place = sampling.place(clean.image.size, self.crop, rng)
             target = views.crop(clean.image, place.crop, self.crop, place.flip)
-            thumbnail = views.thumbnail(clean.overview, place.frame, place.flip)
+            view = views.view(clean.overview, place.frame, self.view_px, place.flip)
             parameters = degradation.sample(self.config, rng)
             target = self._textured(target, rng)
             inputs.append(degradation.apply(parameters, target))
             targets.append(target)
-            thumbnails.append(degradation.apply(parameters, thumbnail, tone_only=True))
-        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(thumbnails))
+            whole.append(degradation.apply(parameters, view, tone_only=True))
+            places.append(place)
+        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places))
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
@@ -166,16 +170,15 @@ class DegradedSource:
         for row in rows:
             photo, parameters, rng = self._full_frame(step, row)
             if photo is None:
-                target = drawn.page(rng)
+                target = drawn.page(rng, self.view_px)
             else:
                 overview = self.photos.store.overview(photo.path)
-                target = views.thumbnail(overview, sampling.frame(rng), rng.random() < 0.5)
+                target = views.view(overview, sampling.frame(rng), self.view_px, rng.random() < 0.5)
             if parameters != UNTOUCHED:  # a good photo stays as it is
                 target = degradation.toward_middle(target, self.config.middle)
             inputs.append(degradation.apply(parameters, target, tone_only=True))
             targets.append(target)
-        seen = views.stack(inputs)
-        return TrainingBatch(seen, views.stack(targets), seen)
+        return TrainingBatch.of_full_frames(views.stack(inputs), views.stack(targets))
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
         return [self._photo(sampling.crop_rng(self.seed, step, row)).name for row in rows]

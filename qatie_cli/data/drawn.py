@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from qatie_cli.model.tone import THUMBNAIL_PX, VIEW_PX, points
+from qatie_cli.model.tone import GLOBAL_VIEW_PX, THUMBNAIL_PX, averaged_px, subsampled
 
-_FINER = 2  # pages are drawn at this multiple of a thumbnail view's size, then averaged down as photos are
-_SIDE = _FINER * VIEW_PX
+_SIDE = 2 * GLOBAL_VIEW_PX  # pages are drawn so large, then averaged down as photos are
 _BLANK_SHARE = 0.1  # fields of one colour, of any brightness
 _DARK_SHARE = 0.3
 _WHITE_SHARE = 0.7  # of the light pages: paper of exactly 1
@@ -21,15 +20,15 @@ _LEAST_COVERED, _MOST_COVERED = -1.0, 1.5  # heights below this many standard de
 _ROUNDEST, _STEEPEST = 0.7, 1.5  # exponent of the height above the flat part
 
 
-def page(rng: np.random.Generator) -> np.ndarray:
-    """A page's thumbnail (64, 64, 3) float32 in 0..1: paper, up to three panels in colour, up to 40 lines of text.
+def page(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
+    """A page's view (side, side, 3) float32 in 0..1: paper, up to three panels in colour, up to 40 lines of text.
 
     Screenshots, scans and blank walls must keep their tone. Good photos have few dark and few bright parts; a tone
     stage trained on nothing else takes white paper for an overexposed photo and grays it.
     """
     if rng.random() < _BLANK_SHARE:
         colour = np.clip(rng.random() + rng.uniform(-0.1, 0.1, 3), 0, 1)
-        return np.broadcast_to(colour.astype(np.float32), (THUMBNAIL_PX, THUMBNAIL_PX, 3)).copy()
+        return np.broadcast_to(colour.astype(np.float32), (side, side, 3)).copy()
     dark = rng.random() < _DARK_SHARE
     paper, ink = rng.uniform(0, 0.2 if dark else 0.15), rng.uniform(0, 0.35)
     if not dark and rng.random() < _WHITE_SHARE:
@@ -46,8 +45,10 @@ def page(rng: np.random.Generator) -> np.ndarray:
     for top in tops[: rng.integers(41)]:
         line = sheet[top : top + height, left : rng.integers(_SIDE // 2, _SIDE)]
         line[_strokes(line.shape[:2], coverage, stroke, rng)] = ink
-    view = np.clip(sheet, 0, 1).reshape(VIEW_PX, _FINER, VIEW_PX, _FINER, 3).mean((1, 3))
-    return points(view)
+    averaged = averaged_px(side)
+    finer = _SIDE // averaged
+    view = np.clip(sheet, 0, 1).reshape(averaged, finer, averaged, finer, 3).mean((1, 3))
+    return subsampled(view, side)
 
 
 def _strokes(shape: tuple[int, int], coverage: float, stroke: int, rng: np.random.Generator) -> np.ndarray:

@@ -17,6 +17,7 @@ from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError
 from qatie_cli.model.network import SIZE_MULTIPLE
+from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.photo import resize
 
 SMALLEST_MEASURED = 11  # pixels: the window of SSIM
@@ -118,8 +119,10 @@ def _fitting(
 class PairSource:
     """Pairs from disk (see `source.Source`)."""
 
-    def __init__(self, pairs: Pairs, seed: int, validation: ValidationSet | None = None) -> None:
-        self.pairs, self.seed, self.crop = pairs, seed, pairs.crop
+    def __init__(
+        self, pairs: Pairs, seed: int, validation: ValidationSet | None = None, view_px: int = THUMBNAIL_PX
+    ) -> None:
+        self.pairs, self.seed, self.crop, self.view_px = pairs, seed, pairs.crop, view_px
         self.validation_set = validation or ValidationSet(pairs.validation, pairs.store)
 
     @property
@@ -142,7 +145,7 @@ class PairSource:
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        inputs, targets, thumbnails = [], [], []
+        inputs, targets, whole, places = [], [], [], []
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             pair = self._pair(rng)
@@ -150,8 +153,9 @@ class PairSource:
             seen, target = (self.pairs.store.get(path) for path in (pair.files.input, pair.files.target))
             inputs.append(views.crop(seen.image, place.crop, self.crop, place.flip))
             targets.append(views.crop(target.image, place.crop, self.crop, place.flip))
-            thumbnails.append(views.thumbnail(seen.overview, place.frame, place.flip))
-        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(thumbnails))
+            whole.append(views.view(seen.overview, place.frame, self.view_px, place.flip))
+            places.append(place)
+        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places))
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         inputs, targets = [], []
@@ -159,10 +163,9 @@ class PairSource:
             rng = sampling.full_frame_rng(self.seed, step, row)
             pair = self._pair(rng)
             frame, flip = sampling.frame(rng), rng.random() < 0.5
-            inputs.append(views.thumbnail(self.pairs.store.overview(pair.files.input), frame, flip))
-            targets.append(views.thumbnail(self.pairs.store.overview(pair.files.target), frame, flip))
-        seen = views.stack(inputs)
-        return TrainingBatch(seen, views.stack(targets), seen)
+            inputs.append(views.view(self.pairs.store.overview(pair.files.input), frame, self.view_px, flip))
+            targets.append(views.view(self.pairs.store.overview(pair.files.target), frame, self.view_px, flip))
+        return TrainingBatch.of_full_frames(views.stack(inputs), views.stack(targets))
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
         return [self._pair(sampling.crop_rng(self.seed, step, row)).files.name for row in rows]

@@ -23,11 +23,20 @@ class PairPixels(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Samples: `input` and `target` (N, 3, crop, crop), `thumbnail` (N, 3, 64, 64) of the whole input, all in 0..1."""
+    """Samples: `input` and `target` (N, 3, crop, crop), `view` (N, 3, view_px, view_px) of the whole input, in 0..1.
+
+    `boxes` (N, 4) say which part of its whole photo each input is: left, top, right, bottom as shares of its sides.
+    """
 
     input: Tensor
     target: Tensor
-    thumbnail: Tensor
+    view: Tensor
+    boxes: Tensor
+
+    @staticmethod
+    def of_full_frames(input: Tensor, target: Tensor) -> TrainingBatch:
+        """Samples whose inputs are views of whole photos themselves."""
+        return TrainingBatch(input, target, input, input.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(input), 4))
 
 
 class Source(Protocol):
@@ -54,10 +63,10 @@ class Source(Protocol):
         """Side of the crops in pixels: as asked for, or less where the photos are smaller."""
 
     def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        """Crops and their thumbnails."""
+        """Crops, with views of the photos that they come from."""
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        """Whole photos at thumbnail size, for the tone stage."""
+        """Views of whole photos, for the tone stage."""
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
         """The photos behind `crops`."""

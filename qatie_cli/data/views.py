@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from qatie_cli.data import degradation
-from qatie_cli.data.sampling import Box, in_pixels
+from qatie_cli.data.sampling import Box, Place, in_pixels
 from qatie_cli.model.network import SIZE_MULTIPLE
-from qatie_cli.model.tone import VIEW_PX, points
+from qatie_cli.model.tone import averaged_px, subsampled
 from qatie_cli.photo import resize
 
 
@@ -30,9 +32,21 @@ def crop(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
     return degradation.from_u8(np.asarray(part))
 
 
-def thumbnail(overview: Image.Image, frame: Box, flip: bool) -> np.ndarray:
-    """The thumbnail (64, 64, 3) float32 in 0..1 of the part `frame` of a photo, as `tone.thumbnail` makes it."""
-    return points(crop(overview, frame, VIEW_PX, flip))
+def view(overview: Image.Image, frame: Box, side: int, flip: bool) -> np.ndarray:
+    """The view (side, side, 3) float32 in 0..1 of the part `frame` of a photo, as `tone.view` makes it."""
+    return subsampled(crop(overview, frame, averaged_px(side), flip), side)
+
+
+def boxes(places: Sequence[Place]) -> Tensor:
+    """Where crops lie in their frames, mirrored as they are: (N, 4), left, top, right, bottom as shares."""
+    found = []
+    for place in places:
+        left, top, right, bottom = place.frame
+        width, height = right - left, bottom - top
+        x0, x1 = ((x - left) / width for x in (place.crop[0], place.crop[2]))
+        y0, y1 = ((y - top) / height for y in (place.crop[1], place.crop[3]))
+        found.append((1 - x1, y0, 1 - x0, y1) if place.flip else (x0, y0, x1, y1))
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def stack(photos_hwc: list[np.ndarray]) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from qatie_cli.engines import Engine, Features, Network
 from qatie_cli.enhance.guided import MIRRORED_PX, GuidedResidual
-from qatie_cli.model import tone
+from qatie_cli.model import tone, tone_map
 from qatie_cli.model.moments import Moments, Tile, of_tiles, tiles
 from qatie_cli.model.network import SIZE_MULTIPLE
 from qatie_cli.photo.colour import Colours
@@ -210,7 +210,7 @@ class _Toned:
             part = self.colours.to_srgb(part)
         if self.table is None:
             return part / np.float32(self.levels - 1)
-        return tone.apply_table(part, self.table)
+        return tone_map.apply_table(part, self.table)
 
     def network_input(self, tile: Tile) -> np.ndarray:
         """What is seen of a tile, toned, in 8 bit; the photo's right and bottom edges are repeated up to its sides."""

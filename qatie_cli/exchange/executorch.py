@@ -34,7 +34,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
 
     Returns:
         The file's content. Its method `forward` takes `photo` (1, 3, H, W) in 0..1 and, where the weights have a tone
-        stage, the thumbnail (1, 3, 64, 64) in 0..1 as `tone.thumbnail` makes it, and gives the enhanced photo (1, 3, H,
+        stage, the thumbnail (1, 3, 64, 64) in 0..1 as `tone.view` makes it, and gives the enhanced photo (1, 3, H,
         W) in 0..1, all float32.
 
     Raises:

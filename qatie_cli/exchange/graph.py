@@ -14,11 +14,12 @@ import numpy as np
 from qatie_cli.errors import WeightsError
 from qatie_cli.exchange.kernels import Arithmetic, Kernel
 from qatie_cli.exchange.operators import Deviation, Mean, MeanDifference, Operators, T
-from qatie_cli.model import tone
+from qatie_cli.model import tone_features, tone_map
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Refine
 from qatie_cli.model.tone import THUMBNAIL_PX, ToneStage
 from qatie_cli.model.whole import Model
+from qatie_cli.photo.colour import LUMA
 
 LEVELS = 256
 
@@ -120,7 +121,7 @@ class Blocks(Generic[T]):
 
 
 def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
-    """`tone.apply_tone` of a photo in 0..1, unclamped."""
+    """`tone_map.apply_global` of a photo in 0..1, unclamped."""
     table = ops.table(curves)
     position = ops.mul(ops.pixels(ops.clamp(photo)), knots - 1.0)
     left = ops.at_most(ops.floor(position), knots - 2.0)
@@ -130,7 +131,7 @@ def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
 
 
 def applied_to_levels(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
-    """The same for a photo of 8 bit, by a table of its levels as `tone.ToneMap.table` has it."""
+    """The same for a photo of 8 bit, by a table of its levels as `tone_map.ToneMap.table` has it."""
     levels, places = np.linspace(0, 1, LEVELS), np.linspace(0, 1, knots)
     spread = np.stack([np.interp(levels, places, unit) for unit in np.eye(knots)], axis=1)
     table = ops.table(ops.linear(curves, ops.constant(spread.astype(np.float32))))
@@ -154,11 +155,11 @@ def decided(ops: Operators[T], stage: ToneStage, thumbnail: T) -> tuple[T, T]:
 
 
 def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
-    """`tone.with_pinned_ends`."""
-    weights = ops.declare(*tone.end_weights(knots), axis="knots")
+    """`tone_map.with_pinned_ends`."""
+    weights = ops.declare(*tone_map.end_weights(knots), axis="knots")
     white, black = (ops.mix(matrix, ops.columns(curves, knot, knot + 1)) for knot in (knots - 1, 0))
     lacking = ops.relu(ops.sub(1.0, white))
-    raised = ops.relu(ops.sub(black, tone.BLACK))
+    raised = ops.relu(ops.sub(black, tone_map.BLACK))
     towards_white, towards_black = ops.use(weights)
     whiter = ops.add(curves, ops.mul(lacking, towards_white))
     return ops.sub(whiter, ops.mul(raised, towards_black))
@@ -166,7 +167,7 @@ def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
 
 def _raw(ops: Operators[T], stage: ToneStage, thumbnail: T) -> T:
     """The last layer's output (1, 3 * knots + 9), times the confidence."""
-    luma = ops.weighted_channels(thumbnail, tone.LUMA)
+    luma = ops.weighted_channels(thumbnail, LUMA)
     parts = _pooled(ops, stage, thumbnail) if stage.config.channels else []
     parts += _statistics(ops, stage.config.bins, thumbnail, luma) if stage.config.bins else []
     parts += [_quantiles(ops, thumbnail, luma)] if stage.config.quantiles else []
@@ -182,11 +183,11 @@ def _linear(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
 
 
 def _confidence(ops: Operators[T], luma: T) -> T:
-    """`tone.confidence`, (1, 1)."""
-    both = _ranked(ops, luma, 1, tone.DARK_AND_BRIGHT)
+    """`tone_features.confidence`, (1, 1)."""
+    both = _ranked(ops, luma, 1, tone_features.DARK_AND_BRIGHT)
     dark, bright = (ops.columns(both, index, index + 1) for index in (0, 1))
     contrast = ops.div(ops.sub(bright, dark), ops.at_least(bright, 1 / 255))
-    return ops.clamp(ops.div(ops.sub(contrast, tone.FLAT), tone.FULL - tone.FLAT))
+    return ops.clamp(ops.div(ops.sub(contrast, tone_features.FLAT), tone_features.FULL - tone_features.FLAT))
 
 
 def _pooled(ops: Operators[T], stage: ToneStage, thumbnail: T) -> list[T]:
@@ -198,7 +199,7 @@ def _pooled(ops: Operators[T], stage: ToneStage, thumbnail: T) -> list[T]:
 
 
 def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:
-    """`tone.statistics`, as rows."""
+    """`tone_features.statistics`, as rows."""
     values = ops.along_bins(ops.concat([thumbnail, luma]))
     places = ops.declare(np.arange(bins, dtype=np.float32), axis="bins")
     position = ops.mul(values, bins - 1.0)
@@ -216,13 +217,13 @@ def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:
 
 
 def _quantiles(ops: Operators[T], thumbnail: T, luma: T) -> T:
-    """`tone.quantiles`, (1, 66)."""
+    """`tone_features.quantiles`, (1, 66)."""
     seen = ops.concat([thumbnail, luma, ops.channel_max(thumbnail), ops.channel_min(thumbnail)])
-    chosen = _ranked(ops, seen, 6, tone.QUANTILES)
+    chosen = _ranked(ops, seen, 6, tone_features.QUANTILES)
     row = ops.to_row(chosen, ops.row_shape())
     return ops.sub(ops.mul(row, 2.0), 1.0)
 
 
 def _ranked(ops: Operators[T], x: T, channels: int, ranks: Sequence[float]) -> T:
-    """`tone._ranked` of the channels of a thumbnail: (channels, ranks)."""
-    return ops.order_statistics(x, channels, tone.rank_indices(ranks, THUMBNAIL_PX**2))
+    """`tone_features.ranked` of the channels of a thumbnail: (channels, ranks)."""
+    return ops.order_statistics(x, channels, tone_features.rank_indices(ranks, THUMBNAIL_PX**2))

@@ -1,14 +1,13 @@
-"""The global tone stage: a small view of the whole photo decides one curve per channel and one colour matrix.
+"""The tone stage: a small view of the whole photo decides its tone, as a whole and from place to place.
 
-It runs in front of the refinement network and always in float: its cost does not depend on the photo's size, and the
-decision is applied to every pixel by table look-up and a 3x3 product.
+It decides one curve per channel and one colour matrix for the whole photo and, where it is configured so, a coarse grid
+of gains over position and luma. It runs in front of the refinement network and always in float: its cost does not
+depend on the photo's size, but for applying what is decided (`tone_map`).
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qatie_cli.model.tone_features import QUANTILES, confidence, quantiles, statistics
+from qatie_cli.model.tone_map import Decision, ToneMap, with_pinned_ends
 from qatie_cli.photo import resize
-from qatie_cli.photo.colour import LUMA
 
-# The whole photo is squeezed to a square of this side by area averaging, and every fourth pixel of every fourth row is
-# kept: a thumbnail that still has the lamps and the letters which an average would have washed out.
-VIEW_PX = 256
-THUMBNAIL_PX = 64
-# Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
-QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
-BLACK = 0.01  # what black may become: two and a half levels
-DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
-# Contrast up to which a photo is left alone, and from which the decision is applied in full.
-FLAT, FULL = 0.15, 0.3
+THUMBNAIL_PX = 64  # side of the thumbnail that statistics are taken from
+# A stage that decides for the whole photo only sees every fourth pixel of every fourth row of a view of this side, made
+# by area averaging: a thumbnail that still has the lamps and the letters which an average would have washed out.
+GLOBAL_VIEW_PX = 256
+# One that decides from place to place sees all of a view of this side; its statistics, every second pixel.
+LOCAL_VIEW_PX = 128
+LARGEST_GAIN_EV = 1.5
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
 
@@ -41,71 +38,83 @@ class ToneConfig:
     channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many; 0 for none of them
     bins: int = 0  # of the histograms of red, green, blue and luma; 0 for none
     quantiles: bool = False  # of red, green, blue, luma and each pixel's largest and smallest channel
+    grid: int = 0  # cells along each side of the photo that gains are decided for: 8, 16 or 32; 0 for none
+    depth: int = 8  # cells of the grid along luma
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:
             raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
         if self.bins == 1 or not (self.channels or self.bins or self.quantiles):
             raise ValueError("a tone stage needs channels, 2 bins or more, or quantiles to see a photo by")
+        if self.grid and (self.grid not in (8, 16, 32) or self.depth < 2 or not self.channels or not self.statistics):
+            raise ValueError(
+                f"a grid has 8, 16 or 32 cells a side, 2 or more along luma, and needs channels and statistics: {self}"
+            )
 
     @property
     def statistics(self) -> int:
         """Number of statistics it sees."""
         return (8 * self.bins + 6 if self.bins else 0) + (6 * len(QUANTILES) if self.quantiles else 0)
 
+    @property
+    def view_px(self) -> int:
+        """Side of the square view of the photo that the stage is given."""
+        return LOCAL_VIEW_PX if self.grid else THUMBNAIL_PX
+
 
 class ToneStage(nn.Module):
-    """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity.
+    """View (N, 3, view_px, view_px) in 0..1 to a `Decision`; untrained, it decides to change nothing.
 
-    It sees pooled convolutional features, the photo's statistics (`statistics`, `quantiles`), or both. Statistics
-    cannot identify a photo, so a few hundred photos are enough to train on; convolutions overfit to so few.
+    It sees pooled convolutional features, the photo's statistics (`tone_features`), or both. Statistics cannot identify
+    a photo, so a few hundred photos are enough to train on; convolutions overfit to so few.
     """
 
     def __init__(self, config: ToneConfig) -> None:
         super().__init__()
         self.config = config
-        widths = [3] + [config.channels * k for k in (1, 2, 4, 4)]
-        pairs = itertools.pairwise(widths) if config.channels else ()
+        c = config.channels
+        widths = [3, c, 2 * c, 4 * c, 4 * c]
+        if config.grid:  # halved until a pixel stands for a cell of the grid
+            widths = widths[: (LOCAL_VIEW_PX // config.grid).bit_length()]
+        pairs = itertools.pairwise(widths) if c else ()
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairs)
-        seen = (2 * widths[-1] if config.channels else 0) + config.statistics
-        width = 4 * (config.channels or 16)
+        seen = ((8 * c if config.grid else 2 * widths[-1]) if c else 0) + config.statistics
+        width = 4 * (c or 16)
         self.hidden = nn.Linear(seen, width)
         self.second = nn.Linear(width, width) if config.statistics else None
         self.decide = nn.Linear(width, 3 * config.knots + 9)
         nn.init.zeros_(self.decide.weight)
         nn.init.zeros_(self.decide.bias)
+        if config.grid:
+            self.coarse = nn.ModuleList(nn.Conv2d(i, 4 * c, 3, stride=2, padding=1) for i in (widths[-1], 4 * c))
+            self.context = nn.Linear(width, 4 * c)
+            self.local = nn.ModuleList(nn.Conv2d(i, 4 * c, 3, padding=1) for i in (widths[-1], 4 * c))
+            self.gains = nn.Conv2d(4 * c, config.depth, 1)
+            nn.init.zeros_(self.gains.weight)
+            nn.init.zeros_(self.gains.bias)
 
     @property
     def features(self) -> int:
         """Number of hidden features, to which dropout applies."""
         return self.hidden.out_features
 
-    def seen(self, thumbnail: Tensor) -> Tensor:
-        """Input features (N, values) of the decision."""
-        parts = []
-        if self.config.channels:
-            x = thumbnail - 0.5
-            for layer in self.convs:
-                x = F.leaky_relu(layer(x), 0.2)
-            parts += [x.mean((2, 3)), x.amax((2, 3))]
-        if self.config.bins:
-            parts.append(statistics(thumbnail, self.config.bins))
-        if self.config.quantiles:
-            parts.append(quantiles(thumbnail))
-        return torch.cat(parts, dim=1)
-
-    def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, view: Tensor, kept: Tensor | None = None) -> Decision:
         """Curves are monotone (a start near 0, then non-negative steps from knot to knot), their ends pinned.
 
-        Photos of almost no contrast (a wall, fog, a blank page) are left as they are: see `confidence`.
+        Photos of almost no contrast (a wall, fog, a blank page) are left as they are: see `tone_features.confidence`.
         `kept` (N, features) is a factor of each hidden feature: dropout in training.
         """
-        x = F.leaky_relu(self.hidden(self.seen(thumbnail)), 0.2)
+        thumbnail = statistics_view(view)
+        x = view - 0.5
+        for layer in self.convs:
+            x = F.leaky_relu(layer(x), 0.2)
+        hidden = F.leaky_relu(self.hidden(self._seen(x, thumbnail)), 0.2)
         if kept is not None:
-            x = x * kept
+            hidden = hidden * kept
         if self.second is not None:
-            x = F.leaky_relu(self.second(x), 0.2)
-        raw = self.decide(x) * confidence(thumbnail)
+            hidden = F.leaky_relu(self.second(hidden), 0.2)
+        trust = confidence(thumbnail)
+        raw = self.decide(hidden) * trust
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]
         # softplus(x + ln(e - 1)) is 1 at x = 0: untrained, every step is that of the identity.
@@ -113,103 +122,35 @@ class ToneStage(nn.Module):
         curves = torch.cat([start, start + steps.cumsum(-1)], dim=-1)
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
-        return with_pinned_ends(curves, matrices), matrices
+        grids = self._grids(x, hidden) * trust[:, :, None, None] if self.config.grid else None
+        return Decision(with_pinned_ends(curves, matrices), matrices, grids)
+
+    def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
+        """Input features (N, values) of the decision: of the last convolution's output, and statistics."""
+        parts = []
+        if self.config.grid:
+            for layer in self.coarse:
+                x = F.leaky_relu(layer(x), 0.2)
+        if self.config.channels:
+            parts += [x.mean((2, 3)), x.amax((2, 3))]
+        if self.config.bins:
+            parts.append(statistics(thumbnail, self.config.bins))
+        if self.config.quantiles:
+            parts.append(quantiles(thumbnail))
+        return torch.cat(parts, dim=1)
+
+    def _grids(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Gains (N, depth, grid, grid) in EV, from features of the cells and what is known of the whole photo."""
+        first, second = self.local
+        x = F.leaky_relu(first(x) + self.context(hidden)[:, :, None, None], 0.2)
+        x = F.leaky_relu(second(x), 0.2)
+        return LARGEST_GAIN_EV * torch.tanh(self.gains(x))
 
 
-def confidence(thumbnail: Tensor) -> Tensor:
-    """Share (N, 1) in 0..1 of the decided change that is applied to thumbnails' photos (N, 3, H, W): 0 for flat ones.
-
-    A wall or fog does not lack contrast; stretched, it shows its noise and its JPEG's banding. Of the degraded photos
-    that a stage is trained on, one in a hundred has so little contrast.
-    """
-    return ((contrast(thumbnail) - FLAT) / (FULL - FLAT)).clamp(0, 1)
-
-
-def contrast(thumbnail: Tensor) -> Tensor:
-    """(bright - dark) / bright of thumbnails (N, 3, H, W): (N, 1) in 0..1.
-
-    Dark and bright are luma's 1st and 99th percentile, so that specks do not count.
-    """
-    dark, bright = _ranked(_luma(thumbnail).flatten(1), DARK_AND_BRIGHT).unbind(1)
-    return ((bright - dark) / bright.clamp(min=1 / 255))[:, None]
-
-
-def with_pinned_ends(curves: Tensor, matrices: Tensor) -> Tensor:
-    """Curves (N, 3, knots) that keep white white and black black after the matrices (N, 3, 3).
-
-    Clipped highlights cannot be recovered: darkened they turn paper gray, and lifted shadows look like a veil. What the
-    ends lack is added with `end_weights`. First order only: what a matrix carries to other channels is ignored.
-    """
-    towards_white, towards_black = curves.new_tensor(end_weights(curves.shape[-1]))
-    white, black = (torch.bmm(matrices, curves[..., end]) for end in (slice(-1, None), slice(0, 1)))
-    return curves + towards_white * (1 - white).clamp(min=0) - towards_black * (black - BLACK).clamp(min=0)
-
-
-def end_weights(knots: int) -> np.ndarray:
-    """Weights (2, knots) by which knots follow their curve's end: to white from 0.7 on, to black below 0.25."""
-    position = np.linspace(0, 1, knots)
-    return np.stack([np.maximum((position - 0.7) / 0.3, 0) ** 2, np.maximum(1 - 4 * position, 0)]).astype(np.float32)
-
-
-def statistics(thumbnail: Tensor, bins: int) -> Tensor:
-    """Statistics (N, 8 * bins + 6) of thumbnails (N, 3, H, W) in 0..1, wherever in the picture things are.
-
-    Histograms of red, green, blue and luma (a value counts for the two nearest bins, by its distance), as square roots
-    of the shares and as running sums; then the mean and the deviation of chroma (largest less smallest channel), the
-    means of red and of blue less luma, the mean and the deviation of luma, scaled to like sizes.
-    """
-    luma = _luma(thumbnail)
-    position = torch.cat([thumbnail, luma], dim=1).flatten(2) * (bins - 1)
-    left = position.floor().clamp(0, bins - 2)
-    index, share = left.long(), position - left
-    counts = position.new_zeros(*position.shape[:2], bins)
-    counts = counts.scatter_add(2, index, 1 - share).scatter_add(2, index + 1, share) / position.shape[2]
-    chroma = (thumbnail.amax(1) - thumbnail.amin(1)).flatten(1)
-    apart, luma = (thumbnail - luma).mean((2, 3)), luma.flatten(1)
-    moments = [chroma.mean(1), chroma.std(1), 4 * apart[:, 0], 4 * apart[:, 2], luma.mean(1), 3 * luma.std(1)]
-    # Rounding may leave a bin a little below 0.
-    return torch.cat(
-        [counts.clamp(min=0).sqrt().flatten(1), counts.cumsum(-1).flatten(1), torch.stack(moments, 1)], dim=1
-    )
-
-
-def _luma(photo: Tensor) -> Tensor:
-    """Luma (N, 1, H, W) of (N, 3, H, W)."""
-    return (photo * photo.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-
-
-def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
-    """Indices of these ranks (shares of the pixels) among sorted values, smallest first."""
-    return [math.ceil(share * pixels) - 1 for share in ranks]
-
-
-def _ranked(values: Tensor, ranks: Sequence[float]) -> Tensor:
-    """Order statistics (..., ranks) of values (..., pixels)."""
-    ordered = values.topk(values.shape[-1], largest=False).values
-    return ordered[..., rank_indices(ranks, values.shape[-1])]
-
-
-def quantiles(thumbnail: Tensor) -> Tensor:
-    """`QUANTILES` (N, 66) of thumbnails (N, 3, H, W) in 0..1, scaled to -1..1.
-
-    Those of red, green, blue and luma, then of each pixel's largest and smallest channel. A histogram says little of
-    the few pixels at its ends; where these lie tells a photo that lacks white or black from one that does not.
-    """
-    luma = _luma(thumbnail)
-    extremes = thumbnail.amax(1, keepdim=True), thumbnail.amin(1, keepdim=True)
-    values = torch.cat([thumbnail, luma, *extremes], dim=1).flatten(2)
-    return 2 * _ranked(values, QUANTILES).flatten(1) - 1
-
-
-def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
-    """Differentiable tone: photo (N, 3, H, W) in 0..1 by curves (N, 3, knots) and matrices (N, 3, 3), unclamped."""
-    n, _, height, width = photo.shape
-    position = photo.clamp(0, 1).flatten(2) * (curves.shape[-1] - 1)
-    left = position.floor().clamp(max=curves.shape[-1] - 2)
-    index = left.long()
-    low, high = curves.gather(2, index), curves.gather(2, index + 1)
-    curved = low + (high - low) * (position - left)
-    return torch.bmm(matrices, curved).view(n, 3, height, width)
+def statistics_view(view: Tensor) -> Tensor:
+    """The thumbnail (N, 3, 64, 64) that statistics are taken from: every so many pixels of a view."""
+    step = view.shape[-1] // THUMBNAIL_PX
+    return view[..., step // 2 :: step, step // 2 :: step]
 
 
 def reduced(pixels_hwc: np.ndarray) -> np.ndarray:
@@ -221,49 +162,25 @@ def _high_bytes(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
-def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
-    """The tone stage's view (1, 3, 64, 64) in 0..1 of a whole photo (H, W, 3), uint8 or uint16."""
-    return torch.from_numpy(thumbnail_u8(pixels_hwc).astype(np.float32) / 255).permute(2, 0, 1)[None]
+def view(pixels_hwc: np.ndarray, side: int = THUMBNAIL_PX) -> Tensor:
+    """The view (1, 3, side, side) in 0..1 that a stage of this `view_px` is given of a photo (H, W, 3), 8 or 16 bit."""
+    return torch.from_numpy(view_u8(pixels_hwc, side).astype(np.float32) / 255).permute(2, 0, 1)[None]
 
 
-def thumbnail_u8(pixels_hwc: np.ndarray) -> np.ndarray:
-    """The same as a picture (64, 64, 3) uint8."""
-    return np.ascontiguousarray(points(resize.to_square(reduced(pixels_hwc), VIEW_PX)))
+def view_u8(pixels_hwc: np.ndarray, side: int = THUMBNAIL_PX) -> np.ndarray:
+    """The same as a picture (side, side, 3) uint8."""
+    return np.ascontiguousarray(subsampled(resize.to_square(reduced(pixels_hwc), averaged_px(side)), side))
 
 
-def points(view_hwc: np.ndarray) -> np.ndarray:
-    """The pixels (64, 64, 3) of a view (256, 256, 3) of the whole photo that make its thumbnail."""
-    step = VIEW_PX // THUMBNAIL_PX
-    return view_hwc[step // 2 :: step, step // 2 :: step]
+def averaged_px(side: int) -> int:
+    """Side of the square that the view of a stage's `view_px` is taken from."""
+    return LOCAL_VIEW_PX if side == LOCAL_VIEW_PX else GLOBAL_VIEW_PX
 
 
-@dataclass(frozen=True)
-class ToneMap:
-    """One photo's decision: `curves` (3, knots) over input 0..1 and `matrix` (3, 3), both float32."""
-
-    curves: np.ndarray
-    matrix: np.ndarray
-
-    def table(self, levels: int) -> np.ndarray:
-        """What each input level of each channel adds to the output: (3 inputs, levels, 3 outputs) float32.
-
-        `levels` is 256 for 8 bit and 65,536 for 16 bit. The matrix is folded into the curves' values.
-        """
-        inputs = np.linspace(0, 1, levels)
-        knots = np.linspace(0, 1, self.curves.shape[1])
-        curved = np.stack([np.interp(inputs, knots, curve) for curve in self.curves])
-        return (curved[:, :, None] * self.matrix.T[:, None, :]).astype(np.float32)
-
-
-def apply_table(rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Rows (h, W, 3) of uint8 or uint16, toned: float32, clamped to 0..1; `table` is that of `ToneMap.table`.
-
-    Three look-ups and two sums a pixel took a twentieth of the time of three curves and a matrix product.
-    """
-    toned = np.take(table[0], rows_hwc[..., 0], axis=0)
-    for channel in (1, 2):
-        toned += np.take(table[channel], rows_hwc[..., channel], axis=0)
-    return np.clip(toned, 0, 1, out=toned)
+def subsampled(averaged_hwc: np.ndarray, side: int) -> np.ndarray:
+    """Of an averaged square (S, S, 3) the pixels (side, side, 3) that make a view: every S / side-th of each row."""
+    step = averaged_hwc.shape[0] // side
+    return averaged_hwc[step // 2 :: step, step // 2 :: step]
 
 
 @torch.no_grad()
@@ -271,5 +188,6 @@ def decide(stage: ToneStage | None, pixels_hwc: np.ndarray) -> ToneMap | None:
     """The tone map of a whole photo (H, W, 3), uint8 or uint16, or None where the weights have no tone stage."""
     if stage is None:
         return None
-    curves, matrices = stage(thumbnail(pixels_hwc))
-    return ToneMap(curves[0].numpy(), matrices[0].numpy())
+    decision = stage(view(pixels_hwc, stage.config.view_px))
+    grid = None if decision.grids is None else np.ascontiguousarray(decision.grids[0].permute(1, 2, 0).numpy())
+    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid)

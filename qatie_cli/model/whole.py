@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.model import network, tone
+from qatie_cli.model import network, tone_map
 from qatie_cli.model.network import EXACT, Network, NetworkConfig, Rounding
 from qatie_cli.model.tone import ToneConfig, ToneStage
 
@@ -44,18 +44,19 @@ class Model(nn.Module):
     def config(self) -> ModelConfig:
         return ModelConfig(self.network.config, self.tone.config if self.tone is not None else None)
 
-    def toned(self, photo: Tensor, thumbnail: Tensor) -> Tensor:
+    def toned(self, photo: Tensor, view: Tensor, boxes: Tensor | None = None) -> Tensor:
         """What the network sees: `photo` (N, 3, H, W) in 0..1 through the tone stage, if there is one, and clamped.
 
-        `thumbnail` (N, 3, 64, 64) shows the whole photo, of which `photo` may be a crop.
+        `view` (N, 3, view_px, view_px) shows the whole photo, of which `photo` may be the part `boxes` (N, 4): left,
+        top, right, bottom as shares of its sides.
         """
         if self.tone is None:
             return photo.clamp(0, 1)
-        return tone.apply_tone(photo, *self.tone(thumbnail)).clamp(0, 1)
+        return tone_map.apply(photo, self.tone(view), boxes)
 
-    def forward(self, photo: Tensor, thumbnail: Tensor, rounding: Rounding = EXACT) -> Tensor:
+    def forward(self, photo: Tensor, view: Tensor, rounding: Rounding = EXACT) -> Tensor:
         """The enhanced photo (N, 3, H, W), unclamped; the sides must be multiples of 8."""
-        base = self.toned(photo, thumbnail)
+        base = self.toned(photo, view)
         return base + self.network(base, rounding)
 
 

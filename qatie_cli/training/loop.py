@@ -178,7 +178,7 @@ class TrainingLoop:
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        here = TrainingBatch(*(t.to(self.device) for t in (batch.input, batch.target, batch.thumbnail)))
+        here = TrainingBatch(*(t.to(self.device) for t in (batch.input, batch.target, batch.view, batch.boxes)))
         state.optimizer.zero_grad(set_to_none=True)
         parts = self.stage.micro_batches(here, state)
         sums: list[Tensor] = []
@@ -209,8 +209,8 @@ class TrainingLoop:
         """Keep the batch that made the loss, its gradient or the weights NaN or infinite, and stop."""
         step, stage = self.state.step, self.stage
         names = stage.names(step)
-        # Copies: of full frames the input is the thumbnail, and a file takes no tensor twice.
-        tensors = {"input": batch.input, "target": batch.target, "thumbnail": batch.thumbnail}
+        # Copies: of full frames the input is the view, and a file takes no tensor twice.
+        tensors = {"input": batch.input, "target": batch.target, "view": batch.view, "boxes": batch.boxes}
         path = self.out / (BATCH_FILE if self.group.leads else f"{self.group.rank}-{BATCH_FILE}")
         header = {"stage": stage.name, "step": str(step), "photos": json.dumps(names)}
         files.write_atomic(path, safetensors.torch.save({k: t.clone() for k, t in tensors.items()}, header))

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from qatie_cli.data.source import TrainingBatch
+from qatie_cli.model import tone_map
 from qatie_cli.model.network import Rounding
-from qatie_cli.model.tone import ToneStage, apply_tone
+from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.whole import Model
 from qatie_cli.training import losses
 from qatie_cli.training.losses import LossWeights
@@ -24,7 +25,7 @@ class ToneObjective(nn.Module):
 
     def forward(self, batch: TrainingBatch, kept: Tensor | None) -> tuple[Tensor, Terms]:
         """`kept` is the dropout mask (N, features), None for no dropout."""
-        toned = apply_tone(batch.input, *self.stage(batch.thumbnail, kept))
+        toned = tone_map.apply(batch.input, self.stage(batch.view, kept), batch.boxes)
         loss = losses.log_mse(toned, batch.target)
         # A tenth of the natural logarithm: log10's minimum, at a scale that suits the clip of 1 and the rates.
         return 0.230259 * loss, {"log_mse": loss}
@@ -42,7 +43,7 @@ class NetworkObjective(nn.Module):
         self.weights, self.agreement, self.mixed = weights, agreement, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
-        base = self._toned(batch.input, batch.thumbnail)
+        base = self._toned(batch.input, batch.view, batch.boxes)
         target = losses.matched_tone(batch.target, base) if self._matches else batch.target
         mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.mixed)
         with mixed:

@@ -23,6 +23,7 @@ from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.shipped import locate
+from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.training import distributed, run
 from qatie_cli.training.recipe import FINE_TUNING, Recipe, read_table
 from qatie_cli.training.reporting import Progress
@@ -144,10 +145,11 @@ def prepare(
             _list_skipped(validated.skipped, options.out / VALIDATION_LEFT_OUT_FILE)
         photos: Pairs | CleanPhotos
         source: Source
+        view_px = recipe.config.tone.view_px if recipe.config.tone else THUMBNAIL_PX
         share, separate = recipe.validation_share, validated is not None
         if "clean" in notes:
             photos = clean_photos.load(Path(notes["clean"]), store, share, recipe.seed, separate_validation=separate)
-            source = DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop, validated)
+            source = DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop, validated, view_px)
         else:
             photos = paired.load(
                 Path(notes["data"]),
@@ -160,7 +162,7 @@ def prepare(
                 on_start=on_start,
                 on_read=on_read,
             )
-            source = PairSource(photos, recipe.seed, validated)
+            source = PairSource(photos, recipe.seed, validated, view_px)
             if group.leads:
                 _list_skipped(photos.skipped, options.out / LEFT_OUT_FILE)
         yield Prepared(source, recipe, setting, options.resume, photos, validated)
@@ -191,6 +193,7 @@ def _shape(init: Weights) -> dict[str, object]:
     stage = init.config.tone
     if stage is not None:
         table |= {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}
+        table |= {"tone_grid": stage.grid, "tone_depth": stage.depth}
     return table
 
 

@@ -26,6 +26,8 @@ class Recipe:
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_quantiles: bool = True  # whether it sees quantiles, too
+    tone_grid: int = 0  # cells along each side of the photo that it decides gains for: 8, 16, 32, or 0 for none
+    tone_depth: int = 8  # of those cells along luma
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
@@ -124,7 +126,13 @@ class Recipe:
         """The model that is trained."""
         stage = None
         if self.tone:
-            stage = ToneConfig(channels=self.tone_channels, bins=self.tone_bins, quantiles=self.tone_quantiles)
+            stage = ToneConfig(
+                channels=self.tone_channels,
+                bins=self.tone_bins,
+                quantiles=self.tone_quantiles,
+                grid=self.tone_grid,
+                depth=self.tone_depth,
+            )
         return ModelConfig(NetworkConfig(self.width), stage)
 
 

@@ -31,7 +31,8 @@ def toned(model: Model, photo_u8: np.ndarray) -> Tensor:
     """A photo (H, W, 3) as the network sees it, (1, 3, H, W) in 0..1."""
     device = next(model.parameters()).device
     photo = torch.from_numpy(degradation.from_u8(photo_u8)).permute(2, 0, 1)[None].to(device)
-    return model.toned(photo, tone.thumbnail(photo_u8).to(device))
+    side = model.tone.config.view_px if model.tone is not None else tone.THUMBNAIL_PX
+    return model.toned(photo, tone.view(photo_u8, side).to(device))
 
 
 def calibration_photos(model: Model, source: Source) -> list[Tensor]:

@@ -32,7 +32,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) 
 
     Returns:
         The file's content. Inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
-        (1, 64, 64, 3), as `tone.thumbnail` makes it; output `enhanced` (1, H, W, 3). All are uint8 if `int8`, else
+        (1, 64, 64, 3), as `tone.view` makes it; output `enhanced` (1, H, W, 3). All are uint8 if `int8`, else
         float32 in 0..1.
 
     Raises:
