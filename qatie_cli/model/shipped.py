@@ -37,9 +37,9 @@ class Shipped:
 
 def packaged_folder() -> Path:
     """Where the package keeps its weights: inside it when installed, beside it in a source checkout."""
-    here = Path(__file__).parent
-    installed = here / "_weights"
-    return installed if installed.is_dir() else here.parent / "weights"
+    package = Path(__file__).parents[1]
+    installed = package / "_weights"
+    return installed if installed.is_dir() else package.parent / "weights"
 
 
 def cache_folder() -> Path:
