@@ -23,10 +23,12 @@ from PIL import Image
 
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
-from qatie_cli.enhance.pixels import enhance, residual_of
+from qatie_cli.enhance.photos import Effect, Enhancer
+from qatie_cli.enhance.tiling import residual_of
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import network
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.photo.content import Photo
 
 ROUNDS = 7
 WARM_UP = 2
@@ -112,27 +114,6 @@ class Contender:
 
 
 # --- what is measured on ------------------------------------------------------------------------------------------
-
-
-def parse_size(text: str) -> tuple[int, int] | float:
-    """Width and height of `1920x1080`, or the number of pixels of `12MP`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    lower = text.lower().strip()
-    try:
-        if lower.endswith("mp"):
-            pixels = float(lower[:-2]) * 1e6
-            if 1e4 <= pixels <= 1e9:
-                return pixels
-        width, height = (int(part) for part in lower.split("x"))
-    except ValueError:
-        pass
-    else:
-        if 8 <= width <= 50_000 and 8 <= height <= 50_000:
-            return width, height
-    raise UsageError(f"{text} is no size to measure at.", "Write it as 12MP or 1920x1080.")
 
 
 def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarray:
@@ -284,9 +265,9 @@ def judged(
     weights: Weights,
     photo: np.ndarray,
     others: Sequence[Contender],
-    photos: Sequence[np.ndarray] = (),
+    photos: Sequence[Photo] = (),
 ) -> Measured:
-    """Figures of a contender after the race, agreement with float on `photos` (what the user has) included."""
+    """Figures of a contender after the race, agreement with float on `photos` included."""
     timing = Timing.of(contender.seconds)
     pixels = photo.shape[0] * photo.shape[1]
     work = network.work(weights.config.network)
@@ -316,9 +297,11 @@ def judged(
     )
 
 
-def _agreement(engine: Engine, reference: Engine, photos: Sequence[np.ndarray]) -> float:
-    scores = [metrics.psnr(enhance(photo, engine), enhance(photo, reference)) for photo in photos]
-    return float(np.mean(np.minimum(scores, 99.0)))
+def _agreement(engine: Engine, reference: Engine, photos: Sequence[Photo]) -> float:
+    """Mean PSNR in dB between the engines' outputs; the network sees every pixel."""
+    ours, theirs = (Enhancer(used, Effect(fast=False)) for used in (engine, reference))
+    scores = [metrics.psnr(ours(photo).rgb_u8(), theirs(photo).rgb_u8()) for photo in photos]
+    return float(np.mean(np.minimum(scores, metrics.BEST_DB)))
 
 
 def command(weights: str, engine: str, photo: Path, threads: int) -> Command:

@@ -13,7 +13,7 @@ PACKAGE = Path(qatie_cli.__file__).parent
 # Each floor may import from the floors below it, and from nothing on its own.
 FLOORS = [
     ["cli"],
-    ["bench", "training"],
+    ["api", "bench", "training"],
     ["exchange", "gallery"],
     ["batch", "evaluation"],
     ["data", "enhance"],
@@ -21,7 +21,8 @@ FLOORS = [
     ["model"],
     ["photo", "home", "metrics"],
     ["files"],
-    ["errors", "threads"],
+    ["sizes"],
+    ["chatter", "errors", "threads"],
 ]
 
 

@@ -116,6 +116,12 @@ def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, list
     return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
 
 
+def read_list(content: bytes) -> tuple[Path, ...]:
+    """The paths of a list: a line each, or ended by NUL as `find -print0` does."""
+    names = content.split(b"\0") if b"\0" in content else content.replace(b"\r\n", b"\n").split(b"\n")
+    return tuple(Path(os.fsdecode(name)) for name in names if name)
+
+
 _FILE, _FOLDER = "file", "folder"
 
 
@@ -225,7 +231,7 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
 
 
 def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
-    """Separate what is done: outputs appear whole or not at all, so one that exists and is not empty is complete."""
+    """Separate what is done: outputs are written atomically, so one that exists and is not empty is complete."""
     done = [] if naming.overwrite else [t for t in tasks if is_done(t)]
     finished = set(done)
     left = tuple(t for t in tasks if t not in finished)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from qatie_cli.bench import Bench, Contender
+    from qatie_cli.photo.content import Photo
 
 _MOST_PHOTOS = 4  # that agreement is measured on
 
@@ -61,9 +62,10 @@ def bench(
     import torch
 
     from qatie_cli import bench as library
-    from qatie_cli import engines
+    from qatie_cli import engines, sizes
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
+    from qatie_cli.photo.content import Photo
 
     use_threads(threads)
     threads = torch.get_num_threads()
@@ -75,8 +77,8 @@ def bench(
     if loaded.activations is None:
         names = [engines.FLOAT]
     seen = _read(photos or [])
-    asked = library.parse_size(size) if size else (None if seen else (1920, 1080))
-    photo = library.resized(seen[0] if seen else library.generated(), asked)
+    asked = sizes.parse_photo_size(size) if size else (None if seen else (1920, 1080))
+    photo = library.resized(seen[0].rgb_u8() if seen else library.generated(), asked)
     machine = library.measure_machine(threads)
     contenders = [library.engine_contender(loaded, name, photo) for name in names]
     if runtimes:
@@ -85,7 +87,7 @@ def bench(
     with progress("{task.fields[text]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=rounds + library.WARM_UP, text="rounds")
         library.race(contenders, rounds, lambda done: bar.update(shown, completed=done))
-        whole = seen[:_MOST_PHOTOS] or [photo]
+        whole = seen or [Photo(photo, "png")]
         rows = [library.judged(c, machine, loaded, photo, contenders, whole) for c in contenders]
         if commands:
             bar.update(shown, total=None, text="whole processes")
@@ -99,7 +101,7 @@ def bench(
         _show(found, weights)
 
 
-def _read(paths: list[Path]) -> list[np.ndarray]:
+def _read(paths: list[Path]) -> list[Photo]:
     """The photos that can be read; the others are named."""
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_below
@@ -110,7 +112,7 @@ def _read(paths: list[Path]) -> list[np.ndarray]:
         if len(found) == _MOST_PHOTOS:
             break
         try:
-            found.append(decoding.read(path).rgb_u8())
+            found.append(decoding.read(path))
         except PhotoError as error:
             console().print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if files and not found:
@@ -166,7 +168,7 @@ def _show(found: Bench, weights: str) -> None:
     screen = console()
     screen.print(table)
     rates = f"int8 {machine.int8_peak / 1e9:.0f}, float {machine.float_peak / 1e9:.0f}"
-    screen.print(f"Peak of this machine: {rates} thousand million multiply-adds a second.")
+    screen.print(f"Peak of this machine: {rates} GMAC/s.")
     for row in found.rows:
         if row.remark:
             screen.print(f"[yellow]{plain(row.name)}:[/] {row.remark}.")

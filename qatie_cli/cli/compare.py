@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, plain, progress, without_library_chatter
-from qatie_cli.cli.options import Quiet, need_extra
+from qatie_cli import chatter
+from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.options import MaxPixels, Quiet, need_extra
 from qatie_cli.errors import Exit, QatieError
+from qatie_cli.photo import MAX_PIXELS
 
 if TYPE_CHECKING:
     from qatie_cli.evaluation.comparison import Alone, Distance, Pair
@@ -23,7 +25,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="B", help="The same photo or photos.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PAGE.html", help="Page to write.", show_default=False)],
     amplify: Annotated[int, typer.Option(min=1, max=255, help="How much stronger the difference is shown.")] = 8,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = 250_000_000,
+    max_pixels: MaxPixels = MAX_PIXELS,
     as_json: Annotated[bool, typer.Option("--json", help="Figures of every photo on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,7 +50,7 @@ def compare(
         raise QatieError(f"{first} and {second} have no photo in common.", "Photos belong together by their names.")
     page = spread.Spread(out, first, second, amplify)
     try:
-        with without_library_chatter():
+        with chatter.hidden():
             left_out = left_out + _measure(page, pairs, max_pixels, quiet)
         for alone in left_out:
             page.leave_out(alone)

@@ -1,4 +1,4 @@
-"""Options that several commands share; they mean the same in each."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -65,14 +65,20 @@ RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of settings, as those in weights/recipes.")
 ]
 Folders = Annotated[
-    str | None, typer.Option(help="Names of the two folders of pairs, input first, as in A/B, where they are unusual.")
+    str | None,
+    typer.Option(help="The two folders of pairs, input first, as A/B; needed only where their names are unusual."),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network there.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network.")]
 Fast = Annotated[
     bool,
-    typer.Option("--fast/--full", help="Show the network photos above 4 megapixels reduced; tone and edges stay full."),
+    typer.Option(
+        "--fast/--full",
+        help="Run the network on photos above 4 megapixels at reduced size; tone and edges stay at full size.",
+    ),
 ]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger photos are refused.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
 
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:

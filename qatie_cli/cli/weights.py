@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, plain, progress, without_library_chatter
+from qatie_cli import chatter
+from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import Quiet, Threads, use_threads
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.model.shipped import DEFAULT
@@ -104,7 +105,7 @@ def import_(
         raise UsageError(f"{out} is no name for a weights file.", "Let it end in .safetensors.")
     use_threads(threads)
     screen = console()
-    with without_library_chatter():
+    with chatter.hidden():
         found = reading.read(file)
         published = file if compare and file.suffix.lower() == ".tflite" else None
         if compare and published is None:
@@ -123,7 +124,7 @@ def import_(
         if not quiet:
             pictures = _sized(list(measuring.values()), published)
             bar.update(shown, total=len(pictures), text="comparing")
-            with without_library_chatter():
+            with chatter.hidden():
                 agreed = comparing.agreements(
                     made, reading.as_written(found), pictures, published, max(1, threads), lambda: bar.advance(shown)
                 )

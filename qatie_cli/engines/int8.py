@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qatie_cli.engines import process
 from qatie_cli.engines.floating import feature_rows, tail_rows
 from qatie_cli.model import network
 from qatie_cli.model.moments import Moments, of_whole
@@ -32,24 +32,22 @@ from qatie_cli.model.quantization.scheme import Activation, activation_at
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
 STRIP_VALUES = 1 << 23  # of the largest tensor of a strip
 _OPS = torch.ops.quantized
-_SELECTION = threading.RLock()
 
 
 @contextlib.contextmanager
-def selected(engine: str) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block; it is a setting of the whole process."""
-    with _SELECTION:
-        before = torch.backends.quantized.engine
-        torch.backends.quantized.engine = engine
-        try:
-            yield
-        finally:
-            torch.backends.quantized.engine = before
+def _deprecation_ignored() -> Iterator[None]:
+    """Silence PyTorch's announcement that quantized types will go; pyproject.toml bounds the version for that reason.
+
+    PyTorch makes it once in a process, when the first such tensor is made: here, and not while photos are enhanced.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the last refinement block is made of: its branches at half size, `local` not yet normalized."""
+class LastBlock:
+    """The branches of the last refinement block at half size, `local` not yet normalized."""
 
     local: Tensor
     side: Tensor
@@ -85,9 +83,7 @@ class Int8Network:
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 3
         self._width = net.config.width
         self._at = lambda name: activation_at(name, activations)
-        with selected(engine), torch.inference_mode(), warnings.catch_warnings():
-            # PyTorch announces the end of its quantized types; pyproject.toml bounds the version for that reason.
-            warnings.simplefilter("ignore")
+        with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
             self._tanh = {name: _table(torch.tanh, self._at(f"{name}.pre")) for name in ("down1", "down2")}
             self._rescaled = {
@@ -98,23 +94,21 @@ class Int8Network:
         self._weight, self._bias = net.tail()
 
     @torch.inference_mode()
-    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> Features:
-        with selected(self._engine), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
+        with process.quantized_engine(self._engine):
             return self._features(photo_u8_hwc, moments)
 
     @torch.inference_mode()
-    def residual(self, features: Features, top: int, bottom: int) -> np.ndarray:
+    def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
         read, margin = feature_rows(features.local, top, bottom)
         reach = 2  # rows, of the block's two convolutions
         seen = slice(max(0, read.start - reach), min(features.local.shape[2], read.stop + reach))
-        with selected(self._engine), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with process.quantized_engine(self._engine):
             block = self._refined("decode1", features.local[:, :, seen], features.side[:, :, seen], features.norm)
             rows = block[:, :, read.start - seen.start : read.stop - seen.start].dequantize()
         return tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
 
-    def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> Features:
+    def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> LastBlock:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
 
         line = photo_u8_hwc.shape[1] * self._width
@@ -155,7 +149,7 @@ class Int8Network:
         norm = self._norm("decode2", local, moments)
         part = decode("decode2", "fuse1", "decode1")
         local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4, widest=4 * line)
-        return Features(local, side, self._norm("decode1", local, moments))
+        return LastBlock(local, side, self._norm("decode1", local, moments))
 
     def _photo(self, stored: Tensor) -> Tensor:
         at = self._at("photo")
@@ -214,8 +208,7 @@ def peak_rate(engine: str) -> float:
     The best of many 3x3 convolutions of 64 to 256 channels on tensors that stay in the processor's cache.
     """
     best = 0.0
-    with selected(engine), torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
         for channels, side in ((64, 128), (128, 64), (256, 32)):
             weight = torch.randint(-64, 63, (channels, channels, 3, 3), dtype=torch.int8)
             packed = _pack(IntegerConv(weight, torch.full((channels,), 0.01), torch.zeros(channels), 1, 1))

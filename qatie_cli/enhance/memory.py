@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from qatie_cli.errors import PhotoError, UsageError
+from qatie_cli.errors import PhotoError
 
 SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
 _M_ARENA_MAX = -8  # of malloc.h
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -22,18 +21,6 @@ _CGROUPS = (
 _ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
 _GUIDED_BYTES = 110  # bytes a pixel of a reduced photo, while its residual is fitted to it; measured
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 1.5GB, 800M or 2GiB.
-
-    Raises:
-        UsageError: it is none.
-    """
-    found = re.fullmatch(r"\s*([0-9]{0,12}\.?[0-9]{1,12})\s*([KMGT]?I?)B?\s*", text.upper())
-    if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
-        raise UsageError(f"{text} is no size.", "Write it as 1.5GB, 800MB or 2GiB.")
-    return size
 
 
 def free_bytes() -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from qatie_cli import metrics
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.metrics import BEST_DB
-from qatie_cli.photo import colour, decoding, discovery, formats
+from qatie_cli.photo import MAX_PIXELS, colour, decoding, discovery, formats
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import discover
 
@@ -109,7 +109,7 @@ def _why_alone(stems: Sequence[collections.Counter], stem: str, other: str) -> s
     return f"has no partner in {other}"
 
 
-def load(pair: Pair, max_pixels: int = decoding.MAX_PIXELS) -> tuple[Photo, Photo]:
+def load(pair: Pair, max_pixels: int = MAX_PIXELS) -> tuple[Photo, Photo]:
     """Both photos, upright and of one size.
 
     Raises:

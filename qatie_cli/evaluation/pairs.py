@@ -15,9 +15,10 @@ from PIL import Image, ImageOps
 
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
-from qatie_cli.enhance.pixels import enhance
+from qatie_cli.enhance.photos import Effect, Enhancer
 from qatie_cli.metrics import BEST_DB
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.photo.content import Photo
 
 Pair = tuple[np.ndarray, np.ndarray]  # input and target, uint8 (H, W, 3)
 
@@ -77,19 +78,23 @@ Method = Callable[[np.ndarray], np.ndarray]
 BASELINES: dict[str, Method] = {"identity": lambda photo: photo, "autocontrast": autocontrast, "clahe": clahe}
 
 
+def _enhanced(pixels: np.ndarray, engine: Engine, reduction: int = 1) -> np.ndarray:
+    return Enhancer(engine, Effect(reduction=reduction))(Photo(pixels, "png")).pixels
+
+
 def compare(
     pair: Pair, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
 ) -> dict[str, Figures]:
     """One photo's figures by method: the named baselines, then `float` (if `reference` is given), then the engine.
 
-    `reduction` is that of `enhance`, for both.
+    `reduction` is the factor by which both see the photo reduced.
     """
     seen, target = pair
     found = {name: figures(BASELINES[name](seen), target) for name in baselines}
-    float_output = None if reference is None else enhance(seen, reference, reduction=reduction)
+    float_output = None if reference is None else _enhanced(seen, reference, reduction)
     if float_output is not None:
         found[engines.FLOAT] = figures(float_output, target)
-    return found | {engine.name: figures(enhance(seen, engine, reduction=reduction), target, float_output)}
+    return found | {engine.name: figures(_enhanced(seen, engine, reduction), target, float_output)}
 
 
 def means(photos: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
@@ -131,7 +136,7 @@ def closing_table(
 def _rows(name: str, weights: Weights, int8: list[str], pairs: list[Pair]) -> list[Row]:
     """The float row, then one for each of the `int8` engines."""
     reference = engines.load(weights, engines.FLOAT)
-    outputs = [enhance(seen, reference) for seen, _ in pairs]
+    outputs = [_enhanced(seen, reference) for seen, _ in pairs]
     rows = [Row(name, engines.FLOAT, mean(figures(o, t) for o, (_, t) in zip(outputs, pairs, strict=True)), None)]
     if weights.activations is None:
         return rows
@@ -140,7 +145,7 @@ def _rows(name: str, weights: Weights, int8: list[str], pairs: list[Pair]) -> li
         engine = engines.load(weights, engine_name)
         measured = []
         for index, (seen, target) in enumerate(pairs):
-            output = enhance(seen, engine)
+            output = _enhanced(seen, engine)
             key = (index, hashlib.blake2b(output.data).digest())
             if key not in known:
                 known[key] = figures(output, target, outputs[index])

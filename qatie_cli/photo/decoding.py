@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import exif, segments
+from qatie_cli.photo import MAX_PIXELS, exif, segments
 from qatie_cli.photo.content import JpegTraits, Photo
 from qatie_cli.photo.formats import OF_CONTENT
+from qatie_cli.photo.guard import decoder_call
 
-# A photo of more pixels is refused unless the caller allows it: 108 MP phones and panoramas pass, bombs do not.
-MAX_PIXELS = 250_000_000
 _STRIP_PIXELS = 1 << 22  # copied out of Pillow at a time
 _GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -49,6 +48,7 @@ def open_heif() -> None:
         pillow_heif.register_heif_opener()
 
 
+@decoder_call()
 def read(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a photo, upright, with its metadata.
 
@@ -109,6 +109,7 @@ _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
 
 
+@decoder_call()
 def header(path: Path) -> Header | None:
     """What a file says of itself, or None where it cannot be read; nothing is decoded."""
     try:
@@ -125,7 +126,6 @@ def header(path: Path) -> Header | None:
 
 
 def _open(file: BinaryIO) -> Image.Image:
-    Image.MAX_IMAGE_PIXELS = None  # the caller's limit replaces Pillow's, which only warns at first
     try:
         return Image.open(file)
     except UnidentifiedImageError:
