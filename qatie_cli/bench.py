@@ -7,6 +7,7 @@ all of them, and the ratios hold.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import subprocess
 import sys
@@ -325,6 +326,28 @@ def command(weights: str, engine: str, photo: Path, threads: int) -> Command:
     if code:
         raise DataError(f"qatie enhance failed on {photo}: {' '.join(said.split())}")
     return Command(seconds, memory)
+
+
+def with_commands(
+    rows: Sequence[Measured], contenders: Sequence[Contender], weights: str, photo: np.ndarray, threads: int
+) -> list[Measured]:
+    """The rows, those of our engines with start-up (a photo of one pixel) and file to file (`photo` as a JPEG).
+
+    Raises:
+        DataError: the command failed.
+    """
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        dot, file = Path(folder) / "dot.png", Path(folder) / "photo.jpg"
+        Image.new("RGB", (1, 1), (90, 80, 70)).save(dot)
+        Image.fromarray(photo).save(file, quality=92)
+        for row, contender in zip(rows, contenders, strict=True):
+            if contender.engine is None:
+                measured.append(row)
+                continue
+            start_up, end_to_end = (command(weights, row.name, path, threads) for path in (dot, file))
+            measured.append(dataclasses.replace(row, start_up=start_up, end_to_end=end_to_end))
+    return measured
 
 
 def _peak_memory(process: subprocess.Popen) -> int | None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming, Plan
-from qatie_cli.batch.running import Runner, Result, Status, Writing
+from qatie_cli.batch.running import Result, Runner, Status, Writing
 from qatie_cli.errors import UsageError
 from qatie_cli.photo.content import Photo
 

@@ -15,7 +15,7 @@ from PIL import Image
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Runner, Result, Status, Writing, remove_stale
+from qatie_cli.batch.running import Result, Runner, Status, Writing, remove_stale
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding

@@ -16,9 +16,7 @@ from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from qatie_cli.bench import Bench, Contender
+    from qatie_cli.bench import Bench
     from qatie_cli.photo.content import Photo
 
 _MOST_PHOTOS = 4  # that agreement is measured on
@@ -91,7 +89,7 @@ def bench(
         rows = [library.judged(c, machine, loaded, photo, contenders, whole) for c in contenders]
         if commands:
             bar.update(shown, total=None, text="whole processes")
-            rows = _with_commands(rows, contenders, weights, photo, threads)
+            rows = library.with_commands(rows, contenders, weights, photo, threads)
     found = library.Bench(machine, photo.shape[1], photo.shape[0], tuple(rows))
     if plot is not None:
         library.write_plot(plot, found)
@@ -118,28 +116,6 @@ def _read(paths: list[Path]) -> list[Photo]:
     if files and not found:
         raise DataError("None of the photos can be read.", "Name others.")
     return found
-
-
-def _with_commands(rows: list, contenders: list[Contender], weights: str, photo: np.ndarray, threads: int) -> list:
-    """The rows of our engines with start-up (a photo of one pixel) and file to file (a JPEG of the size measured)."""
-    import tempfile
-
-    from PIL import Image
-
-    from qatie_cli import bench as library
-
-    done = []
-    with tempfile.TemporaryDirectory() as folder:
-        dot, file = Path(folder) / "dot.png", Path(folder) / "photo.jpg"
-        Image.new("RGB", (1, 1), (90, 80, 70)).save(dot)
-        Image.fromarray(photo).save(file, quality=92)
-        for row, contender in zip(rows, contenders, strict=True):
-            if contender.engine is None:
-                done.append(row)
-                continue
-            times = [library.command(weights, row.name, path, threads) for path in (dot, file)]
-            done.append(dataclasses.replace(row, start_up=times[0], end_to_end=times[1]))
-    return done
 
 
 def _show(found: Bench, weights: str) -> None:
