@@ -355,7 +355,7 @@ def enhance_folder(
         run.prepare()
         if run.plan.tasks:
             run.run((model or _default_model())._enhancer(strength, fast), tell)
-        skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "It was there already.") for t in run.plan.done]
+        skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
         done = [_public(result) for result in run.results]
         return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
 

@@ -1,7 +1,7 @@
-"""Measuring engines on this machine: speed, share of what the processor can do, memory, agreement with float.
+"""Benchmarks of the engines on this machine: speed, share of the processor's peak, memory, agreement with float.
 
-All that is compared is run in turns, round by round, in one process: a machine that gets slower or busier does so for
-all of them, and the ratios hold.
+Contenders run in turns, round by round, in one process: a machine that gets slower or busier does so for all of them,
+and the ratios hold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qatie_cli.photo.content import Photo
 
 ROUNDS = 7
 WARM_UP = 2
-_FLOAT_DB = 60.0  # where a plot shows what equals float
+_FLOAT_DB = 60.0  # upper limit of a plot's axis; float itself is drawn there
 _SLOW = {
     "qnnpack": "qnnpack is made for ARM; on x86 it lacks the processor's int8 instructions",
 }
@@ -41,7 +41,7 @@ _SLOW = {
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one run, over rounds."""
+    """Seconds per run: median and percentiles over the rounds."""
 
     median: float
     p10: float
@@ -62,11 +62,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to run the network. What does not apply is None.
+    """The figures of one contender; None where one does not apply.
 
-    `rate` is in multiply-adds a second that really ran, `peak_share` their share of what the machine reached in
-    `Machine`, `ready` the seconds from a weights file to a first answer on 8x8 pixels, `agreement_db` the mean PSNR of
-    enhanced photos against the float engine's.
+    `rate` is in multiply-adds per second, `peak_share` its share of the rate in `Machine`, `ready` the seconds from a
+    weights file to a first result on 8x8 pixels, `agreement_db` the mean PSNR of enhanced photos to the float engine's.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on: threads, and the highest rates found, in multiply-adds a second."""
+    """The machine: threads, and the highest rates found, in multiply-adds per second."""
 
     threads: int
     int8_peak: float
@@ -93,7 +92,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that was measured on photos of `width` x `height` pixels."""
+    """A whole benchmark at `width` x `height` pixels."""
 
     machine: Machine
     width: int
@@ -103,7 +102,7 @@ class Bench:
 
 @dataclass
 class Contender:
-    """One way to run the network: `run` once on the photo at hand; figures are filled in round by round."""
+    """One way to run the network; `race` adds the `seconds` of each round."""
 
     name: str
     arithmetic: str
@@ -118,7 +117,7 @@ class Contender:
 
 
 def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarray:
-    """A photo (H, W, 3) at the size asked for, its sides multiples of 8: what the network itself takes."""
+    """A photo (H, W, 3) at the size asked for, rounded to sides that are multiples of 8."""
     height, width = photo.shape[:2]
     if isinstance(size, tuple):
         width, height = size
@@ -130,7 +129,7 @@ def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarr
 
 
 def generated(width: int = 1024, height: int = 768) -> np.ndarray:
-    """A picture for machines without a photo at hand: clouds at all scales, edges, a little noise."""
+    """A synthetic picture (height, width, 3): clouds at all scales, edges, a little noise."""
     rng = np.random.default_rng(0)
     picture = np.zeros((height, width, 3), np.float32)
     for cells in (2, 4, 8, 16, 32, 64):
@@ -145,7 +144,7 @@ def generated(width: int = 1024, height: int = 768) -> np.ndarray:
 
 
 def engine_contender(weights: Weights, name: str, photo: np.ndarray) -> Contender:
-    """One of our engines; its time to the first answer is taken on the way."""
+    """One of qatie's engines, with the time to its first result."""
     began = time.perf_counter()
     engine = engines.load(weights, name)
     engine.network.features(np.zeros((8, 8, 3), np.uint8))
@@ -155,7 +154,7 @@ def engine_contender(weights: Weights, name: str, photo: np.ndarray) -> Contende
 
 
 def onnx_contenders(weights: Weights, photo: np.ndarray, threads: int) -> list[Contender]:
-    """The same weights in the runtimes that are installed: ONNX Runtime and OpenVINO, float and int8."""
+    """The same weights in the installed runtimes, ONNX Runtime and OpenVINO, float and int8."""
     from importlib.util import find_spec
 
     if find_spec("onnx") is None:
@@ -181,7 +180,7 @@ def _onnxruntime(model: bytes | str, fed: np.ndarray | None, threads: int) -> Ca
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Its waiting threads would otherwise keep the processor busy while the others run.
+    # Spinning threads would slow the other contenders down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
@@ -194,7 +193,7 @@ def _openvino(model: bytes | str, fed: np.ndarray | None, threads: int) -> Calla
 
     core = openvino.Core()
     read = core.read_model(model)
-    # Without the hint it computes what is float in bfloat16 where the processor has it.
+    # Without the hint it computes in bfloat16 where the processor supports it.
     compiled = core.compile_model(read, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     data = fed if fed is not None else np.zeros(list(compiled.input(0).shape), np.float32)
@@ -202,7 +201,7 @@ def _openvino(model: bytes | str, fed: np.ndarray | None, threads: int) -> Calla
 
 
 def file_contender(path: Path, threads: int) -> Contender:
-    """A model file of any weights, .tflite in LiteRT or .onnx in ONNX Runtime: time alone can be compared.
+    """A model file, .tflite in LiteRT or .onnx in ONNX Runtime; only its time can be compared.
 
     Raises:
         UsageError: its runtime is not installed.
@@ -211,14 +210,14 @@ def file_contender(path: Path, threads: int) -> Contender:
     kind = path.suffix.lower()
     module = {".tflite": "ai_edge_litert", ".onnx": "onnxruntime"}.get(kind)
     if module is None:
-        raise UsageError(f"{path} is no model that can be run here.", "Name a .tflite or .onnx file.")
+        raise UsageError(f"{path} cannot be run.", "Name a .tflite or .onnx file.")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
         run = _litert(path, threads) if kind == ".tflite" else _onnxruntime(str(path), None, threads)
     except ImportError:
         raise UsageError(f"{path.name} needs {module}.", "Run: pip install 'qatie[bench]'") from None
-    except Exception as error:  # each runtime has kinds of its own
+    except Exception as error:  # each runtime has exceptions of its own
         raise DataError(f"{path} cannot be run: {str(error).splitlines()[0]}.") from error
     return Contender(path.name, "as in the file", run)
 
@@ -237,7 +236,7 @@ def _litert(path: Path, threads: int) -> Callable[[], object]:
 
 
 def measure_machine(threads: int) -> Machine:
-    """The highest rates of multiply-adds that this machine reaches in int8 and in float."""
+    """The highest rates that this machine reaches in int8 and in float."""
     from qatie_cli.engines import int8
 
     peak = max((int8.peak_rate(name) for name in engines.available() if name != engines.FLOAT), default=0.0)
@@ -250,7 +249,7 @@ def measure_machine(threads: int) -> Machine:
 
 
 def race(contenders: Sequence[Contender], rounds: int, on_round: Callable[[int], None] = lambda done: None) -> None:
-    """Run all in turns: two rounds to warm up, then `rounds` that count. Each notes its own seconds."""
+    """Run all in turns: two rounds to warm up, then `rounds` that are timed."""
     for done in range(WARM_UP + rounds):
         for contender in contenders:
             began = time.perf_counter()
@@ -351,9 +350,9 @@ def with_commands(
 
 
 def _peak_memory(process: subprocess.Popen) -> int | None:
-    """Watch a process until it ends: its memory at the peak in bytes.
+    """The peak memory in bytes of a process, watched until it ends.
 
-    The system's own account of a child that has ended (`wait4`) would start at the memory of this process.
+    The figure of `wait4` would include the memory of this process before exec.
     """
     peak = 0
     with contextlib.suppress(psutil.Error):
@@ -366,7 +365,7 @@ def _peak_memory(process: subprocess.Popen) -> int | None:
 
 
 def _most_resident(process: psutil.Process) -> int:
-    """The most memory that a running process has held so far, where the system keeps that; else what it holds now."""
+    """Peak memory of a running process where the system records it; otherwise its current memory."""
     with contextlib.suppress(OSError, AttributeError):
         status = Path(f"/proc/{process.pid}/status").read_text()
         if found := re.search(r"VmHWM:\s+(\d+) kB", status):

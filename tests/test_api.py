@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -319,3 +320,15 @@ def test_folders_that_cannot_be_enhanced_are_refused_before_any_work(folder, tmp
         with pytest.raises(ValueError, match=r"format is|lies in"):
             qatie_cli.enhance_folder(folder, tmp_path / "out", model=model, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_readme_s_example_runs(folder, tmp_path, model, monkeypatch, capsys):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = (text for text in re.findall(r"```python\n(.*?)\n```", readme, re.DOTALL) if "qatie_cli" in text)
+    monkeypatch.chdir(tmp_path)
+    (folder / "a.jpg").rename(tmp_path / "photo.jpg")
+    monkeypatch.setitem(vars(qatie_cli), "load", lambda: model)
+    exec(compile(example, "README", "exec"), {})
+    assert "broken.jpg" in capsys.readouterr().out
+    assert (tmp_path / "better.jpg").is_file()
+    assert (tmp_path / "out" / "sub" / "b.png").is_file()

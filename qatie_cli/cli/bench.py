@@ -1,4 +1,4 @@
-"""`qatie bench`: which engine to take on this machine."""
+"""`qatie bench`: how fast each engine is on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qatie_cli.bench import Bench
     from qatie_cli.photo.content import Photo
 
-_MOST_PHOTOS = 4  # that agreement is measured on
+_MOST_PHOTOS = 4  # for agreement with float
 
 
 # Choices of --engine here: all of them, or one of those that `enhance` has.
@@ -28,7 +28,8 @@ Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName)])
 
 def bench(
     photos: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PHOTO]...", help="Photos to measure on; else a picture is made.")
+        list[Path] | None,
+        typer.Argument(metavar="[PHOTO]...", help="Photos to measure on; a synthetic picture by default."),
     ] = None,
     engine: Annotated[
         list[Choice] | None, typer.Option("--engine", "--backend", help="What to measure; repeatable. All by default.")
@@ -38,7 +39,7 @@ def bench(
         str | None, typer.Option(help="12MP or 1920x1080; the first photo's own, or 1920x1080 without photos.")
     ] = None,
     threads: Threads = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is run after warming up.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
     runtimes: Annotated[
         bool, typer.Option("--runtimes/--no-runtimes", help="Run the weights in other installed runtimes, too.")
     ] = True,
@@ -100,7 +101,7 @@ def bench(
 
 
 def _read(paths: list[Path]) -> list[Photo]:
-    """The photos that can be read; the others are named."""
+    """The photos that can be read; others are reported."""
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_below
 

@@ -64,10 +64,10 @@ def enhance(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
     ] = False,
-    strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the place, keep the rest.")] = False,
+    strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
@@ -83,7 +83,8 @@ def enhance(
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write what became of every photo.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the outcome of every photo as JSON.", show_default=False),
     ] = None,
     gallery: Annotated[
         bool | None,
@@ -93,7 +94,7 @@ def enhance(
             show_default="if OUT has one, refresh it",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done; do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -57,12 +57,12 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
 EngineOption = Annotated[
     EngineName,
-    typer.Option("--engine", "--backend", help="What computes: int8 on one of PyTorch's engines, or float."),
+    typer.Option("--engine", "--backend", help="int8 on one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 lets PyTorch choose.")]
 RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="TOML file of settings, as those in weights/recipes.")
+    Path | None, typer.Option("--recipe", help="TOML file of settings, like those in weights/recipes.")
 ]
 Folders = Annotated[
     str | None,
@@ -82,7 +82,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each 
 
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
-    """The engine that the options ask for, ready to run. Imports torch."""
+    """The engine that the options name. Imports torch."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
@@ -111,7 +111,7 @@ def read_recipe(path: Path | None) -> dict:
         return {}
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        table.pop("run", None)  # where a run recorded its recipe, it also recorded its data
+        table.pop("run", None)  # a run's config.toml also records its data
         return table
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
@@ -120,7 +120,7 @@ def read_recipe(path: Path | None) -> dict:
 
 
 def need_extra(extra: str, *modules: str) -> None:
-    """Raise UsageError where modules that `pip install 'qatie[extra]'` brings are missing."""
+    """Raise UsageError unless the modules of an extra are installed."""
     from importlib.util import find_spec
 
     if missing := [name for name in modules if find_spec(name) is None]:

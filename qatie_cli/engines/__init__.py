@@ -69,7 +69,7 @@ class Engine:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """One photo at a time on this engine, on its number of threads: callers from several threads wait here."""
+        """Hold this engine for one photo, with its number of threads set; other threads wait."""
         with self._lock, process.threads(self.threads):
             yield
 

@@ -68,14 +68,10 @@ class Int8Network:
     """The refinement network in integers on one of PyTorch's quantized engines.
 
     Only the norms need the whole photo. So the network runs in six parts, from norm to norm, and each part in strips:
-    what lies between the layers of a part then stays in the processor's cache, in memory that is used again for
-    the next strip. Tensors of the whole photo had cost more time for fresh pages than for arithmetic. Whole
-    are kept only the two branches of a block up to its norm, and what the decoder joins. A strip is computed with as
-    many rows beyond it as its convolutions reach, so the result is the whole photo's, bit by bit.
-
-    Expected of it before it was built: 1.6 s for 12 megapixels at width 16 become 1.1 s, with half the memory. It was
-    1.05 s; 750 MB instead of 880 MB for the whole process. Tables of byte pairs for tanh (expected: a tenth)
-    then brought 0.1 s more.
+    intermediate tensors then stay in the processor's cache and their memory is reused by the next strip. Only a block's
+    two branches up to its norm and the decoder's skip connections are kept for the whole photo. A strip is computed
+    with as many rows beyond it as its convolutions reach, so the result is bit by bit that of the whole photo. At 12
+    megapixels and width 16 this takes 1.05 s instead of the 1.6 s of whole tensors, which are mostly page faults.
     """
 
     def __init__(self, net: network.Network, activations: dict[str, Activation], engine: str) -> None:
@@ -162,7 +158,7 @@ class Int8Network:
     def _gate(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         pair = _looked_up(self._conv(f"{name}.pair", x, f"{name}.pre"), self._tanh[name], self._at(f"{name}.tanh"))
         product = self._at(f"{name}.product")
-        # On halves that lie apart in memory the multiplication would take three times as long.
+        # On halves that are strided views the multiplication takes three times as long.
         return _OPS.mul(*_halves(pair), product.scale, product.zero_point), pair
 
     def _branches(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,7 +199,7 @@ class Int8Network:
 
 
 def peak_rate(engine: str) -> float:
-    """Multiply-adds a second of the engine's convolutions where they are fastest: the machine's int8 peak.
+    """The machine's int8 peak on this engine, in multiply-adds per second.
 
     The best of many 3x3 convolutions of 64 to 256 channels on tensors that stay in the processor's cache.
     """
@@ -222,7 +218,7 @@ def peak_rate(engine: str) -> float:
 
 
 def _table(function: Callable[[Tensor], Tensor], at: Activation) -> Tensor:
-    """What a function of single values makes of every two neighbouring bytes: an int16 for each of 65,536 uint16."""
+    """A function of single bytes as a look-up table for pairs of them: an int16 for each of 65,536 uint16."""
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     single = function(torch._make_per_tensor_quantized_tensor(every, at.scale, at.zero_point)).int_repr().flatten()
     return torch.stack([single.repeat(256), single.repeat_interleave(256)], dim=1).view(torch.int16).flatten()
@@ -233,7 +229,7 @@ def _rescaling_to(at: Activation) -> Callable[[Tensor], Tensor]:
 
 
 def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
-    """A tensor through a table of byte pairs; takes a quarter of tanh's own time."""
+    """A tensor through a table of byte pairs, in a quarter of the time of `tanh`."""
     out = torch._empty_affine_quantized(
         x.shape, scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8, memory_format=torch.channels_last
     )
@@ -247,7 +243,7 @@ def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
 def _in_strips(
     part: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], scales: list[int], reach: int, widest: int
 ) -> list[Tensor]:
-    """Run a part of the network strip by strip, and put its outputs together.
+    """Run a part of the network strip by strip and concatenate its outputs.
 
     Args:
         part: from rows of every input to rows of every output.
@@ -276,12 +272,12 @@ def _in_strips(
 
 
 def _stored(x: Tensor) -> Tensor:
-    """The integers of a quantized tensor, without a copy."""
+    """The integers of a quantized tensor; a view."""
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
 def _empty_like(x: Tensor, height: int | None = None, channels: int | None = None) -> Tensor:
-    """Room for a tensor with the scale of `x` (1, C, H, W), channels side by side."""
+    """An uninitialized channels-last tensor with the scale of `x` (1, C, H, W)."""
     shape = (1, channels or x.shape[1], height or x.shape[2], x.shape[3])
     return torch._empty_affine_quantized(
         shape, scale=x.q_scale(), zero_point=x.q_zero_point(), dtype=torch.quint8, memory_format=torch.channels_last
@@ -301,7 +297,7 @@ _WIDTHS = {16: torch.complex128, 8: torch.int64, 4: torch.int32, 2: torch.int16,
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two halves of a tensor's channels, each in one piece."""
+    """The two halves of a tensor's channels, each contiguous."""
     half = x.shape[1] // 2
     parts = tuple(_empty_like(x, channels=half) for _ in range(2))
     source = _wide(x, half)
@@ -333,7 +329,7 @@ def _joined(parts: list[Tensor], phases: Tensor | None = None) -> Tensor:
 
 
 def _pack(conv: IntegerConv):
-    """The engine's own form of a convolution."""
+    """A convolution packed for the selected engine."""
     zeros = torch.zeros(len(conv.scales), dtype=torch.long)
     weight = torch._make_per_channel_quantized_tensor(conv.weight, conv.scales.double(), zeros, 0)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2
