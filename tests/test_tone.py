@@ -123,3 +123,62 @@ def test_thumbnail_is_the_mean_of_the_whole_photo(coffee):
     small = tone.view(coffee)
     assert small.shape == (1, 3, 64, 64)
     np.testing.assert_allclose(small.mean((2, 3))[0], coffee.mean((0, 1)) / 255, atol=2e-3)
+
+
+def _local_stage(spread: float) -> ToneStage:
+    torch.manual_seed(0)
+    stage = ToneStage(ToneConfig(channels=4, bins=8, quantiles=True, grid=16)).requires_grad_(False)
+    for layer in (stage.decide, stage.gains):
+        layer.weight.normal_(0, spread)
+        layer.bias.normal_(0, spread)
+    return stage
+
+
+def test_an_untrained_local_stage_leaves_a_photo_as_it_is(astronaut):
+    photo = as_tensor(astronaut)
+    toned = tone_map.apply(photo, _local_stage(0.0)(tone.view(astronaut, 128)))
+    assert (toned - photo).abs().max() < 1e-5
+
+
+def test_gains_are_the_same_in_training_and_in_use(astronaut):
+    stage = _local_stage(0.3)
+    trained = tone_map.apply(as_tensor(astronaut), stage(tone.view(astronaut, 128)))[0].permute(1, 2, 0).numpy()
+    decided = tone.decide(stage, astronaut)
+    used = tone_map.apply_table(astronaut, decided.table(256))
+    parts = [
+        tone_map.apply_gains(used[t : t + 100, left : left + 300], decided.grid, t, left, (512, 512))
+        for left in (0, 300)
+        for t in range(0, 512, 100)
+    ]
+    used = np.concatenate([np.concatenate(parts[:6]), np.concatenate(parts[6:])], axis=1)
+    assert np.abs(decided.grid).max() > 0.3
+    np.testing.assert_allclose(used, trained, atol=2e-5)
+
+
+def test_a_crop_takes_the_gains_of_its_place(astronaut):
+    photo, decision = as_tensor(astronaut), _local_stage(0.3)(tone.view(astronaut, 128))
+    whole = tone_map.apply(photo, decision)
+    box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
+    crop = tone_map.apply(photo[..., 256:384, 128:256], decision, box)
+    torch.testing.assert_close(crop, whole[..., 256:384, 128:256], atol=1e-5, rtol=0)
+
+
+def test_gains_keep_hue_and_black_and_white():
+    photo = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.2, 0.1, 0.05], [1.0, 0.5, 0.0]]).T[None, :, None]
+    for ev in (-1.5, 1.5):
+        gained = tone_map.with_gain(photo, torch.full((1, 1, 1, 4), 2.0**ev))[0, :, 0].T
+        torch.testing.assert_close(gained[:2], photo[0, :, 0].T[:2])
+        assert (gained <= 1).all()
+        for before, after in zip(photo[0, :, 0].T[2:], gained[2:], strict=True):
+            torch.testing.assert_close(after / after.max(), before / before.max())
+
+
+def test_a_flat_photo_takes_no_gains():
+    decision = _local_stage(0.3)(torch.full((1, 3, 128, 128), 0.6))
+    assert decision.grids.abs().max() == 0
+
+
+@pytest.mark.parametrize("wrong", [{"grid": 12}, {"grid": 16, "depth": 1}, {"grid": 16, "channels": 0, "bins": 8}])
+def test_impossible_grids_are_refused(wrong):
+    with pytest.raises(ValueError, match="grid"):
+        ToneConfig(**wrong)
