@@ -11,16 +11,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from qatie_cli.data import degradation, drawn, sampling, source, splitting, views
+from qatie_cli.data import degradation, drawn, full_frames, sampling, source, splitting, uneven_light, views
 from qatie_cli.data.checking import SMALLEST_SIDE
-from qatie_cli.data.degradation import UNTOUCHED, DegradationConfig, DegradationParameters
+from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.data.full_frames import Frame, FullFrameConfig, Kind
+from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
+from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
+
+_DARK = 0.2  # mean luma of a photo that is dark as a whole
+
+
+@dataclass(frozen=True)
+class ToneSampling:
+    """How the tone stage's samples are made."""
+
+    frames: FullFrameConfig = FullFrameConfig()
+    light: LightConfig = LightConfig()
+    rendering: RenderingConfig = RenderingConfig()
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,8 @@ class CleanPhoto:
 class CleanPhotos:
     """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
 
-    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone.
+    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone; `dark`
+    are those of them whose mean luma is below 0.2.
     """
 
     folder: Path
@@ -44,6 +59,7 @@ class CleanPhotos:
     training: tuple[CleanPhoto, ...]
     validation: tuple[CleanPhoto, ...]
     extreme: tuple[CleanPhoto, ...]
+    dark: tuple[CleanPhoto, ...]
     unreadable: tuple[str, ...]
     too_small: tuple[str, ...]
 
@@ -53,9 +69,12 @@ def is_good_target(image: Image.Image) -> bool:
 
     Low-key, high-key and strongly graded photos are good photos but teach that dark or flat is fine.
     """
-    small = degradation.from_u8(np.asarray(resize.to_square(image, 64)))
-    values = colour.luma(small)
-    return 0.2 <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
+    values = _small_luma(image)
+    return _DARK <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
+
+
+def _small_luma(image: Image.Image) -> np.ndarray:
+    return colour.luma(degradation.from_u8(np.asarray(resize.to_square(image, 64))))
 
 
 def load(
@@ -68,6 +87,7 @@ def load(
     """
     found: list[CleanPhoto] = []
     extreme: list[CleanPhoto] = []
+    dark: list[CleanPhoto] = []
     unreadable: list[str] = []
     too_small: list[str] = []
     for path in photos_below(folder):
@@ -80,22 +100,29 @@ def load(
         if min(picture.image.size) < SMALLEST_SIDE:
             too_small.append(name)
             continue
-        suitable = found if is_good_target(picture.overview) else extreme
-        suitable.append(CleanPhoto(name, path, picture.image.size))
+        photo = CleanPhoto(name, path, picture.image.size)
+        if is_good_target(picture.overview):
+            found.append(photo)
+            continue
+        extreme.append(photo)
+        if _small_luma(picture.overview).mean() < _DARK:
+            dark.append(photo)
     if len(found) < splitting.FEWEST:
         raise DataError(
             f"{folder} holds {len(found)} usable photos; training needs at least {splitting.FEWEST}.",
             f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme)} too dark, bright or "
             "flat.",
         )
-    names = [p.name for p in found]
-    chosen = set() if separate_validation else splitting.held_out(names, validation_share, seed)
+    sources = {p.name: splitting.source_of(p.name) for p in found}
+    held_out = set() if separate_validation else splitting.held_out(list(sources.values()), validation_share, seed)
+    chosen = {name for name, source in sources.items() if source in held_out}
     return CleanPhotos(
         folder,
         store,
         tuple(p for p in found if p.name not in chosen),
         tuple(p for p in found if p.name in chosen),
-        tuple(extreme),
+        tuple(p for p in extreme if splitting.source_of(p.name) not in held_out),
+        tuple(p for p in dark if splitting.source_of(p.name) not in held_out),
         tuple(unreadable),
         tuple(too_small),
     )
@@ -112,9 +139,10 @@ class DegradedSource:
         crop: int,
         validation: ValidationSet | None = None,
         view_px: int = THUMBNAIL_PX,
+        tone: ToneSampling = ToneSampling(),
     ) -> None:
         self.photos, self.config, self.seed, self.crop = photos, config, seed, crop
-        self.validation_set, self.view_px = validation, view_px
+        self.validation_set, self.view_px, self.tone = validation, view_px, tone
 
     @property
     def summary(self) -> dict:
@@ -166,37 +194,35 @@ class DegradedSource:
         return np.clip(target + np.float32(deviation) * drawn.surface(rng, self.crop)[..., None], 0, 1)
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        inputs, targets = [], []
-        for row in rows:
-            photo, parameters, rng = self._full_frame(step, row)
-            if photo is None:
-                target = drawn.page(rng, self.view_px)
-            else:
-                overview = self.photos.store.overview(photo.path)
-                target = views.view(overview, sampling.frame(rng), self.view_px, rng.random() < 0.5)
-            if parameters != UNTOUCHED:  # a good photo stays as it is
-                target = degradation.toward_middle(target, self.config.middle)
-            inputs.append(degradation.apply(parameters, target, tone_only=True))
-            targets.append(target)
-        return TrainingBatch.of_full_frames(views.stack(inputs), views.stack(targets))
+        frames = [self._frame(sampling.full_frame_rng(self.seed, step, row)) for row in rows]
+        return TrainingBatch.of_full_frames(*full_frames.samples(frames, self.tone.frames, self.tone.rendering))
+
+    def _frame(self, rng: np.random.Generator) -> Frame:
+        kind, photo = self._kind_and_photo(rng)
+        if photo is None:
+            return Frame(drawn.PICTURES[kind](rng, self.view_px), kind)
+        overview = self.photos.store.overview(photo.path)
+        view = views.view(overview, sampling.full_frame(rng), self.view_px, rng.random() < 0.5)
+        if kind is not Kind.PHOTO:
+            return Frame(full_frames.darkened(view, rng) if kind is Kind.DARK else view, kind)
+        config = dataclasses.replace(self.config, untouched=self.tone.frames.untouched)
+        return Frame(view, kind, degradation.sample(config, rng), uneven_light.sample(self.tone.light, rng))
+
+    def _kind_and_photo(self, rng: np.random.Generator) -> tuple[Kind, CleanPhoto | None]:
+        """What a full frame shows: a photo, or None for a drawing."""
+        kind, pools = self.tone.frames.choose(rng), {Kind.EXTREME: self.photos.extreme, Kind.DARK: self.photos.dark}
+        if kind in drawn.PICTURES:
+            return kind, None
+        if pool := pools.get(kind, ()):
+            return kind, pool[rng.integers(len(pool))]
+        return Kind.PHOTO, self._photo(rng)
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
         return [self._photo(sampling.crop_rng(self.seed, step, row)).name for row in rows]
 
     def full_frame_names(self, step: int, rows: Sequence[int]) -> list[str]:
-        photos = (self._full_frame(step, row)[0] for row in rows)
-        return ["a drawn page" if photo is None else photo.name for photo in photos]
-
-    def _full_frame(self, step: int, row: int) -> tuple[CleanPhoto | None, DegradationParameters, np.random.Generator]:
-        """A photo (None: a drawn page), its degradation, and the generator for whatever follows."""
-        rng = sampling.full_frame_rng(self.seed, step, row)
-        parameters, kind, photo = degradation.sample(self.config, rng), rng.random(), self._photo(rng)
-        if parameters != UNTOUCHED:
-            return photo, parameters, rng
-        extreme = self.photos.extreme
-        if extreme and kind < self.config.extreme:
-            return extreme[rng.integers(len(extreme))], parameters, rng
-        return None if kind > 1 - self.config.pages else photo, parameters, rng
+        chosen = (self._kind_and_photo(sampling.full_frame_rng(self.seed, step, row)) for row in rows)
+        return [f"a drawn {kind.value}" if photo is None else photo.name for kind, photo in chosen]
 
     def _photo(self, rng: np.random.Generator) -> CleanPhoto:
         return self.photos.training[rng.integers(len(self.photos.training))]
@@ -208,7 +234,7 @@ class DegradedSource:
         config = dataclasses.replace(self.config, untouched=0.0)
         pairs = []
         for clean in self._validated:
-            target = degradation.toward_middle(self._small(clean), config.middle)
+            target = full_frames.target(self._small(clean), self.tone.frames, self.tone.rendering)
             parameters = degradation.sample(config, sampling.photo_rng(self.seed, clean.name))
             degraded = degradation.apply(parameters, target)
             pairs.append(PairPixels(degradation.to_u8(degraded), degradation.to_u8(target)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -18,13 +17,19 @@ from PIL import Image
 
 from qatie_cli.photo.colour import luma
 
-MIDDLE_LUMA = 0.48
 _HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may end up brighter than they were: they clip a little sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
 _FINE_PX = 5.0  # standard deviation of the Gaussian that separates fine detail from coarse
-SHARES = ("untouched", "extreme", "pages", "middle")  # settings that are one number, not a range
+SHARES = ("untouched",)  # settings that are one number, not a range
 # Earlier names of settings; older weights files record them.
-RENAMED = {"smear": "denoise_blur", "blotch": "low_frequency_noise", "grain": "noise_correlation"}
+RENAMED = {
+    "smear": "degradation.denoise_blur",
+    "blotch": "degradation.low_frequency_noise",
+    "grain": "degradation.noise_correlation",
+    "extreme": "full_frames.extreme",
+    "pages": "full_frames.page",
+    "middle": "full_frames.middle",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,21 @@ class ParameterRange:
         if not 0 <= self.probability <= 1 or self.low > self.high:
             raise ValueError(f"a degradation needs a probability in 0..1 and low <= high, not {self}")
 
+    @staticmethod
+    def from_list(name: str, value: object) -> ParameterRange:
+        """The range that a TOML file gives for `name`: [probability, low, high].
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(value, (list, tuple)) or len(value) != 3:
+            raise ValueError(f"degradation {name} needs [probability, low, high], not {value!r}")
+        return ParameterRange(*map(float, value))
+
+    def to_list(self) -> list[float]:
+        """The inverse of `from_list`."""
+        return [self.probability, self.low, self.high]
+
     def sample(self, rng: np.random.Generator, neutral: float) -> float:
         """A value, or `neutral` where the degradation is not applied. Consumes the same randomness either way."""
         applied, value = rng.random() < self.probability, rng.uniform(self.low, self.high)
@@ -49,12 +69,9 @@ class ParameterRange:
 class DegradationConfig:
     """Every degradation with its probability and range; the defaults are those of the shipped weights."""
 
-    untouched: float = 0.175  # share of pairs left as they are: a good photo stays a good photo
-    extreme: float = 0.25  # tone stage: share of the untouched that are photos too dark, bright or flat for targets
-    pages: float = 0.16  # tone stage: share of the untouched that are drawn pages (`drawn.page`)
-    middle: float = 0.5  # tone stage: how far the other targets are moved to a mean luma of 0.48 (`toward_middle`)
-    exposure: ParameterRange = ParameterRange(0.8, -2.1, 0.0)  # EV, linear light
-    overexposure: ParameterRange = ParameterRange(0.13, 0.0, 1.8)  # EV, linear light; replaces `exposure`
+    untouched: float = 0.175  # share of crops left as they are: a good photo stays a good photo
+    exposure: ParameterRange = ParameterRange(0.8, -2.2, 0.0)  # EV, linear light
+    overexposure: ParameterRange = ParameterRange(0.18, 0.0, 2.1)  # EV, linear light; replaces `exposure`
     highlights: ParameterRange = ParameterRange(0.6, 0.0, 3.0)  # EV of white above the photo's own (`_with_highlights`)
     white_balance: ParameterRange = ParameterRange(0.6, 0.87, 1.13)  # gain of red and of blue, linear light
     tint: ParameterRange = ParameterRange(0.4, 0.92, 1.08)  # gain of green, linear light
@@ -81,8 +98,6 @@ class DegradationConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"the degradation's {name} must lie in 0..1, not {getattr(self, name)}")
-        if self.extreme + self.pages > 1:
-            raise ValueError("the degradation's extreme and pages are more than 1 together")
 
     @staticmethod
     def from_table(table: dict) -> DegradationConfig:
@@ -93,25 +108,18 @@ class DegradationConfig:
         """
         known = {f.name for f in fields(DegradationConfig)}
         for old in sorted(set(table) & set(RENAMED)):
-            raise ValueError(f"the setting degradation.{old} is now called degradation.{RENAMED[old]}")
+            raise ValueError(f"the setting degradation.{old} is now called {RENAMED[old]}")
         if unknown := sorted(set(table) - known):
             raise ValueError(f"unknown degradation {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        shares: dict[str, float] = {}
-        ranges: dict[str, ParameterRange] = {}
-        for name, value in table.items():
-            if name in SHARES:
-                shares[name] = float(value)
-            elif isinstance(value, (list, tuple)) and len(value) == 3:
-                ranges[name] = ParameterRange(*map(float, value))
-            else:
-                raise ValueError(f"degradation {name} needs [probability, low, high], not {value!r}")
+        shares = {name: float(value) for name, value in table.items() if name in SHARES}
+        ranges = {n: ParameterRange.from_list(n, value) for n, value in table.items() if n not in SHARES}
         return dataclasses.replace(DegradationConfig(), **shares, **ranges)  # type: ignore[arg-type]
 
     def to_table(self) -> dict:
         """The inverse of `from_table`."""
         ranges = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SHARES}
         shares = {name: getattr(self, name) for name in SHARES}
-        return shares | {name: [r.probability, r.low, r.high] for name, r in ranges.items()}
+        return shares | {name: r.to_list() for name, r in ranges.items()}
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,11 @@ class DegradationParameters:
     sharpen: float = 0.0
     jpeg: int | None = None
     noise_seed: int = field(default=0, compare=False)
+
+    @property
+    def highlight_headroom(self) -> float:
+        """EV by which the scene's highlights are brighter than the photo's white."""
+        return max(0.0, min(self.highlights, _HIGHLIGHT_HEADROOM_EV - self.exposure))
 
 
 UNTOUCHED = DegradationParameters()
@@ -193,21 +206,6 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
     return linear * (1 + np.float32(2.0**ev - 1) * share * share)
 
 
-def toward_middle(photo: np.ndarray, share: float) -> np.ndarray:
-    """An encoded photo (H, W, 3) in 0..1 with its mean luma moved `share` of the way to 0.48 by a power curve.
-
-    Targets of photo sets are exposed alike: their mean luma lies at 0.42 to 0.5 in each of the evaluation sets. Other
-    good photos vary more, and a tone stage that learns from them leaves a dark photo dark.
-    """
-    mean = float(luma(photo).mean())
-    if not share or not 0.02 < mean < 0.98:
-        return photo
-    wanted, power = mean + share * (MIDDLE_LUMA - mean), 1.0
-    for _ in range(2):  # the mean of powers is not the power of the mean; two iterations are close enough
-        power *= math.log(wanted) / math.log(float(luma(photo**power).mean()))
-    return (photo**power).astype(np.float32)
-
-
 def faint(photo: np.ndarray, most: float) -> np.ndarray:
     """An encoded photo (H, W, 3) in 0..1 with its fine detail limited to an amplitude of `most`; unchanged for 0.
 
@@ -251,7 +249,7 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
     return noise
 
 
-def _averaged_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.ndarray:
+def averaged_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.ndarray:
     """What is left of `unit_noise` in a thumbnail, each of whose pixels is the mean of several of a photo."""
     noise = _white(np.random.default_rng(parameters.noise_seed), shape, parameters.noise_gray)
     return noise * np.float32(_PIXELS_IN_A_POINT**-0.5)
@@ -301,13 +299,13 @@ def apply(parameters: DegradationParameters, clean: np.ndarray, *, tone_only: bo
     """
     if parameters == UNTOUCHED:
         return clean
-    light = _with_highlights(to_linear(clean), min(parameters.highlights, _HIGHLIGHT_HEADROOM_EV - parameters.exposure))
+    light = _with_highlights(to_linear(clean), parameters.highlight_headroom)
     x = light * (np.float32(2.0**parameters.exposure) * np.array(parameters.gain, np.float32))
     if parameters.blur and not tone_only:
         x = gaussian_blur(x, parameters.blur)
     if parameters.shot_noise or parameters.read_noise:
         variance = parameters.shot_noise * np.maximum(x, 0) + parameters.read_noise**2
-        noise = _averaged_noise(parameters, x.shape[:2]) if tone_only else unit_noise(parameters, x.shape[:2])
+        noise = averaged_noise(parameters, x.shape[:2]) if tone_only else unit_noise(parameters, x.shape[:2])
         x = x + np.sqrt(variance, dtype=np.float32) * noise
     x = to_encoded(np.clip(x, 0, 1))
     if parameters.gamma != 1:

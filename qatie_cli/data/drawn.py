@@ -1,16 +1,21 @@
-"""Drawn training samples: pages for the tone stage, rough surfaces for the network."""
+"""Drawn training samples: pages, walls and nights for the tone stage, rough surfaces for the network."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from qatie_cli.data.full_frames import Kind
 from qatie_cli.model.tone import GLOBAL_VIEW_PX, THUMBNAIL_PX, averaged_px, subsampled
+from qatie_cli.photo.colour import LUMA
 
 _SIDE = 2 * GLOBAL_VIEW_PX  # pages are drawn so large, then averaged down as photos are
 _BLANK_SHARE = 0.1  # fields of one colour, of any brightness
-_DARK_SHARE = 0.3
+_DARK_SHARE = 0.4
 _WHITE_SHARE = 0.7  # of the light pages: paper of exactly 1
 _STROKES = (1, 2, 4, 16, 16)  # pixels: text from thin letters to words that are one bar
 
@@ -21,7 +26,7 @@ _ROUNDEST, _STEEPEST = 0.7, 1.5  # exponent of the height above the flat part
 
 
 def page(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
-    """A page's view (side, side, 3) float32 in 0..1: paper, up to three panels in colour, up to 40 lines of text.
+    """A page's view (side, side, 3) float32 in 0..1: paper, up to four panels in colour, up to 40 lines of text.
 
     Screenshots, scans and blank walls must keep their tone. Good photos have few dark and few bright parts; a tone
     stage trained on nothing else takes white paper for an overexposed photo and grays it.
@@ -36,9 +41,10 @@ def page(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     paper, ink = (paper, 1 - ink) if dark else (1 - paper, ink)
     sheet = np.full((_SIDE, _SIDE, 3), paper, np.float32)
     sheet += rng.uniform(-0.03, 0.03, 3).astype(np.float32) * (0 < paper < 1)
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 5)):
         rows, columns = (slice(*sorted(rng.integers(0, _SIDE, 2))) for _ in range(2))
-        sheet[rows, columns] = 0.5 * sheet[rows, columns] + 0.5 * rng.random(3, np.float32)
+        cover = rng.choice((0.5, 1.0))
+        sheet[rows, columns] = (1 - cover) * sheet[rows, columns] + cover * rng.random(3, np.float32)
     height, coverage, stroke = rng.integers(4, 16), rng.uniform(0.2, 0.9), rng.choice(_STROKES)
     left = rng.integers(8, _SIDE // 4)
     tops = range(int(rng.integers(0, 80)), _SIDE - height, int(height * rng.uniform(1.5, 4) + 2))
@@ -49,6 +55,89 @@ def page(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     finer = _SIDE // averaged
     view = np.clip(sheet, 0, 1).reshape(averaged, finer, averaged, finer, 3).mean((1, 3))
     return subsampled(view, side)
+
+
+def flat(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
+    """A wall or fog, (side, side, 3) float32 in 0..1: smooth, of little contrast, a quarter with a pool of light."""
+    shade = _smooth(rng, 3, side)
+    shade = (shade - shade.min()) / np.ptp(shade)
+    level, contrast = rng.uniform(0.1, 0.9), rng.uniform(0, 0.4)
+    colour = 1 + rng.uniform(-0.12, 0.12, 3)
+    light = level * (1 - contrast * shade)
+    if rng.random() < 0.25:
+        x, y = _positions(side)
+        light = light + rng.uniform(0.1, 1.1 - level) * _spot(x, y, rng.random(), rng.random(), rng.uniform(0.04, 0.25))
+    return _finished(light[..., None] * colour, rng, 0.01)
+
+
+def night(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
+    """A night or a sunset, (side, side, 3) float32 in 0..1: a smooth sky, dark land before it, lamps or a low sun.
+
+    A night shall stay a night, and a silhouette one; photos for targets hold neither.
+    """
+    x, y = _positions(side)
+    sunset = rng.random() < 0.35
+    if sunset:
+        above = _tint(rng, rng.uniform(0.1, 0.6), 0.4) * (0.85, 1, 1.2)
+        below = _tint(rng, rng.uniform(0.5, 1.0), 0.2) * (1.3, 1, 0.6)
+    else:
+        above, below = _tint(rng, rng.uniform(0.01, 0.3), 0.7), _tint(rng, rng.uniform(0.01, 0.3), 0.7)
+    horizon = rng.uniform(0.35, 1.1) if rng.random() < 0.8 else 2.0  # 2: all of it is sky
+    fall = np.clip(y / min(1, horizon), 0, 1) ** rng.uniform(0.6, 3)
+    clouds = 1 + rng.uniform(0, 0.15) * _smooth(rng, int(rng.integers(3, 9)), side)
+    scene = (above + (below - above) * fall[..., None]) * clouds[..., None]
+    land = _land(rng, y, horizon, side)
+    texture = 1 + rng.uniform(0, 0.3) * _smooth(rng, int(rng.integers(4, 40)), side)
+    ground = _tint(rng, rng.uniform(0.01, 0.18), 0.3) * texture[..., None]
+    scene = scene * (1 - land) + ground * land
+    if not sunset or rng.random() < 0.3:
+        for _ in range(rng.integers(0, 40)):
+            height = rng.random() if rng.random() < 0.3 else rng.uniform(min(horizon, 0.8) - 0.15, 1)
+            radius = rng.uniform(0.003, 0.02) * (5 if rng.random() < 0.05 else 1)
+            lamp = np.clip(_tint(rng, 1, 0.3) * (1.1, 1, 0.8), 0, 2)
+            scene = scene + rng.uniform(0.3, 1.5) * _spot(x, y, rng.random(), height, radius)[..., None] * lamp
+    elif rng.random() < 0.5:
+        height, radius = min(horizon, 1) - rng.uniform(0, 0.3), rng.uniform(0.02, 0.2)
+        scene = scene + _spot(x, y, rng.random(), height, radius)[..., None] * (1 - land) * (1.0, 0.8, 0.5)
+    return _finished(scene, rng, 0.02)
+
+
+def _land(rng: np.random.Generator, y: np.ndarray, horizon: float, side: int) -> np.ndarray:
+    """Share (side, side, 1) of land in each pixel: an uneven skyline, two in five of houses."""
+    bends = int(rng.integers(2, 40))
+    heights = horizon + rng.normal(0, rng.uniform(0, 0.12), bends)
+    skyline = np.interp(np.linspace(0, 1, side), np.linspace(0, 1, bends), heights)
+    if rng.random() < 0.4:
+        width = max(1, side // 16)
+        skyline = skyline[::width].repeat(width)[:side]
+    return np.clip((y - skyline[None]) * side + 0.5, 0, 1)[..., None]
+
+
+def _positions(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of every pixel, (side, side) in 0..1."""
+    along = np.linspace(0, 1, side)
+    return np.broadcast_to(along[None], (side, side)), np.broadcast_to(along[:, None], (side, side))
+
+
+def _spot(x: np.ndarray, y: np.ndarray, at_x: float, at_y: float, radius: float) -> np.ndarray:
+    return np.exp(-((x - at_x) ** 2 + (y - at_y) ** 2) / (2 * radius**2))
+
+
+def _smooth(rng: np.random.Generator, cells: int, side: int) -> np.ndarray:
+    """A smooth random field (side, side) of `cells` independent values a side."""
+    values = torch.from_numpy(rng.standard_normal((1, 1, cells, cells)))
+    return F.interpolate(values, size=(side, side), mode="bicubic", align_corners=False)[0, 0].numpy()
+
+
+def _tint(rng: np.random.Generator, luma: float, most: float) -> np.ndarray:
+    """A colour of that luma whose channels differ by up to `most`."""
+    colour = 1 + rng.uniform(-most, most, 3)
+    return luma * colour / (colour @ np.array(LUMA))
+
+
+def _finished(scene: np.ndarray, rng: np.random.Generator, most_noise: float) -> np.ndarray:
+    noise = rng.standard_normal(scene.shape) * rng.uniform(0, most_noise)
+    return np.clip(scene + noise, 0, 1).astype(np.float32)
 
 
 def _strokes(shape: tuple[int, int], coverage: float, stroke: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,3 +170,11 @@ def surface(rng: np.random.Generator, side: int) -> np.ndarray:
 
 def _filtered(plane: np.ndarray, response: np.ndarray) -> np.ndarray:
     return np.fft.irfft2(np.fft.rfft2(plane) * response, plane.shape)
+
+
+# What is drawn for each kind of full frame that no photo shows.
+PICTURES: dict[Kind, Callable[[np.random.Generator, int], np.ndarray]] = {
+    Kind.PAGE: page,
+    Kind.FLAT: flat,
+    Kind.NIGHT: night,
+}

@@ -15,6 +15,7 @@ import numpy as np
 
 WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
+WHOLE_FULL_FRAMES = 0.2  # of the tone stage's samples that show the whole file
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 _T = TypeVar("_T")
 
@@ -75,6 +76,15 @@ def place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Place:
     left, top, right, bottom = crop_box(size, chosen, crop, rng)
     width, height = size
     return Place(chosen, (left / width, top / height, right / width, bottom / height), flip)
+
+
+def full_frame(rng: np.random.Generator) -> Box:
+    """The part of a file taken as a whole photo by the tone stage, as shares of its width and height."""
+    part, x, y = rng.uniform(0.45, 1.0), rng.random(), rng.random()
+    if rng.random() < WHOLE_FULL_FRAMES:
+        part = 1.0
+    left, top = x * (1 - part), y * (1 - part)
+    return left, top, left + part, top + part
 
 
 def frame(rng: np.random.Generator) -> Box:

@@ -8,6 +8,15 @@ from collections.abc import Sequence
 FEWEST = 4  # photos that training needs: one to validate on, three to learn from
 
 
+def source_of(name: str) -> str:
+    """The source of a photo named SOURCE__rest; of any other the name itself.
+
+    Photos of one source are alike: where names tell sources apart, whole sources are held out.
+    """
+    source, mark, _ = name.rsplit("/", 1)[-1].partition("__")
+    return source if mark else name
+
+
 def held_out(names: Sequence[str], share: float, seed: int) -> set[str]:
     """The names to validate on, whatever their order: `share` of them, at least one, never all."""
     ranked = sorted(

@@ -17,18 +17,36 @@ Terms = dict[str, Tensor]
 
 
 class ToneObjective(nn.Module):
-    """The tone stage on whole photos: the logarithm of each photo's error."""
+    """The tone stage on whole photos: the logarithm of each photo's error, and how uneven its gains are."""
 
-    def __init__(self, stage: ToneStage) -> None:
+    def __init__(self, stage: ToneStage, smoothness: float = 0.0) -> None:
+        """`smoothness` weighs the squared differences between neighbouring cells' gains."""
         super().__init__()
-        self.stage = stage
+        self.stage, self.smoothness = stage, smoothness
 
     def forward(self, batch: TrainingBatch, kept: Tensor | None) -> tuple[Tensor, Terms]:
         """`kept` is the dropout mask (N, features), None for no dropout."""
-        toned = tone_map.apply(batch.input, self.stage(batch.view, kept), batch.boxes)
-        loss = losses.log_mse(toned, batch.target)
-        # A tenth of the natural logarithm: log10's minimum, at a scale that suits the clip of 1 and the rates.
-        return 0.230259 * loss, {"log_mse": loss}
+        decision = self.stage(batch.view, kept)
+        seen, target, boxes = (batch.input, batch.target, batch.boxes) if decision.grids is None else _thinned(batch)
+        terms = {"log_mse": losses.tone_error(tone_map.apply(seen, decision, boxes), target, seen)}
+        # A tenth of the natural logarithm: a scale that suits the clip of 1 and the rates.
+        loss = 0.230259 * terms["log_mse"]
+        if decision.grids is not None and self.smoothness:
+            terms["unevenness"] = losses.unevenness(decision.grids)
+            loss = loss + self.smoothness * terms["unevenness"]
+        return loss, terms
+
+
+def _thinned(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Every second pixel of every second row of inputs and targets, with boxes that put them where they were.
+
+    Applying gains is most of a step's work; every pixel of a view brings no more.
+    """
+    height, width = batch.input.shape[-2:]
+    boxes = batch.boxes.clone()
+    boxes[:, [0, 2]] += 0.5 / width * (batch.boxes[:, 2:3] - batch.boxes[:, 0:1])
+    boxes[:, [1, 3]] += 0.5 / height * (batch.boxes[:, 3:4] - batch.boxes[:, 1:2])
+    return batch.input[..., 1::2, 1::2], batch.target[..., 1::2, 1::2], boxes
 
 
 class NetworkObjective(nn.Module):

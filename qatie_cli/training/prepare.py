@@ -149,7 +149,9 @@ def prepare(
         share, separate = recipe.validation_share, validated is not None
         if "clean" in notes:
             photos = clean_photos.load(Path(notes["clean"]), store, share, recipe.seed, separate_validation=separate)
-            source = DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop, validated, view_px)
+            source = DegradedSource(
+                photos, recipe.degradation, recipe.seed, recipe.crop, validated, view_px, recipe.tone_sampling
+            )
         else:
             photos = paired.load(
                 Path(notes["data"]),

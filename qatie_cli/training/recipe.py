@@ -8,13 +8,20 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.data.full_frames import FullFrameConfig
+from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
 from qatie_cli.model.network import NetworkConfig
 from qatie_cli.model.tone import ToneConfig
 from qatie_cli.model.whole import ModelConfig
 from qatie_cli.training.losses import LossWeights
+
+_Section = TypeVar("_Section", LossWeights, FullFrameConfig, RenderingConfig)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Recipe:
     crop: int = 128
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
+    tone_smoothness: float = 0.1  # weight of the differences between the gains of neighbouring cells
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -53,6 +61,9 @@ class Recipe:
     seed: int = 0
     loss: LossWeights = LossWeights()
     degradation: DegradationConfig = DegradationConfig()
+    full_frames: FullFrameConfig = FullFrameConfig()
+    light: LightConfig = LightConfig()
+    rendering: RenderingConfig = RenderingConfig()
 
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:
@@ -87,7 +98,7 @@ class Recipe:
     def to_table(self) -> dict:
         """Plain values, as in a TOML file."""
         table = dataclasses.asdict(self)
-        return table | {"degradation": self.degradation.to_table()}
+        return table | {"degradation": self.degradation.to_table(), "light": self.light.to_table()}
 
     def to_toml(self) -> str:
         """The recipe as a TOML file that `from_table` takes back."""
@@ -112,14 +123,18 @@ class Recipe:
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
                 raise ValueError(f"{name} = {value!r} is of the wrong kind")
-        if "loss" in values:
-            terms = {f.name for f in dataclasses.fields(LossWeights)}
-            if unknown := sorted(set(values["loss"]) - terms):
-                raise ValueError(f"unknown loss {', '.join(unknown)}; there are {', '.join(sorted(terms))}")
-            values["loss"] = LossWeights(**values["loss"])
-        if "degradation" in values:
-            values["degradation"] = DegradationConfig.from_table(values["degradation"])
+        for name, kind in (("loss", LossWeights), ("full_frames", FullFrameConfig), ("rendering", RenderingConfig)):
+            if name in values:
+                values[name] = _of_numbers(kind, values[name], name)
+        for name, ranges in (("degradation", DegradationConfig), ("light", LightConfig)):
+            if name in values:
+                values[name] = ranges.from_table(values[name])
         return Recipe(**values)
+
+    @property
+    def tone_sampling(self) -> ToneSampling:
+        """How the tone stage's samples are made of good photos."""
+        return ToneSampling(self.full_frames, self.light, self.rendering)
 
     @property
     def config(self) -> ModelConfig:
@@ -134,6 +149,21 @@ class Recipe:
                 depth=self.tone_depth,
             )
         return ModelConfig(NetworkConfig(self.width), stage)
+
+
+def _of_numbers(kind: type[_Section], table: dict, name: str) -> _Section:
+    """A section of a recipe whose settings are all numbers.
+
+    Raises:
+        ValueError: a name that is none of the section's, or a value that is no number.
+    """
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(table) - known):
+        raise ValueError(f"unknown {name} {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    for setting, value in table.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ValueError(f"{name}.{setting} = {value!r} is no number")
+    return kind(**table)
 
 
 def _kind(default: object) -> type | tuple[type, ...]:

