@@ -11,10 +11,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from qatie_cli.model.tone import LUMA
 
 MIDDLE_LUMA = 0.48
 _HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may end up brighter than they were: they clip a little sooner
@@ -83,7 +87,7 @@ class DegradationConfig:
             raise ValueError("the degradation's extreme and pages are more than 1 together")
 
     @staticmethod
-    def from_table(table: dict) -> DegradationConfig:
+    def from_table(table: Mapping[str, Any]) -> DegradationConfig:
         """The config from its TOML table: `name = [probability, low, high]`, or `name = share` for those of `SHARES`.
 
         Raises:
@@ -105,7 +109,7 @@ class DegradationConfig:
                 raise ValueError(f"degradation {name} needs [probability, low, high], not {value!r}")
         return dataclasses.replace(DegradationConfig(), **shares, **ranges)  # type: ignore[arg-type]
 
-    def to_table(self) -> dict:
+    def to_table(self) -> dict[str, object]:
         """The inverse of `from_table`."""
         ranges = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SHARES}
         shares = {name: getattr(self, name) for name in SHARES}
@@ -193,7 +197,7 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
 
 def luma(photo: np.ndarray) -> np.ndarray:
     """Luma (H, W, 1) of an encoded photo (BT.709 weights)."""
-    return photo @ np.array([[0.2126], [0.7152], [0.0722]], np.float32)
+    return photo @ np.array(LUMA, np.float32)[:, None]
 
 
 def toward_middle(photo: np.ndarray, share: float) -> np.ndarray:

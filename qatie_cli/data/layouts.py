@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.photo import formats
+from qatie_cli.photo.discovery import photos_below
 
 # Names of an input folder and its target folder, compared without case.
 FOLDER_NAMES = (("input", "target"), ("low", "high"), ("source", "target"))
@@ -197,8 +197,6 @@ def _children(folder: Path) -> dict[str, Path]:
 def _photos(folder: Path) -> dict[str, list[Path]]:
     """Photos in `folder` and below by their relative names without suffix, in lower case as cameras mix it."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if formats.has_photo_suffix(path) and path.is_file() and not any(p.startswith(".") for p in inside.parts):
-            found.setdefault(inside.with_suffix("").as_posix().lower(), []).append(path)
+    for path in photos_below(folder):
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix().lower(), []).append(path)
     return found
