@@ -1,10 +1,11 @@
-"""Make the README's pictures and table anew with the weights as they are: python .ci/make_pictures.py.
+"""Make the README's pictures and table anew with the shipped weights.
 
 Needs the extras demo, compare and test, Debian's chromium and chromium-driver, and about a minute.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import platform
 import re
@@ -27,7 +28,7 @@ from qatie_cli.photo import decoding
 from qatie_cli.photo.content import Photo
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = ROOT / ".ci" / "pictures"
+PICTURES = ROOT / "docs" / "pictures"
 # Free to be published: astronaut is NASA's and in the public domain, the others are CC0. The demo's motorcycle is not.
 NAMES = ("coffee", "chelsea", "astronaut", "rocket")
 WIDTH = 1200  # pixels of a picture in the README, at most
@@ -97,7 +98,8 @@ def figures(phone: Path, enhanced: Path, original: np.ndarray) -> list[str]:
 
 def main() -> None:
     """All of it."""
-    PICTURES.mkdir(exist_ok=True)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         qatie("demo", "-o", work / "demo")

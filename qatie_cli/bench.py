@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
@@ -27,6 +26,7 @@ from qatie_cli.enhance.pixels import enhance, residual_of
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import network
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.photo import resize
 
 ROUNDS = 7
 WARM_UP = 2
@@ -144,7 +144,7 @@ def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarr
         scale = (size / (width * height)) ** 0.5
         width, height = round(width * scale), round(height * scale)
     width, height = (max(8, round(side / 8) * 8) for side in (width, height))
-    return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+    return resize.to_size(photo, (width, height))
 
 
 def generated(width: int = 1024, height: int = 768) -> np.ndarray:
@@ -152,8 +152,8 @@ def generated(width: int = 1024, height: int = 768) -> np.ndarray:
     rng = np.random.default_rng(0)
     picture = np.zeros((height, width, 3), np.float32)
     for cells in (2, 4, 8, 16, 32, 64):
-        small = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
-        picture += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float32) / cells**0.5
+        small = rng.integers(0, 256, (cells, cells, 3), np.uint8)
+        picture += resize.to_size(small, (width, height)).astype(np.float32) / cells**0.5
     picture *= 200 / picture.max()
     picture[height // 4 : height // 2, width // 4 : width // 2] *= 0.4
     return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
@@ -317,8 +317,7 @@ def judged(
 
 
 def _agreement(engine: Engine, reference: Engine, photos: Sequence[np.ndarray]) -> float:
-    scores = [metrics.psnr(enhance(photo, engine), enhance(photo, reference)) for photo in photos]
-    return float(np.mean(np.minimum(scores, 99.0)))
+    return float(np.mean([metrics.finite_psnr(enhance(p, engine), enhance(p, reference)) for p in photos]))
 
 
 def command(weights: str, engine: str, photo: Path, threads: int) -> Command:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never a part."""
+"""Atomic writes: a reader sees the old content or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import IO
 try:
     import fcntl
 except ImportError:  # Windows, where an open file cannot be removed: that is lock enough
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
-TEMPORARY_PREFIX = ".qatie-tmp-"  # temporary files are hidden, so that discovery never takes one for a photo
+TEMPORARY_PREFIX = ".qatie-tmp-"  # hidden, so that discovery never takes a temporary file for a photo
 
 
 @contextlib.contextmanager
 def atomic_path(
     path: Path, mode: int | None = None, before_replace: Callable[[Path], None] = lambda _: None
 ) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it replaces `path` when the block ends well and is gone otherwise.
+    """Yield a temporary path beside `path`; it replaces `path` when the block succeeds and is removed otherwise.
 
-    While it is written it is locked, which tells it from what a killed process left (`remove_stale`).
+    It is locked while it is written, which distinguishes it from the leftovers of a killed process (`remove_stale`).
 
     Args:
-        mode: permissions of the file; None gives those of any new file.
+        mode: permissions of the file; None for the default of new files.
         before_replace: called with the finished temporary file.
 
     Raises:
@@ -73,7 +73,7 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
 
 
 def try_lock(file: IO) -> bool:
-    """Whether the open file could be locked for this process; until it is closed, no other can lock it."""
+    """Lock an open file until it is closed; False if another process holds the lock."""
     if fcntl is None:
         import msvcrt
 
@@ -92,7 +92,7 @@ def try_lock(file: IO) -> bool:
 
 
 def remove_stale(folder: Path) -> int:
-    """Remove temporary files that killed processes left in `folder`; those being written are locked and stay."""
+    """Remove temporary files of killed processes from `folder`, return how many; those being written are locked."""
     removed = 0
     for path in _entries(folder):
         if not path.name.startswith(TEMPORARY_PREFIX) or not path.is_file():
@@ -116,7 +116,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` (text as UTF-8; file names in it keep bytes that are none) to `path` in one step."""
+    """Write `content` to `path` atomically; text as UTF-8, undecodable bytes of file names in it restored."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
@@ -131,10 +131,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and a file in it, and remove the file again.
+    """Create `folder` if it is missing, and check that files can be created in it.
 
     Raises:
-        OSError: one of it cannot be done.
+        OSError: either fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
@@ -149,7 +149,7 @@ def sha256(path: Path) -> str:
 
 
 def _umask() -> int:
-    """The process's file mode mask (there is no way to read it without setting it)."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,10 +1,10 @@
-"""Picture quality figures of 8-bit photos, (H, W, 3)."""
+"""Image quality metrics of 8-bit photos, (H, W, 3)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-BEST_DB = 99.0  # stands for the infinite PSNR of equal photos, so that means stay finite
+BEST_DB = 99.0  # replaces the infinite PSNR of equal photos, so that means stay finite
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -13,8 +13,13 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
+def finite_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB, at most `BEST_DB`."""
+    return min(BEST_DB, psnr(a, b))
+
+
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004: Gaussian window of 1.5 px, sample covariance off), channel mean."""
+    """Structural similarity (Wang et al. 2004: Gaussian window of 1.5 px, biased covariance), mean of the channels."""
     from skimage.metrics import structural_similarity
 
     return float(
@@ -32,7 +37,7 @@ def ciede2000(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tone_aligned(output: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`output` with one cubic curve per channel, fitted by least squares to `target`: what is left is detail and noise.
+    """`output` through one cubic curve per channel, least-squares fit to `target`: only detail and noise still differ.
 
     Returns float32 (H, W, 3), nominal range 0..255.
     """

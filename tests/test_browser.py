@@ -18,7 +18,7 @@ from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Batch, Writing
 from qatie_cli.gallery import album, links, overview, page, previews
-from qatie_cli.gallery.entries import Making
+from qatie_cli.gallery.entries import Provenance
 from qatie_cli.gallery.spread import Spread
 from qatie_cli.photo import discovery
 from qatie_cli.photo.content import Photo
@@ -134,7 +134,7 @@ def gallery(tmp_path_factory, astronaut, coffee) -> Path:
     (root / "in" / f"x{NASTY}").write_bytes(b"")
     out = root / "out"
     plan = planning.plan([root / "in"], out, Naming())
-    made = album.Album(out, plan, Making("qatie-c16", "int8 on x86", 1.0), 10**7)
+    made = album.Album(out, plan, Provenance("qatie-c16", "int8 on x86", 1.0), 10**7)
     Batch(lambda p, _: p.with_pixels(_brighter(p).pixels.astype(np.uint8)), Writing(), previews=made).run(
         plan.tasks, made.add
     )
@@ -152,12 +152,12 @@ def comparison(tmp_path_factory, astronaut) -> Path:
         for index in range(3):
             moved = astronaut[:300, :400].astype(np.int16) + (side == "int8") * (index * 4)
             Image.fromarray(np.clip(moved, 0, 255).astype(np.uint8)).save(root / side / f"{index}.png")
-    from qatie_cli.evaluation.comparison import Alone, find_pairs
+    from qatie_cli.evaluation.comparison import Unpaired, find_pairs
 
     made = Spread(path, root / "float", root / "int8", 8)
     for pair in find_pairs(root / "float", root / "int8")[0]:
         made.compare(pair, 10**7)
-    made.leave_out(Alone("z.png", "has no partner in int8"))
+    made.leave_out(Unpaired("z.png", "has no partner in int8"))
     made.write()
     return path
 
@@ -378,7 +378,7 @@ def large_gallery(tmp_path_factory, astronaut) -> Path:
             ):
                 os.link(made, target)
         shown.append(
-            page.Shown(
+            page.PhotoRow(
                 key, name, (4000, 3000), f"../in/{name}", name, (index % 97 / 10, 12.0, 0.87, 1782000000 + index), 0
             )
         )
@@ -392,7 +392,7 @@ def large_gallery(tmp_path_factory, astronaut) -> Path:
         figures=overview.FIGURES,
         orders=overview.ORDERS,
         photos=tuple(shown),
-        makings=("qatie-c16, int8 on onednn, strength 1",),
+        provenances=("qatie-c16, int8 on onednn, strength 1",),
     )
     page.write(out / "index.html", dataclasses.replace(content, photos=tuple(shown)))
     return out

@@ -46,7 +46,7 @@ def test_photos_belong_together_by_name_and_the_rest_is_named(sides):
         ("same.png", "same.png"),
         ("sub/moved.jpg", "moved.png"),
     ]
-    assert [alone.name for alone in left_out] == ["alone.png", "twice.jpg", "twice.png", "twice.webp"]
+    assert [photo.name for photo in left_out] == ["alone.png", "twice.jpg", "twice.png", "twice.webp"]
     assert "no partner in" in left_out[0].reason
     assert "several photos" in left_out[1].reason
 
@@ -67,7 +67,7 @@ def test_figures_of_strips_are_those_of_the_whole_photo(astronaut, monkeypatch, 
     monkeypatch.setattr(comparison, "_STRIP_PIXELS", strip if strip > 1 else 7 * 200)
     a = astronaut[:120, :200]
     b = np.clip(a.astype(int) + np.random.default_rng(1).normal(0, 9, a.shape), 0, 255).astype(np.uint8)
-    found = comparison.distance(Photo(a, "png"), Photo(b, "png"))
+    found = comparison.similarity(Photo(a, "png"), Photo(b, "png"))
     assert found.psnr_db == pytest.approx(metrics.psnr(a, b), abs=1e-4)
     assert found.ssim == pytest.approx(metrics.ssim(a, b), abs=1e-6)
     assert found.ciede2000 == pytest.approx(metrics.ciede2000(a, b), abs=1e-6)
@@ -75,12 +75,12 @@ def test_figures_of_strips_are_those_of_the_whole_photo(astronaut, monkeypatch, 
 
 def test_equal_and_tiny_photos_have_figures_too(coffee):
     whole = Photo(coffee, "png")
-    same = comparison.distance(whole, whole)
+    same = comparison.similarity(whole, whole)
     assert (same.psnr_db, same.ciede2000) == (comparison.BEST_DB, 0)
     assert same.ssim == pytest.approx(1)
     tiny = Photo(coffee[:9, :9], "png")
-    assert comparison.distance(tiny, tiny).ssim is None
-    mean = comparison.mean([same, comparison.distance(tiny, tiny)])
+    assert comparison.similarity(tiny, tiny).ssim is None
+    mean = comparison.mean([same, comparison.similarity(tiny, tiny)])
     assert mean.ssim == pytest.approx(1)
 
 
@@ -98,7 +98,7 @@ def test_deep_photos_and_other_colour_spaces_are_compared_as_they_look(coffee):
 
     profile = imagecodecs.cms_profile("adobergb")
     other = Photo(colour.of_profile(profile).from_srgb(coffee.astype(np.uint16) * 257), "tiff", icc=profile)
-    assert comparison.distance(Photo(coffee, "png"), other).psnr_db > 45
+    assert comparison.similarity(Photo(coffee, "png"), other).psnr_db > 45
 
 
 def test_the_page_keeps_no_pictures_of_photos_it_does_not_show(sides, tmp_path):
@@ -145,7 +145,7 @@ def test_the_command_line_says_what_is_wrong(sides, tmp_path):
     same = sides[0] / "same.png"
     assert "it stays" in qatie("compare", same, same, "-o", mine, code=1).stderr
     assert mine.read_text() == "mine"
-    assert "not named like a page" in qatie("compare", same, same, "-o", tmp_path / "a.png", code=2).stderr
+    assert "is not an .html file" in qatie("compare", same, same, "-o", tmp_path / "a.png", code=2).stderr
     (tmp_path / "empty").mkdir()
     assert (
         "no photo in common" in qatie("compare", sides[0], tmp_path / "empty", "-o", tmp_path / "p.html", code=1).stderr

@@ -10,7 +10,7 @@ from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import UsageError
 from qatie_cli.exchange import runtimes
-from qatie_cli.exchange.exporting import build
+from qatie_cli.exchange.formats import build
 from qatie_cli.model.tone import ToneConfig
 
 

@@ -26,7 +26,7 @@ pytest.importorskip("ai_edge_litert")
 from ai_edge_litert.interpreter import Interpreter
 
 from qatie_cli.exchange.tflite import build
-from qatie_cli.exchange.tflite_reading import Graph, schema
+from qatie_cli.exchange.tflite.reading import Graph, schema
 
 SIZES = [(256, 384), (200, 320)]
 TONES = {

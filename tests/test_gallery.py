@@ -20,11 +20,11 @@ from qatie_cli.batch.running import Batch, Writing
 from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.gallery import album, entries, links, overview, page, previews
 from qatie_cli.gallery.album import Album
-from qatie_cli.gallery.entries import Making
+from qatie_cli.gallery.entries import Provenance
 from qatie_cli.photo import colour, discovery
 from qatie_cli.photo.content import Photo
 
-MAKING = Making("qatie-c16", "int8 on x86", 0.5)
+PROVENANCE = Provenance("qatie-c16", "int8 on x86", 0.5)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _run(source: Path, out: Path, enhance=_invert, naming: Naming | None = None)
     """A batch with a gallery, as the command line runs it."""
     plan = planning.plan([source], out, naming or Naming())
     album.check(out, plan)
-    made = Album(out, plan, MAKING, 10**6)
+    made = Album(out, plan, PROVENANCE, 10**6)
     try:
         Batch(enhance, Writing(overwrite=bool(naming and naming.overwrite)), previews=made).run(plan.tasks, made.add)
         made.catch_up()
@@ -88,7 +88,7 @@ def test_every_photo_is_shown_upright_and_gives_nothing_away(folder, tmp_path):
     assert made.missing == {}
     seen = _Read(tmp_path / "out" / "index.html")
     assert seen.names == ["a9.png", "a10.jpg", "sub/b.png"]
-    assert seen.data["makings"] == ["qatie-c16, int8 on x86, strength 0.5"]
+    assert seen.data["provenances"] == ["qatie-c16, int8 on x86, strength 0.5"]
     assert seen.data["photos"][1][2:4] == [40, 60]
     for picture in _pictures(tmp_path / "out", "a10.jpg"):
         assert picture.size == (40, 60)  # upright
@@ -153,7 +153,7 @@ def test_a_later_run_adds_to_the_gallery(folder, tmp_path, coffee):
     assert _Read(out / "index.html").names == ["a9.png", "a10.jpg", "new.png", "sub/b.png"]
     assert all((out / ".gallery" / name).stat().st_mtime_ns == at for name, at in first.items())  # not made again
     known = entries.read(out / ".gallery" / "entries.json").entries
-    assert known["a9.png"].making == MAKING  # what the first run knew is kept
+    assert known["a9.png"].provenance == PROVENANCE  # what the first run knew is kept
     other = tmp_path / "other"
     other.mkdir()
     Image.fromarray(coffee[:20, :20]).save(other / "else.png")
@@ -337,7 +337,7 @@ def test_names_sort_as_people_sort_them():
 def test_a_page_of_two_thousand_entries_is_small():
     names = [f"A long journey/{i // 50} of the days/A photo with a name {i:05}.jpeg" for i in range(2000)]
     shown = tuple(
-        page.Shown(links.key_of(n), n, (4000, 3000), f"../p/{n}", n, (3.1, 12.0, 0.9, 1.8e9), 0) for n in names
+        page.PhotoRow(links.key_of(n), n, (4000, 3000), f"../p/{n}", n, (3.1, 12.0, 0.9, 1.8e9), 0) for n in names
     )
     content = page.Page(
         page.GALLERY,
@@ -363,7 +363,7 @@ def test_the_command_line_writes_refreshes_and_leaves_alone(folder, tmp_path, co
     done = qatie("enhance", folder, "-o", out, "--gallery", code=3)
     assert f"Look through them: {out / 'index.html'}" in done.stderr
     assert _Read(out / "index.html").names == ["a9.png", "a10.jpg", "sub/b.png"]
-    assert _Read(out / "index.html").data["makings"][0].startswith("qatie-c16, int8 on ")
+    assert _Read(out / "index.html").data["provenances"][0].startswith("qatie-c16, int8 on ")
     (folder / "broken.jpg").unlink()
     qatie("enhance", folder, "-o", out)  # nothing to do, and the failed photo is gone
     assert "strong" not in _Read(out / "index.html").texts
@@ -382,3 +382,14 @@ def test_where_no_gallery_can_be_is_said_before_the_work(folder, tmp_path):
     photo = folder / "a9.png"
     for arguments in (["--in-place", "--yes"], ["-o", tmp_path / "one.png"], ["-o", "-"]):
         assert "--gallery" in qatie("enhance", photo, *arguments, "--gallery", code=2).stderr
+
+
+def test_the_state_of_an_earlier_version_is_read(tmp_path):
+    """The file calls provenance "making"."""
+    row = {"name": "a.png", "source": "../in/a.png", "width": 3, "height": 2, "size": 9, "time_ns": 1, "change": 0.5}
+    row |= {"seconds": 0.1, "making": {"weights": "w", "arithmetic": "float", "strength": 1.0}, "notes": ["n"]}
+    (tmp_path / "entries.json").write_text(json.dumps({"schema": 1, "photos": [row], "failed": [], "last": None}))
+    found = entries.read(tmp_path / "entries.json")
+    assert found.entries["a.png"].provenance == Provenance("w", "float", 1.0)
+    entries.write(tmp_path / "again.json", found)
+    assert json.loads((tmp_path / "again.json").read_text())["photos"] == [row]

@@ -20,7 +20,7 @@ from PIL import Image
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import QatieError, WeightsError
-from qatie_cli.exchange import calibrating, exported, exporting, reading, runtimes
+from qatie_cli.exchange import calibrating, exported, formats, photos, reading, runtimes
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import Network, NetworkConfig
@@ -34,8 +34,7 @@ pytest.importorskip("onnx")
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from qatie_cli.exchange.record import Record
-from qatie_cli.exchange.tflite import _Graph
+from qatie_cli.exchange.tflite.writing import Tensor, Writer
 
 PARTS = {"local": "conv_1", "side": "conv_1_1_1", "inner": "conv_2", "outer": "conv_3", "shortcut": "conv_1_1"}
 BLOCKS = {
@@ -76,8 +75,8 @@ def _authors_state(net: Network) -> dict[str, torch.Tensor]:
 
 def _authors_tflite(net: Network, without: str = "") -> bytes:
     """A TFLite file with the authors' operators in their order, in int8, and the network changed to what it holds."""
-    graph = _Graph(Record(Weights(None, {}), True))
-    x = graph.picture("serving_default_args_0", (32, 32), False)
+    file = Writer()
+    x = file.input("serving_default_args_0", (1, 32, 32, 3), None, any_size=False)
 
     def stored(values: torch.Tensor, scale: np.ndarray, zero_point: int = 0):
         shape = (-1, *[1] * (values.dim() - 1)) if len(scale) > 1 else (1,) * values.dim()
@@ -86,20 +85,23 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
             .round()
             .astype(np.int8 if zero_point or values.dim() == 4 else np.int32)
         )
-        made = graph.constant(integers)
+        made = file.constant(integers)
         how = schema.QuantizationParametersT()
         how.scale, how.zeroPoint = scale, np.full(len(scale), zero_point, np.int64)
         how.quantizedDimension = 0
-        graph.tensors[made.index].quantization = how
+        file.tensors[made.index].quantization = how
         values.copy_(
             torch.from_numpy(((integers.astype(np.float64) - zero_point) * scale.reshape(shape)).astype(np.float32))
         )
         return made
 
+    def operator(name: str, *inputs: Tensor) -> Tensor:
+        return file.operator(name, *inputs, shape=x.shape)
+
     def conv(weight: torch.Tensor, bias: torch.Tensor) -> None:
         scale = weight.abs().amax((1, 2, 3)).numpy() / 127
         ohwi = weight.permute(0, 2, 3, 1)
-        graph.conv(x, stored(ohwi, scale), stored(bias, (scale * 0.01).astype(np.float32)), 1, 1, None)
+        operator("CONV_2D", x, stored(ohwi, scale), stored(bias, (scale * 0.01).astype(np.float32)))
 
     def refine(name: str) -> None:
         block = net.get_submodule(name)
@@ -108,10 +110,10 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
             if f"{name}.{part}" == without:
                 continue
             if part == "norm":
-                graph.like(x, "ADD", x, 1e-5)
+                operator("ADD", x, file.constant(np.array(1e-5, np.float32)))
                 gain = stored(layer.weight.data, np.array([2 / 255], np.float32), -128)
-                graph.like(x, "MUL", graph.like(x, "MUL", x, gain), x)
-                graph.like(x, "ADD", x, stored(layer.bias.data, np.array([1 / 255], np.float32), 5))
+                operator("MUL", operator("MUL", x, gain), x)
+                operator("ADD", x, stored(layer.bias.data, np.array([1 / 255], np.float32), 5))
             else:
                 conv(layer.weight.data, layer.bias.data)
 
@@ -131,19 +133,7 @@ def _authors_tflite(net: Network, without: str = "") -> bytes:
         refine(after)
     conv(net.up.weight.data, net.up.bias.data)
     conv(net.head.weight.data, net.head.bias.data)
-    return _changed(graph, x)
-
-
-def _changed(graph: _Graph, x) -> bytes:
-    """The graph as a file without qatie's own metadata."""
-    graph.record.__class__.header, kept = lambda self: {}, graph.record.__class__.header
-    try:
-        content = graph.packed([x], x)
-    finally:
-        graph.record.__class__.header = kept
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    model.metadata = None
-    return _packed(model)
+    return file.packed([x], x, {})
 
 
 def _packed(model: schema.ModelT) -> bytes:
@@ -200,8 +190,8 @@ def test_int8_of_the_published_weights_works_where_the_published_file_does_not(s
     monkeypatch.setattr(calibrating, "LONGEST_PX", 192)
     path = shared / "reference" / "qatie-official-c32-int8-100x100.tflite"
     found = reading.read(path)
-    photos = [data.astronaut(), data.chelsea(), data.rocket()]
-    made = reading.finished(found, photos, ["astronaut", "chelsea", "rocket"])
+    seen = {"astronaut": data.astronaut(), "chelsea": data.chelsea(), "rocket": data.rocket()}
+    made = reading.finished(found, seen)
     photo = np.array(Image.fromarray(coffee[:400, :400]).resize((100, 100), Image.Resampling.BICUBIC))
     exact = enhance(photo, engines.load(reading.as_written(found), "float"))
     assert metrics.psnr(exact, enhance(photo, engines.load(made, "float"))) > 50
@@ -212,7 +202,7 @@ def test_int8_of_the_published_weights_works_where_the_published_file_does_not(s
 
 def test_imported_weights_say_where_they_are_from(random_network, tmp_path, coffee):
     torch.save(_authors_state(random_network), tmp_path / "a.ckpt")
-    made = reading.finished(reading.read(tmp_path / "a.ckpt"), [coffee], ["coffee"])
+    made = reading.finished(reading.read(tmp_path / "a.ckpt"), {"coffee": coffee})
     checkpoint.write(tmp_path / "a.safetensors", made)
     told = checkpoint.read(tmp_path / "a.safetensors")
     origin = told.recipe["imported"]
@@ -238,7 +228,7 @@ def test_calibration_leaves_the_float_network_alone(random_network, coffee):
 
 def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
     path = path / f"a.{kind}"
-    path.write_bytes(exporting.build(weights, kind, int8=int8, size=None))
+    path.write_bytes(formats.build(weights, kind, int8=int8, size=None))
     return path
 
 
@@ -304,14 +294,14 @@ def _refused(path: Path, content: bytes) -> str:
 
 def test_damaged_and_foreign_tflite_files_are_refused(random_network, weights, tmp_path):
     whole = _authors_tflite(random_network)
-    own = exporting.build(weights, "tflite", int8=True, size=None)
+    own = formats.build(weights, "tflite", int8=True, size=None)
     path = tmp_path / "a.tflite"
     assert "not a TFLite file" in _refused(path, b"")
     assert "not a TFLite file" in _refused(path, b"no model at all, only text")
     for part in (0.02, 0.3, 0.7, 0.99):
-        assert "damaged, or not whole" in _refused(path, whole[: int(len(whole) * part)])
-        assert "damaged, or not whole" in _refused(path, own[: int(len(own) * part)])
-    assert "installed LiteRT is too old" in _refused(path, _newer(whole, "operator"))
+        assert "damaged or incomplete" in _refused(path, whole[: int(len(whole) * part)])
+        assert "damaged or incomplete" in _refused(path, own[: int(len(own) * part)])
+    assert "needs a newer LiteRT" in _refused(path, _newer(whole, "operator"))
     assert "format 99; this qatie reads format 1" in _refused(path, _newer(own, "format"))
     told = _refused(path, _authors_tflite(random_network, without="refine2.side"))
     assert "34 convolutions and 5 instance norms, not 35 and 5" in told
@@ -341,10 +331,10 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
 
     state = _authors_state(random_network)
     whole = saved({"state_dict": state})
-    assert "damaged, not whole" in _refused(path, whole[: len(whole) // 2])
-    assert "damaged, not whole" in _refused(path, b"")
-    assert "never executed" in _refused(path, saved({"state_dict": state, "callback": _Trap()}))
-    assert "never executed" in _refused(path, pickle.dumps(_Trap(), protocol=2))
+    assert "damaged, incomplete" in _refused(path, whole[: len(whole) // 2])
+    assert "damaged, incomplete" in _refused(path, b"")
+    assert "never executes" in _refused(path, saved({"state_dict": state, "callback": _Trap()}))
+    assert "never executes" in _refused(path, pickle.dumps(_Trap(), protocol=2))
     assert not (tmp_path / "sprung").exists()
     assert "it has no down1.a.weight" in _refused(path, saved({"state_dict": {"conv.weight": torch.zeros(1)}}))
     assert "it has no state_dict" in _refused(path, saved([1, 2]))
@@ -353,7 +343,7 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
     ablation = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_residual"}}
     assert "its settings call it hybrid_ablate_residual" in _refused(path, saved(ablation))
     broken = state | {"down2.b.bias": torch.full((8,), torch.nan)}
-    assert "down2.pair.bias holds values that are no numbers" in _refused(path, saved(broken))
+    assert "down2.pair.bias holds NaN or infinite values" in _refused(path, saved(broken))
     misfit = state | {"head.weight": torch.zeros(3, 5, 3, 3)}
     assert "no convolution 4 -> 3, 3x3 at head" in _refused(path, saved(misfit))
 
@@ -361,13 +351,13 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
 def test_other_files_are_refused(weights, weights_file, tmp_path):
     import onnx
 
-    own = exporting.build(weights, "onnx", int8=False, size=None)
-    assert "not an ONNX model, or not whole" in _refused(tmp_path / "a.onnx", own[: len(own) // 2])
+    own = formats.build(weights, "onnx", int8=False, size=None)
+    assert "not an ONNX model, or incomplete" in _refused(tmp_path / "a.onnx", own[: len(own) // 2])
     foreign = onnx.load_model_from_string(own)
     del foreign.metadata_props[:]
     assert "qatie did not export" in _refused(tmp_path / "a.onnx", foreign.SerializeToString())
     assert "needs no import" in _refused(tmp_path / "a.safetensors", weights_file.read_bytes())
-    assert "no file that can be imported" in _refused(tmp_path / "a.jpg", b"\xff\xd8\xff")
+    assert "unknown kind of file" in _refused(tmp_path / "a.jpg", b"\xff\xd8\xff")
     assert "ExecuTorch program" in _refused(tmp_path / "a.pte", struct.pack("<I", 16) + b"ET12" + bytes(20))
     with pytest.raises(WeightsError, match="There is no file"):
         reading.read(tmp_path / "none.tflite")
@@ -410,6 +400,23 @@ def test_sizes_that_no_model_has_are_refused(size, weights_file, tmp_path):
     done = CliRunner().invoke(app, ["export", str(weights_file), "-f", "onnx", "--size", size, "-o", "a.onnx"])
     assert isinstance(done.exception, QatieError)
     assert "no size of a model" in str(done.exception)
+
+
+def test_photos_are_held_out_where_there_are_enough():
+    few = {str(i): np.zeros((8, 8, 3), np.uint8) for i in range(7)}
+    assert photos.split(few).shared
+    made = photos.split(few | {"7": few["0"], "8": few["0"]})
+    assert not made.shared
+    assert list(made.check) == ["3", "7"]
+    assert made.calibration.keys() | made.check.keys() == {str(i) for i in range(9)}
+
+
+def test_photos_to_check_on_are_turned_to_the_model_s_orientation(coffee):
+    assert photos.for_check(coffee, None).shape == coffee.shape
+    assert photos.for_check(np.tile(coffee, (3, 1, 1)), None).shape == (768, 384, 3)
+    assert photos.for_check(coffee, (96, 64)).shape == (96, 64, 3)
+    portrait = photos.for_check(coffee, (600, 400))
+    assert metrics.psnr(portrait, np.rot90(coffee)) > 60
 
 
 def test_photos_are_found_with_the_extra_alone(tmp_path, coffee):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
-
 import qatie_cli
 
 PACKAGE = Path(qatie_cli.__file__).parent
@@ -23,60 +21,72 @@ FLOORS = [
     ["files"],
     ["errors", "threads"],
 ]
+DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
+ENTRANCES = ("__init__.py", "__main__.py")  # on no floor: they only open the doors
+LONGEST = 450  # lines of a file
+LONGEST_COMMAND = 250  # lines of a file of cli/, which holds no library logic
 
-
-def _modules() -> dict[str, Path]:
-    return {p.relative_to(PACKAGE).as_posix(): p for p in sorted(PACKAGE.rglob("*.py"))}
+FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 
 
 def _room(path: str) -> str:
     return path.split("/", maxsplit=1)[0].removesuffix(".py")
 
 
-def _imports(path: Path) -> list[str]:
-    """Dotted names of everything a file imports, wherever the import stands."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imports(path: str) -> set[str]:
+    """Dotted names of everything that a file imports, wherever the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(FILES[path])):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+            module = "." * node.level + (node.module or "")  # a relative import is on no floor, so it is named
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
-def _rooms_imported(path: Path) -> set[str]:
-    parts = [name.split(".") for name in _imports(path) if name.startswith("qatie_cli.")]
-    return {p[1] for p in parts} - {"__version__"}
+IMPORTS = {path: _imports(path) for path in sorted(FILES)}
+
+
+def _check(offences: dict[str, set[str]]) -> None:
+    """Fail with a line for every file that has offences."""
+    lines = [f"{path}: {', '.join(sorted(found))}" for path, found in sorted(offences.items()) if found]
+    assert not lines, "\n" + "\n".join(lines)
 
 
 def test_every_room_has_its_floor():
-    rooms = {_room(path) for path in _modules()} - {"__init__", "__main__"}
-    assert rooms == {room for floor in FLOORS for room in floor}
+    assert {_room(path) for path in FILES if path not in ENTRANCES} == set(DEPTH)
 
 
-@pytest.mark.parametrize("path", sorted(set(_modules()) - {"__init__.py", "__main__.py"}))
-def test_imports_point_downwards(path):
-    room = _room(path)
-    depth = {r: i for i, floor in enumerate(FLOORS) for r in floor}
-    for imported in _rooms_imported(_modules()[path]) - {room}:
-        assert depth[imported] > depth[room], f"{room} imports {imported}"
+def test_imports_point_downwards():
+    offences = {}
+    for path in set(FILES) - set(ENTRANCES):
+        own = _room(path)
+        names = {n for n in IMPORTS[path] if n.startswith((".", "qatie_cli.")) and n != "qatie_cli.__version__"}
+        rooms = {name: name.split(".")[1] for name in names}
+        offences[path] = {n for n, room in rooms.items() if room != own and DEPTH.get(room, -1) <= DEPTH[own]}
+    _check(offences)
 
 
-@pytest.mark.parametrize("path", sorted(_modules()))
-def test_nothing_imports_the_deprecated_quantization_package(path):
-    assert not [n for n in _imports(_modules()[path]) if n.startswith(("torch.ao", "torch.quantization"))]
+def test_nothing_imports_the_deprecated_quantization_package():
+    deprecated = ("torch.ao", "torch.quantization")
+    _check({path: {n for n in names if n.startswith(deprecated)} for path, names in IMPORTS.items()})
 
 
-@pytest.mark.parametrize("path", sorted(p for p in _modules() if _room(p) != "cli"))
-def test_only_the_command_line_knows_typer_and_rich(path):
-    assert not [n for n in _imports(_modules()[path]) if n.split(".")[0] in ("typer", "rich") and path != "__main__.py"]
+def test_only_the_command_line_knows_typer_and_rich():
+    library = {path: names for path, names in IMPORTS.items() if _room(path) != "cli" and path != "__main__.py"}
+    _check({path: {n for n in names if n.split(".")[0] in ("typer", "rich")} for path, names in library.items()})
 
 
-@pytest.mark.parametrize("path", sorted(_modules()))
-def test_quantized_types_stay_behind_one_door(path):
-    if path == "engines/int8.py":
-        return
-    text = _modules()[path].read_text(encoding="utf-8")
-    for name in ("torch.ops.quantized", "quint8", "quantize_per_tensor(", "int_repr", "_make_per_"):
-        assert name not in text.replace("fake_quantize_per_tensor", "")
+def test_quantized_types_stay_behind_one_door():
+    private = ("torch.ops.quantized", "quint8", "quantize_per_tensor(", "int_repr", "_make_per_")
+    texts = {path: text.replace("fake_quantize_per_tensor", "") for path, text in FILES.items()}
+    _check({path: {n for n in private if n in text} for path, text in texts.items() if path != "engines/int8.py"})
+
+
+def test_files_are_short():
+    offences = {}
+    for path, text in FILES.items():
+        lines, most = text.count("\n"), LONGEST_COMMAND if _room(path) == "cli" else LONGEST
+        offences[path] = {f"{lines} lines, {most} at most"} if lines > most else set()
+    _check(offences)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from qatie_cli.photo import decoding, encoding, exif, formats, segments
+from qatie_cli.photo import containers, decoding, encoding, exif, formats, iptc, xmp
 from qatie_cli.photo.content import Photo
 
 GPS_IFD, EXIF_IFD, MAKE, MAKER_NOTE = 0x8825, 0x8769, 0x010F, 0x927C
@@ -56,14 +56,14 @@ def test_no_byte_of_the_position_stays():
 
 
 def test_xmp_is_made_upright_and_loses_its_thumbnail():
-    upright = segments.upright_xmp(XMP)
+    upright = xmp.upright(XMP)
     assert b'tiff:Orientation="1"' in upright
     assert b"Thumbnails" not in upright
-    assert b"<tiff:Orientation>1<" in segments.upright_xmp(b"<tiff:Orientation>8</tiff:Orientation>")
+    assert b"<tiff:Orientation>1<" in xmp.upright(b"<tiff:Orientation>8</tiff:Orientation>")
 
 
 def test_xmp_loses_its_position_and_nothing_else():
-    stripped = segments.xmp_without_gps(XMP)
+    stripped = xmp.without_places(XMP)
     assert b"GPS" not in stripped
     assert b'dc:creator="me"' in stripped
     assert b"Thumbnails" in stripped
@@ -78,15 +78,15 @@ STALE = _resource(0x040C, b"old thumbnail")
 
 
 def test_photoshop_s_thumbnail_goes_and_iptc_stays():
-    assert segments.fresh_photoshop(STALE + IPTC + STALE) == IPTC
-    assert segments.fresh_photoshop(b"no resources") == b"no resources"
+    assert iptc.without_thumbnails(STALE + IPTC + STALE) == IPTC
+    assert iptc.without_thumbnails(b"no resources") == b"no resources"
 
 
 @pytest.fixture
 def full_jpeg(tmp_path, coffee):
     """A JPEG with everything."""
-    own = (0xE4, b"maker's segment"), (0xE1, segments.XMP_EXTENSION + b"further")
-    extra = segments.jpeg_segments(STALE + IPTC, own)
+    own = (0xE4, b"maker's segment"), (0xE1, containers.XMP_EXTENSION + b"further")
+    extra = containers.jpeg_segments(STALE + IPTC, own)
     path = tmp_path / "a.jpg"
     Image.fromarray(coffee[:80, :120]).save(
         path, exif=exif.PREFIX + _block(), xmp=XMP, extra=extra, comment=b"nice", dpi=(300, 300), quality=83
@@ -100,7 +100,7 @@ def test_a_jpeg_keeps_all_its_metadata(full_jpeg, tmp_path):
     with Image.open(tmp_path / "b.jpg") as written:
         kinds = dict(written.applist)
         assert kinds["APP4"] == b"maker's segment"
-        assert kinds["APP13"] == segments.PHOTOSHOP + IPTC
+        assert kinds["APP13"] == containers.PHOTOSHOP + IPTC
         assert b'tiff:Orientation="1"' in written.info["xmp"]
         assert written.info["comment"] == b"nice"
         assert written.info["dpi"] == (300, 300)
@@ -261,17 +261,17 @@ PLACES = (
 
 
 def test_names_and_positions_of_places_go_whatever_their_prefix():
-    stripped = segments.xmp_without_gps(PLACES)
+    stripped = xmp.without_places(PLACES)
     for trace in (b"50.07", b"14.4", b"Prague", b"Old Town"):
         assert trace not in stripped
     assert b'dc:rights="mine"' in stripped
-    assert segments.xmp_without_gps(PLACES.decode().encode("utf-16")) == b""
+    assert xmp.without_places(PLACES.decode().encode("utf-16")) == b""
 
 
 def test_places_go_from_iptc_and_captions_stay():
     caption, city = b"\x1c\x02\x78\x00\x04Walk", b"\x1c\x02\x5a\x00\x06Prague"
-    block = segments.iptc_resource(caption + city) + _resource(0x0424, PLACES)
-    stripped = segments.photoshop_without_places(block)
+    block = iptc.resource(caption + city) + _resource(0x0424, PLACES)
+    stripped = iptc.without_places(block)
     assert b"Walk" in stripped
     assert b"Prague" not in stripped
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +245,19 @@ def test_a_jpeg_whose_end_is_missing_is_read_as_far_as_it_goes(tmp_path, coffee,
     cut = decoding.read(tmp_path / "cut.jpg")
     assert cut.notes == ("its end is missing; the last rows may be gray",)
     assert metrics.psnr(cut.pixels[:300], whole[:300]) > 30
+
+
+@pytest.mark.parametrize("limit", [1, None])
+def test_pillow_s_own_pixel_limit_is_ignored_and_left_alone(tmp_path, coffee, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    Image.fromarray(coffee).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(decoding.read(tmp_path / "a.png").pixels, coffee)
+        assert decoding.header(tmp_path / "a.png").width == coffee.shape[1]
+    with pytest.raises(PhotoError):
+        decoding.read(tmp_path / "broken.png")
+    with ThreadPoolExecutor(4) as readers:
+        list(readers.map(decoding.read, [tmp_path / "a.png"] * 16))
+    assert limit == Image.MAX_IMAGE_PIXELS

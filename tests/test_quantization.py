@@ -113,8 +113,8 @@ def test_what_joins_the_gates_fits_their_range_after_equalizing(net, astronaut):
     net.features(photo, seen)
     for name in ("fuse1.up", "fuse1.encoded", "fuse2.up", "fuse2.encoded"):
         values = seen.activations[name].abs()
-        beyond = values > 1.01  # the tail, which is clipped
-        assert beyond.float().mean() < 1 / calibration.TAIL**2
+        beyond = values > 1.01  # outliers, which are clipped
+        assert beyond.float().mean() < 1 / calibration.CLIP_RMS**2
         assert values.amax() > 0.5
 
 
@@ -155,11 +155,11 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
 
     monkeypatch.setattr(net, "features", features)
     ranges = calibration.calibrate(net, [values], power=4)
-    reach = calibration.TAIL * float(values.square().mean().sqrt())
+    reach = calibration.CLIP_RMS * float(values.square().mean().sqrt())
     assert ranges["refine1.y"].scale * scheme.ACTIVATION_MAX < 2.01 * reach
     gate = Activation.covering(-scheme.TANH_REACH, scheme.TANH_REACH)
     assert ranges["down1.pre"].scale <= gate.scale
-    whole = calibration.calibrate(net, [values], power=4, tail=None)
+    whole = calibration.calibrate(net, [values], power=4, clip_rms=None)
     assert whole["refine1.y"].scale > 5 * ranges["refine1.y"].scale
     assert whole["down1.pre"].scale <= gate.scale
 

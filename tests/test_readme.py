@@ -21,6 +21,7 @@ from qatie_cli.model import shipped as shipped_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("weights/**/*.md"), *ROOT.glob("weights/**/*.toml")]
 
 
 def _commands(group, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
@@ -60,15 +61,27 @@ def test_the_setup_commands_come_first():
     assert second == "pip install '.[test]' && pytest"
 
 
-def test_ci_runs_the_readme_s_test_command():
+def test_ci_runs_the_documented_gates_and_then_the_readme_s_test_command():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "<!-- test command -->" in script
+    assert re.findall(r"^run_documented (.*)", script, re.MULTILINE) == [
+        "CONTRIBUTING.md gates",
+        'README.md "test command"',
+    ]
     assert "pip install" not in script  # it has no other command of its own
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    gates = re.search(r"<!-- gates -->\n```sh\n(.*?)\n```", contributing, re.DOTALL)[1].splitlines()
+    assert gates == ["pip install '.[lint]'", "ruff check", "ruff format --check", "python .ci/check_types.py"]
 
 
-def test_files_that_the_readme_links_exist():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_files_that_documents_name_exist():
+    missing = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        linked = [document.parent / link for link in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
+        ours = r"(?<![\w./-])(?:\.ci|docs|qatie_cli|tests|weights)/[\w./-]*\w"
+        named = [ROOT / path for path in re.findall(ours, text)]
+        missing += [f"{document.name}: {path.relative_to(ROOT)}" for path in (*linked, *named) if not path.exists()]
+    assert not missing, missing
 
 
 def test_every_shipped_model_has_its_card_and_recipe():

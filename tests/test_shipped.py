@@ -9,7 +9,8 @@ import torch
 from qatie_cli import engines, metrics
 from qatie_cli.data import layouts, paired
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.model import checkpoint, shipped
+from qatie_cli.model import checkpoint
+from qatie_cli.model import shipped as shipped_weights
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
@@ -18,9 +19,9 @@ HERE = [name for name in engines.INT8 if name in torch.backends.quantized.suppor
 BARS = {"synthetic": 24.0, "exposure": 16.4, "phone-to-camera": 19.7, "retouch": 23.5, "noise": 29.3, "clean": 30.9}
 
 
-@pytest.fixture(scope="module", params=sorted(shipped.manifest()))
+@pytest.fixture(scope="module", params=sorted(shipped_weights.manifest()))
 def shipped(request) -> checkpoint.Weights:
-    return checkpoint.read(shipped.manifest()[request.param].packaged)
+    return checkpoint.read(shipped_weights.manifest()[request.param].packaged)
 
 
 def _pairs(shared, name: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -35,7 +35,7 @@ def test_white_stays_white_and_black_black():
     gray = torch.linspace(0.1, 0.8, 17).expand(1, 3, 17)
     ends = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
     assert tone.apply_tone(ends, gray, matrix)[..., 1].max() < 0.85
-    curves = tone.anchored(gray, matrix)
+    curves = tone.with_pinned_ends(gray, matrix)
     black, white = tone.apply_tone(ends, curves, matrix).unbind(-1)
     assert white.min() > 0.99
     assert black.max() < tone.BLACK + 0.005
@@ -45,7 +45,7 @@ def test_white_stays_white_and_black_black():
 
 def test_ends_that_lack_nothing_are_left_alone():
     steep = torch.linspace(-0.1, 1.2, 17).expand(1, 3, 17)
-    assert torch.equal(tone.anchored(steep, torch.eye(3)[None]), steep)
+    assert torch.equal(tone.with_pinned_ends(steep, torch.eye(3)[None]), steep)
 
 
 def _of_contrast(contrast: float) -> torch.Tensor:
@@ -61,7 +61,7 @@ def _of_contrast(contrast: float) -> torch.Tensor:
 )
 def test_a_photo_of_one_thing_is_left_alone(contrast, share):
     stage, seen = _stage(0.3), _of_contrast(contrast)
-    assert tone.carried_out(seen) == pytest.approx(share, abs=1e-5)
+    assert tone.confidence(seen) == pytest.approx(share, abs=1e-5)
     curves, matrices = stage(seen)
     identity = (torch.linspace(0, 1, 17).expand(1, 3, 17), torch.eye(3)[None])
     changed = max((given - same).abs().max() for given, same in zip((curves, matrices), identity, strict=True))
@@ -69,7 +69,7 @@ def test_a_photo_of_one_thing_is_left_alone(contrast, share):
 
 
 def test_a_black_photo_is_left_alone():
-    assert tone.carried_out(torch.zeros(1, 3, 64, 64)) == 0
+    assert tone.confidence(torch.zeros(1, 3, 64, 64)) == 0
 
 
 def test_table_and_training_compute_the_same(astronaut):

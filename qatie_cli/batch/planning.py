@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qatie_cli.batch.journal import Journal
 from qatie_cli.errors import UsageError
-from qatie_cli.photo import formats
-from qatie_cli.photo.discovery import discover, identity
+from qatie_cli.photo import discovery, formats
+from qatie_cli.photo.discovery import identity
 
 
 @dataclass(frozen=True)
@@ -146,28 +146,24 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
 
     for path in inputs:
         if path.is_dir():
-            _search_folder(path, Path(), naming, exclude, found, add)
+            _search_folder(path, Path(), naming, exclude, found)
         else:
             add(path, Path())
     for path in listed:  # what of it is no photo, or not there, fails by itself
         relative = path.parent if not path.is_absolute() and ".." not in path.parts else Path()
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
-            _search_folder(path, relative / path.name, naming, exclude, found, add)
+            _search_folder(path, relative / path.name, naming, exclude, found)
         else:
             add(path, relative)
     return found
 
 
-def _search_folder(
-    folder: Path,
-    relative: Path,
-    naming: Naming,
-    exclude: Path | None,
-    found: _Found,
-    add: Callable[[Path, Path], None],
-) -> None:
-    for source in discover(folder, naming.recursive, exclude, found.unsearched):
-        add(source, relative / source.relative_to(folder).parent)
+def _search_folder(folder: Path, relative: Path, naming: Naming, exclude: Path | None, found: _Found) -> None:
+    here = discovery.find(folder, recursive=naming.recursive, exclude=exclude)
+    for photo in here.photos:
+        found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
+    found.not_photos.extend(here.others)
+    found.unsearched.extend(here.unsearched)
 
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:

@@ -21,7 +21,7 @@ from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Task, is_done
 from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError, QatieError
-from qatie_cli.photo import decoding, encoding, formats
+from qatie_cli.photo import MAX_PIXELS, decoding, encoding, formats
 from qatie_cli.photo.content import Photo
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -77,7 +77,7 @@ class Writing:
     strip_metadata: bool = False
     strip_gps: bool = False
     overwrite: bool = False
-    max_pixels: int = decoding.MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:

@@ -102,9 +102,9 @@ def bench(
 def _read(paths: list[Path]) -> list[np.ndarray]:
     """The photos that can be read; the others are named."""
     from qatie_cli.photo import decoding
-    from qatie_cli.photo.discovery import photos_below
+    from qatie_cli.photo.discovery import photos_of
 
-    files = [p for path in paths for p in (photos_below(path) if path.is_dir() else [path])]
+    files = photos_of(paths)
     found = []
     for path in files:
         if len(found) == _MOST_PHOTOS:

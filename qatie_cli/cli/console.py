@@ -1,4 +1,4 @@
-"""What people see: messages and progress on standard error, bars only on a terminal."""
+"""Messages and progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def console() -> Console:
 
 
 def plain(text: object) -> str:
-    """Text on one line and as it is, even where it looks like Rich's markup or holds control characters."""
+    """Text for Rich to print verbatim: markup and control characters are escaped."""
     from rich.markup import escape
 
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
@@ -33,13 +33,13 @@ def plain(text: object) -> str:
 
 
 def show_error(error: QatieError) -> None:
-    """One red line, and the next step."""
+    """Print an error: one red line, then the hint."""
     hint = f" [dim]{plain(error.hint)}[/]" if error.hint else ""
     console().print(f"[bold red]Error:[/] {plain(error)}{hint}")
 
 
 def progress(*columns: str, quiet: bool = False) -> Progress:
-    """A progress bar with time left; `columns` are rich format strings that follow it. Hidden off a terminal."""
+    """A progress bar with ETA, hidden if standard error is no terminal; `columns` are Rich formats to append."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = console()
@@ -57,9 +57,9 @@ def progress(*columns: str, quiet: bool = False) -> Progress:
 
 @contextlib.contextmanager
 def without_library_chatter() -> Iterator[None]:
-    """Keep what C libraries print on standard error of a damaged file out of it: its photo's reason says it already.
+    """Silence C libraries on standard error: what they print about a damaged file is in its photo's reason already.
 
-    Python's own messages, tracebacks included, are written as ever.
+    Python's own output, tracebacks included, still appears.
     """
     try:
         descriptor = sys.stderr.fileno()

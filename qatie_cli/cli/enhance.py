@@ -31,6 +31,7 @@ from qatie_cli.cli.options import (
 )
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.model.shipped import DEFAULT
+from qatie_cli.photo import MAX_PIXELS
 
 if TYPE_CHECKING:
     from qatie_cli.batch.planning import Naming, Plan
@@ -84,7 +85,7 @@ def enhance(
         str | None,
         typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = 250_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = MAX_PIXELS,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what became of every photo.", show_default=False)
     ] = None,
@@ -342,11 +343,11 @@ def _arithmetic(engine: Engine) -> str:
 
 def _album(request: _Request, plan: Plan, engine: Engine | None) -> Album:
     from qatie_cli.gallery.album import Album
-    from qatie_cli.gallery.entries import Making
+    from qatie_cli.gallery.entries import Provenance
 
     weights = Path(request.weights).name  # a page may be shared: it names no folders of this machine
-    making = Making(weights, "" if engine is None else _arithmetic(engine), request.strength)
-    return Album(request.out, plan, making, request.writing.max_pixels)
+    provenance = Provenance(weights, "" if engine is None else _arithmetic(engine), request.strength)
+    return Album(request.out, plan, provenance, request.writing.max_pixels)
 
 
 def _report(

@@ -24,7 +24,7 @@ from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    from qatie_cli.evaluation.pairs import Figures
+    from qatie_cli.evaluation.pairs import Scores
 
 # Columns of the figures: attribute, heading, digits.
 _COLUMNS = (
@@ -52,7 +52,7 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the figures of every photo and method to this file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures of every photo on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Scores of every photo on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure weights on pairs: PSNR, SSIM and CIEDE2000 to the target, detail, and int8 against float.
@@ -72,7 +72,7 @@ def evaluate(
     screen = console()
     for left in layout.skipped:
         screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}.")
-    measured: dict[str, dict[str, Figures]] = {}
+    measured: dict[str, dict[str, Scores]] = {}
     failed = []
     with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=len(layout.pairs), name="")
@@ -100,11 +100,11 @@ def evaluate(
         _write_csv(csv_file, measured)
 
 
-def _tables(found: dict[str, Figures]) -> dict[str, dict]:
+def _tables(found: dict[str, Scores]) -> dict[str, dict]:
     return {method: dataclasses.asdict(f) for method, f in found.items()}
 
 
-def _write_csv(path: Path, measured: dict[str, dict[str, Figures]]) -> None:
+def _write_csv(path: Path, measured: dict[str, dict[str, Scores]]) -> None:
     from qatie_cli import files
 
     names = [name for name, _, _ in _COLUMNS]
@@ -119,7 +119,7 @@ def _write_csv(path: Path, measured: dict[str, dict[str, Figures]]) -> None:
         raise DataError(f"{path} could not be written: {error.strerror}.", "Name another file.") from error
 
 
-def _show(measured: dict[str, dict[str, Figures]], means: dict[str, Figures], engine: str, title: str) -> None:
+def _show(measured: dict[str, dict[str, Scores]], means: dict[str, Scores], engine: str, title: str) -> None:
     from rich import box
     from rich.table import Table
 
@@ -134,6 +134,6 @@ def _show(measured: dict[str, dict[str, Figures]], means: dict[str, Figures], en
     console().print(methods)
 
 
-def _cells(f: Figures) -> list[str]:
+def _cells(f: Scores) -> list[str]:
     values = [(getattr(f, name), digits) for name, _, digits in _COLUMNS]
     return ["-" if value is None else f"{value:.{digits}f}" for value, digits in values]

@@ -1,4 +1,4 @@
-"""`qatie export`: weights as a model for other runtimes, checked at once."""
+"""`qatie export`: weights as a model for other runtimes, checked before it is written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from qatie_cli.errors import QatieError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-_LONGEST_PX = 768  # of the photo that a model of any size is checked on
-
 
 class ModelFormat(StrEnum):
     """Choices of --format."""
@@ -27,41 +25,36 @@ class ModelFormat(StrEnum):
     executorch = "executorch"
 
 
-_RUNTIME = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "executorch": "ExecuTorch"}
-_NEEDED = {
-    "onnx": ("export", "onnx", "onnxruntime"),
-    "tflite": ("export", "ai_edge_litert", "flatbuffers"),
-    "executorch": ("executorch", "executorch"),
-}
-
-
 def export(
     weights: Annotated[str, typer.Argument(help="Shipped weights by name, or a weights file.", show_default=False)],
     format: Annotated[ModelFormat, typer.Option("--format", "-f", help="What for.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
-    int8: Annotated[bool, typer.Option("--int8", help="With the integers of the int8 engines; else in float.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="In the int8 engines' integers; else in float.")] = False,
     size: Annotated[
         str, typer.Option(help="Height x width of photos, as 1080x1920, in multiples of 8; dynamic takes any.")
     ] = "dynamic",
     photo: Annotated[
-        Path | None, typer.Option(help="Photo to check the model on; by default one of scikit-image, or a picture.")
+        Path | None, typer.Option(help="Photo to check the model on; by default one of scikit-image's.")
     ] = None,
-    least: Annotated[float, typer.Option(help="Agreement in dB below which nothing is written.")] = 40.0,
+    least: Annotated[
+        float, typer.Option(help="Least PSNR in dB to qatie's own output; below it nothing is written.")
+    ] = 40.0,
     threads: Threads = 0,
 ) -> None:
     """Write weights as a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch.
 
-    Needs the extra `export`, ExecuTorch the extra `executorch`. The model is run at once in its runtime on a photo, and
-    its agreement with qatie's own int8 and float is told; below 40 dB nothing is written.
+    Needs the extra `export`, or `executorch` for ExecuTorch. The model is first run in its runtime on a photo and
+    compared with qatie's own int8 and float; below 40 dB nothing is written.
     """
     sides = _sides(size)
-    extra, *modules = _NEEDED[format.value]
-    need_extra(extra, *modules)
+    from qatie_cli.exchange import formats
+
+    chosen = formats.FORMATS[format.value]
+    need_extra(chosen.extra, *chosen.modules)
     import torch
 
     from qatie_cli import files
-    from qatie_cli.exchange import checking
-    from qatie_cli.exchange import exporting as library
+    from qatie_cli.exchange import agreement
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
 
@@ -69,8 +62,8 @@ def export(
     read = checkpoint.read(locate(weights))
     name, seen = _photo(photo, sides)
     with without_library_chatter():
-        content = library.build(read, format.value, int8=int8, size=sides)
-        agreed = checking.agreement(format.value, content, read, seen, torch.get_num_threads())
+        content = formats.build(read, format.value, int8=int8, size=sides)
+        agreed = agreement.of_export(format.value, content, read, seen, torch.get_num_threads())
     agreed.check(int8, least)
     try:
         files.write_atomic(out, content)
@@ -81,11 +74,10 @@ def export(
     arithmetic = "int8" if int8 else "float"
     any_size = "any size" if sides is None else f"{sides[0]}x{sides[1]}"
     screen = console()
-    runtime = _RUNTIME[format.value]
-    screen.print(f"Wrote {plain(out)}: {arithmetic} for {runtime}, {any_size}, {len(content) / 1e6:.2f} MB.")
+    screen.print(f"Wrote {plain(out)}: {arithmetic} for {chosen.runtime}, {any_size}, {len(content) / 1e6:.2f} MB.")
     ours = "" if agreed.to_int8 is None else f"{agreed.to_int8:.1f} dB to qatie's int8, "
     place = f"{plain(name)} at {seen.shape[0]}x{seen.shape[1]}"
-    screen.print(f"Run in {runtime} on {place}: {ours}{agreed.to_float:.1f} dB to its float.")
+    screen.print(f"Run in {chosen.runtime} on {place}: {ours}{agreed.to_float:.1f} dB to its float.")
 
 
 def _sides(size: str) -> tuple[int, int] | None:
@@ -104,10 +96,11 @@ def _sides(size: str) -> tuple[int, int] | None:
 
 
 def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.ndarray]:
-    """The photo to check on, by name, at the size asked for."""
+    """Name and pixels of the photo to check on, at the model's size."""
     from qatie_cli import bench
     from qatie_cli.cli import photos
     from qatie_cli.data import demo
+    from qatie_cli.exchange.photos import for_check
 
     if path is not None:
         ((name, pixels),) = photos.named([path], 1).items()
@@ -116,8 +109,5 @@ def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.nd
             name = "coffee"
             pixels = demo.originals()[name]
         except QatieError:
-            name, pixels = "a made-up picture", bench.generated()
-    if sides is not None:
-        return name, bench.resized(pixels, (sides[1], sides[0]))
-    scale = min(1.0, _LONGEST_PX / max(pixels.shape[:2]))
-    return name, bench.resized(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
+            name, pixels = "a generated picture", bench.generated()
+    return name, for_check(pixels, sides)

@@ -20,13 +20,12 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     """
     from qatie_cli.data.sampling import subsample
     from qatie_cli.photo import decoding
-    from qatie_cli.photo.discovery import photos_below
+    from qatie_cli.photo.discovery import photos_of
 
     if missing := [path for path in paths if not path.exists()]:
         raise DataError(f"There is no {missing[0]}.", "Name a photo, or a folder of photos.")
     found = {}
-    files = [p for path in paths for p in (photos_below(path) if path.is_dir() else [path])]
-    for file in subsample(files, most):
+    for file in subsample(photos_of(paths), most):
         try:
             found[file.name] = decoding.read(file).rgb_u8()
         except PhotoError as error:

@@ -16,7 +16,7 @@ from qatie_cli.cli.options import Folders, Quiet, RecipeFile, Threads, TrainingD
 if TYPE_CHECKING:
     from qatie_cli.data.clean import CleanPhotos
     from qatie_cli.data.paired import Pairs
-    from qatie_cli.evaluation.pairs import Row
+    from qatie_cli.evaluation.pairs import EngineScores
     from qatie_cli.training.prepare import Prepared
     from qatie_cli.training.run import Finished, Progress
 
@@ -184,7 +184,7 @@ class _StopFlag:
         return self._set
 
 
-def _show_table(rows: tuple[Row, ...]) -> None:
+def _show_table(rows: tuple[EngineScores, ...]) -> None:
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`qatie weights`: which weights there are, where they are, whether they are whole, and bringing in others."""
+"""`qatie weights`: list, locate, verify and import weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    from qatie_cli.exchange.comparing import Agreement
+    from qatie_cli.exchange.agreement import EngineAgreement
+    from qatie_cli.exchange.photos import Split
 
-_MOST_PHOTOS = 16  # of those named; every fourth is measured on, the others calibrated on
-_FEWEST_TO_HOLD_OUT = 8
-_LONGEST_PX = 768  # of photos that agreement is measured on
+_MOST_PHOTOS = 16  # of those named
 
 app = typer.Typer(help="List, find, check, clear and import weights.", no_args_is_help=True)
 
@@ -92,39 +91,39 @@ def import_(
 ) -> None:
     """Read weights of the paper's authors, or a model that qatie exported, into a qatie weights file.
 
-    Needs the extra `import`. The layout is recognised by its shapes, and nothing in a file is ever executed. Int8
-    ranges are calibrated on photos; qatie's own exports bring theirs along. Then every engine is compared with the
-    float network of the file.
+    Needs the extra `import`. The network is recognised by its shapes; nothing in a file is executed. Int8 ranges are
+    calibrated on photos, except for qatie's own exports, which carry theirs. Then every engine is compared with the
+    file's float network.
     """
-    from qatie_cli.exchange import comparing, reading
+    from qatie_cli.exchange import agreement, reading, runtimes
+    from qatie_cli.exchange.photos import for_check
     from qatie_cli.model import checkpoint
 
     out = out or Path(f"{file.stem}.safetensors")
     if out.suffix != ".safetensors":
-        raise UsageError(f"{out} is no name for a weights file.", "Let it end in .safetensors.")
+        raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Name another file with -o.")
     use_threads(threads)
     screen = console()
     with without_library_chatter():
         found = reading.read(file)
         published = file if compare and file.suffix.lower() == ".tflite" else None
         if compare and published is None:
-            raise UsageError(f"{file} is not run by LiteRT.", "--compare goes with a .tflite file.")
-    calibrating, measuring, where = _photos(photos or [], found.weights is None)
+            raise UsageError(f"LiteRT cannot run {file}.", "--compare needs a .tflite file.")
+    chosen, where = _photos(photos or [], found.weights is None)
     with progress("[dim]{task.fields[text]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=None, text="reading")
-        made = reading.finished(
-            found, list(calibrating.values()), list(calibrating), lambda text: bar.update(shown, text=text)
-        )
+        made = reading.finished(found, chosen.calibration, lambda text: bar.update(shown, text=text))
         try:
             checkpoint.write(out, made)
         except OSError as error:
             reason = error.strerror or error
             raise QatieError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
         if not quiet:
-            pictures = _sized(list(measuring.values()), published)
+            sides = None if published is None else runtimes.litert_sides(published)
+            pictures = [for_check(photo, sides) for photo in chosen.check.values()]
             bar.update(shown, total=len(pictures), text="comparing")
             with without_library_chatter():
-                agreed = comparing.agreements(
+                agreed = agreement.of_engines(
                     made, reading.as_written(found), pictures, published, max(1, threads), lambda: bar.advance(shown)
                 )
     if quiet:
@@ -135,54 +134,32 @@ def import_(
     _show(agreed, where, pictures[0].shape if published else None)
 
 
-def _photos(paths: list[Path], needed: bool) -> tuple[dict, dict, str]:
-    """Photos to calibrate on, where that is needed, photos to measure on, and what to call the latter.
+def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
+    """Photos to calibrate on, where that is needed, and to measure on, and what to call the latter.
 
     Raises:
         UsageError: there are none to calibrate on.
     """
     from qatie_cli import bench
     from qatie_cli.cli import photos
+    from qatie_cli.exchange.photos import Split, split
 
-    if not paths:
-        found = photos.at_hand()
-        if not found and needed:
-            raise UsageError(
-                "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
-            )
-        if not found:
-            return {}, {"": bench.generated()}, "a made-up picture"
-        taken = {name: photo for name, photo in found.items() if "phone-like" not in name}
-        return found, taken, f"{len(taken)} photos of scikit-image"
-    found = photos.named(paths, _MOST_PHOTOS)
-    names = list(found)
-    if len(names) < _FEWEST_TO_HOLD_OUT:
-        return found, found, f"the {len(names)} photos calibrated on"
-    held = names[3::4]
-    return {n: found[n] for n in names if n not in held}, {n: found[n] for n in held}, f"{len(held)} other photos"
+    if paths:
+        chosen = split(photos.named(paths, _MOST_PHOTOS))
+        kind = "photos calibrated on" if chosen.shared else "other photos"
+        return chosen, f"{len(chosen.check)} {kind}"
+    found = photos.at_hand()
+    if found:
+        check = {name: photo for name, photo in found.items() if "phone-like" not in name}
+        return Split(found, check), f"{len(check)} photos of scikit-image"
+    if needed:
+        raise UsageError(
+            "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
+        )
+    return Split({}, {"": bench.generated()}), "a generated picture"
 
 
-def _sized(photos: list, published: Path | None) -> list:
-    """Photos at the size that the file `published` takes, turned where they lie the other way; else at most 768 px."""
-    import numpy as np
-
-    from qatie_cli import bench
-    from qatie_cli.exchange import runtimes
-
-    sides = None if published is None else runtimes.litert_sides(published)
-    made = []
-    for photo in photos:
-        height, width = photo.shape[:2]
-        if sides is None:
-            scale = min(1.0, _LONGEST_PX / max(height, width))
-            made.append(bench.resized(photo, (round(width * scale), round(height * scale))))
-        else:
-            turned = np.ascontiguousarray(np.rot90(photo)) if (height < width) != (sides[0] < sides[1]) else photo
-            made.append(bench.resized(turned, (sides[1], sides[0])))
-    return made
-
-
-def _show(agreed: list[Agreement], where: str, shape: tuple[int, ...] | None) -> None:
+def _show(agreed: list[EngineAgreement], where: str, shape: tuple[int, ...] | None) -> None:
     from rich import box
     from rich.table import Table
 

@@ -17,8 +17,8 @@ from qatie_cli.data import layouts
 from qatie_cli.data.layouts import PairFiles, SkippedFile
 from qatie_cli.data.sampling import subsample
 from qatie_cli.data.store import Picture, Store
-from qatie_cli.data.views import averaged
 from qatie_cli.errors import PhotoError
+from qatie_cli.photo import resize
 
 SMALLEST_SIDE = 32  # pixels; anything smaller teaches nothing
 # Input and target of every pair in the evaluation sets (exposure, tone, noise, another camera) are alike at 0.85 or
@@ -180,7 +180,7 @@ def _without_name(error: PhotoError, path: Path) -> str:
 
 def descriptor(overview: Image.Image) -> np.ndarray:
     """What a photo shows, independent of its tone: ranks of its luma at 32x32 minus their local mean, of length 1."""
-    small = np.asarray(averaged(overview.convert("L"), _LIKENESS_PX), np.float32)
+    small = np.asarray(resize.to_square(overview.convert("L"), _LIKENESS_PX), np.float32)
     ranks = small.ravel().argsort(kind="stable").argsort(kind="stable").reshape(small.shape).astype(np.float32)
     local = ranks - ndimage.uniform_filter(ranks, 7, mode="nearest")
     local -= local.mean()

@@ -18,6 +18,7 @@ from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 
 
@@ -51,8 +52,8 @@ def is_good_target(image: Image.Image) -> bool:
 
     Low-key, high-key and strongly graded photos are good photos but teach that dark or flat is fine.
     """
-    small = degradation.from_u8(np.asarray(views.averaged(image, 64)))
-    values = degradation.luma(small)
+    small = degradation.from_u8(np.asarray(resize.to_square(image, 64)))
+    values = colour.luma(small)
     return 0.2 <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qatie_cli.model.tone import LUMA
+from qatie_cli.photo.colour import luma
 
 MIDDLE_LUMA = 0.48
 _HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may end up brighter than they were: they clip a little sooner
@@ -193,11 +193,6 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
         return linear
     share = np.clip((linear.max(axis=2, keepdims=True) - 0.8) / 0.2, 0, 1)
     return linear * (1 + np.float32(2.0**ev - 1) * share * share)
-
-
-def luma(photo: np.ndarray) -> np.ndarray:
-    """Luma (H, W, 1) of an encoded photo (BT.709 weights)."""
-    return photo @ np.array(LUMA, np.float32)[:, None]
 
 
 def toward_middle(photo: np.ndarray, share: float) -> np.ndarray:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from qatie_cli import files
 from qatie_cli.data import degradation, sampling
 from qatie_cli.data.degradation import RENAMED, DegradationConfig, DegradationParameters
 from qatie_cli.data.layouts import SkippedFile
 from qatie_cli.data.source import PairPixels
-from qatie_cli.data.views import reduced
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.photo import decoding, encoding, sheets
+from qatie_cli.photo import decoding, encoding, resize, sheets
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import photos_below
 
@@ -120,8 +118,9 @@ def _wanted(photos: list[Path], clean: Path, versions: int) -> Iterator[tuple[Pa
 
 
 def _pair(path: Path, parameters: DegradationParameters, longest: int | None) -> PairPixels:
-    image = Image.fromarray(decoding.read(path).rgb_u8())
-    target = np.asarray(image if longest is None else reduced(image, longest))
+    target = decoding.read(path).rgb_u8()
+    if longest is not None:
+        target = resize.fit(target, longest, reducing_gap=resize.REDUCING_GAP)
     return PairPixels(degradation.to_u8(degradation.apply(parameters, degradation.from_u8(target))), target)
 
 
@@ -135,7 +134,7 @@ def _write(path: Path, photo: np.ndarray) -> None:
 
 
 def _previews(pair: PairPixels) -> PairPixels:
-    return PairPixels(*(np.asarray(reduced(Image.fromarray(photo), _SHEET_PX)) for photo in pair))
+    return PairPixels(*(resize.fit(photo, _SHEET_PX, reducing_gap=resize.REDUCING_GAP) for photo in pair))
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError
 from qatie_cli.model.network import SIZE_MULTIPLE
+from qatie_cli.photo import resize
 
 SMALLEST_MEASURED = 11  # pixels: the window of SSIM
 
@@ -194,7 +195,7 @@ def load_pair(files: layouts.PairFiles, longest: int) -> PairPixels:
     if images[0].size != images[1].size:
         sizes = " and ".join(f"{i.width}x{i.height}" for i in images)
         raise DataError(f"Input and target of {files.name} differ in size: {sizes}.", "Remove or repair the pair.")
-    seen, target = (views.reduced_exactly(image, longest) for image in images)
+    seen, target = (resize.fit(image, longest) for image in images)
     if min(seen.size) < SMALLEST_MEASURED:
         raise DataError(f"{files.name} is too small to be measured: {seen.width}x{seen.height}.", "Leave it out.")
     return PairPixels(np.asarray(seen), np.asarray(target))

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qatie_cli.data.views import reduced
-from qatie_cli.photo import decoding
+from qatie_cli.photo import decoding, resize
 
 OVERVIEW_PX = 640  # long side of the small copies that views of the whole photo are cut from
 SHARE_OF_FREE = 0.5  # of the memory that is free when a run begins
@@ -31,9 +30,8 @@ def picture(path: Path, longest: int | None = None) -> Picture:
     """
     image = Image.fromarray(decoding.read(path).rgb_u8())
     if longest is not None:
-        image = reduced(image, longest)
-    overview = image if max(image.size) <= OVERVIEW_PX else reduced(image, OVERVIEW_PX, Image.Resampling.BOX)
-    return Picture(image, overview)
+        image = resize.fit(image, longest, reducing_gap=resize.REDUCING_GAP)
+    return Picture(image, resize.fit(image, OVERVIEW_PX, resize.AREA, reducing_gap=resize.REDUCING_GAP))
 
 
 def size_in_memory(image: Image.Image) -> int:

@@ -1,1 +1,1 @@
-"""Measuring results: weights on pairs of photos, and two results against each other."""
+"""Evaluation: weights against target photos, and two results against each other."""

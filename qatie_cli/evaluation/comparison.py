@@ -1,4 +1,4 @@
-"""Two results of the same photos: which belong together, and how far they are apart."""
+"""Comparing two results of the same photos: matching by name, and similarity."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import numpy as np
 from qatie_cli import metrics
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.metrics import BEST_DB
-from qatie_cli.photo import colour, decoding, discovery, formats
+from qatie_cli.photo import MAX_PIXELS, colour, decoding, discovery
 from qatie_cli.photo.content import Photo
-from qatie_cli.photo.discovery import discover
 
-_STRIP_PIXELS = 1 << 20  # compared at a time: CIEDE2000 takes some 400 bytes a pixel
-_SSIM_RADIUS = 5  # pixels that SSIM's window reaches (1.5 px, cut off at 3.5 of them), which it leaves out at the edges
+_STRIP_PIXELS = 1 << 20  # compared at a time: CIEDE2000 takes some 400 bytes per pixel
+_SSIM_RADIUS = 5  # pixels, of a Gaussian of 1.5 px truncated at 3.5 sigma; SSIM is undefined closer to the edges
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two files of one photo, and the name that both have."""
+class PhotoPair:
+    """Two files of one photo, and its name."""
 
     name: str
     first: Path
@@ -30,18 +29,18 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A file that cannot be compared, and why."""
+class Unpaired:
+    """A photo that cannot be compared, and why."""
 
     name: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Distance:
-    """How far two photos, or the means of many, are apart in 8-bit sRGB at full size.
+class Similarity:
+    """Metrics of two photos, or means over photos, in 8-bit sRGB at full size.
 
-    `ssim` is None for a photo too small for it. Means are means over photos.
+    `ssim` is None for photos smaller than its window.
     """
 
     psnr_db: float
@@ -49,8 +48,8 @@ class Distance:
     ciede2000: float
 
 
-def find_pairs(first: Path, second: Path) -> tuple[list[Pair], list[Alone]]:
-    """The photos that two files or two folders have in common, by relative path; suffixes may differ.
+def find_pairs(first: Path, second: Path) -> tuple[list[PhotoPair], list[Unpaired]]:
+    """Match two files, or the photos of two folders by relative path; suffixes may differ.
 
     Raises:
         UsageError: there is no such file or folder, or one is a file and the other a folder.
@@ -63,8 +62,8 @@ def find_pairs(first: Path, second: Path) -> tuple[list[Pair], list[Alone]]:
             f"One of {first} and {second} is a folder, the other is not.", "Name two folders or two files."
         )
     if not first.is_dir():
-        return [Pair(first.name, first, second)], []
-    left_out: list[Alone] = []
+        return [PhotoPair(first.name, first, second)], []
+    left_out: list[Unpaired] = []
     ours, theirs = (_photos(folder, left_out) for folder in (first, second))
     ours_called, theirs_called = labels(first, second)
     names = {name: name for name in ours if name in theirs}
@@ -76,15 +75,15 @@ def find_pairs(first: Path, second: Path) -> tuple[list[Pair], list[Alone]]:
         if stems[0][stem] == 1 and stems[1][stem] == 1:
             names[name] = by_stem[stem]
         else:
-            left_out.append(Alone(name, _why_alone(stems, stem, theirs_called)))
+            left_out.append(Unpaired(name, _why_unpaired(stems, stem, theirs_called)))
     matched = set(names.values())
-    left_out += [Alone(n, _why_alone(stems[::-1], _stem(n), ours_called)) for n in rest[1] if n not in matched]
-    pairs = [Pair(name, ours[name], theirs[names[name]]) for name in sorted(names, key=discovery.natural)]
-    return pairs, sorted(left_out, key=lambda alone: discovery.natural(alone.name))
+    left_out += [Unpaired(n, _why_unpaired(stems[::-1], _stem(n), ours_called)) for n in rest[1] if n not in matched]
+    pairs = [PhotoPair(name, ours[name], theirs[names[name]]) for name in sorted(names, key=discovery.natural)]
+    return pairs, sorted(left_out, key=lambda photo: discovery.natural(photo.name))
 
 
 def labels(first: Path, second: Path) -> tuple[str, str]:
-    """What two sides are called: their names, with as many folders before them as it takes to tell them apart."""
+    """Names of the two sides, with as many parent folders as it takes to tell them apart."""
     a, b = first.absolute().parts, second.absolute().parts
     for length in range(1, max(len(a), len(b)) + 1):
         if a[-length:] != b[-length:]:
@@ -92,24 +91,23 @@ def labels(first: Path, second: Path) -> tuple[str, str]:
     return discovery.readable(first.name), discovery.readable(second.name)
 
 
-def _photos(folder: Path, left_out: list[Alone]) -> dict[str, Path]:
-    unsearched: list[tuple[Path, str]] = []
-    found = [path for path in discover(folder, True, None, unsearched) if formats.has_photo_suffix(path)]
-    left_out += [Alone(str(path), f"cannot be searched: {reason}") for path, reason in unsearched]
-    return {path.relative_to(folder).as_posix(): path for path in found}
+def _photos(folder: Path, left_out: list[Unpaired]) -> dict[str, Path]:
+    found = discovery.find(folder)
+    left_out += [Unpaired(str(path), f"cannot be searched: {reason}") for path, reason in found.unsearched]
+    return {path.relative_to(folder).as_posix(): path for path in found.photos}
 
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _why_alone(stems: Sequence[collections.Counter], stem: str, other: str) -> str:
+def _why_unpaired(stems: Sequence[collections.Counter], stem: str, other: str) -> str:
     if stems[1][stem] and max(stems[0][stem], stems[1][stem]) > 1:
-        return f"has no partner of its own in {other}: several photos have that name there or here"
+        return f"has no partner in {other}: several photos have that name"
     return f"has no partner in {other}"
 
 
-def load(pair: Pair, max_pixels: int = decoding.MAX_PIXELS) -> tuple[Photo, Photo]:
+def load(pair: PhotoPair, max_pixels: int = MAX_PIXELS) -> tuple[Photo, Photo]:
     """Both photos, upright and of one size.
 
     Raises:
@@ -123,24 +121,24 @@ def load(pair: Pair, max_pixels: int = decoding.MAX_PIXELS) -> tuple[Photo, Phot
     return photos[0], photos[1]
 
 
-def distance(first: Photo, second: Photo) -> Distance:
-    """How far two photos of one size are apart; transparency does not count.
+def similarity(first: Photo, second: Photo) -> Similarity:
+    """Metrics of two photos of one size; alpha is ignored.
 
-    It is what `metrics` gives of the whole photos, computed in strips so that large ones fit into memory.
+    Equal to `metrics` of the whole photos, but computed in strips so that large photos fit into memory.
     """
     height, width = first.pixels.shape[:2]
-    seen_first, seen_second = _Seen(first), _Seen(second)
+    srgb_first, srgb_second = _InSrgb(first), _InSrgb(second)
     squares, colours = 0.0, 0.0
     for top, bottom in _strips(0, height, width):
-        a, b = seen_first.rows(top, bottom), seen_second.rows(top, bottom)
+        a, b = srgb_first.rows(top, bottom), srgb_second.rows(top, bottom)
         squares += float(((a.astype(np.float32) - b) ** 2).sum(dtype=np.float64))
         colours += metrics.ciede2000(a, b) * (bottom - top)
     error = squares / (height * width * 3)
     psnr = BEST_DB if error == 0 else min(BEST_DB, float(10 * np.log10(255**2 / error)))
-    return Distance(psnr, _ssim(seen_first, seen_second, height, width), colours / height)
+    return Similarity(psnr, _ssim(srgb_first, srgb_second, height, width), colours / height)
 
 
-def _ssim(first: _Seen, second: _Seen, height: int, width: int) -> float | None:
+def _ssim(first: _InSrgb, second: _InSrgb, height: int, width: int) -> float | None:
     if min(height, width) <= 2 * _SSIM_RADIUS:
         return None
     total = 0.0
@@ -151,18 +149,18 @@ def _ssim(first: _Seen, second: _Seen, height: int, width: int) -> float | None:
 
 
 def amplified_difference(first: Photo, second: Photo, factor: int) -> Photo:
-    """|first - second| times `factor` in sRGB, clipped: black where both are equal."""
+    """|first - second| times `factor` in sRGB, clipped: black where they are equal."""
     height, width = first.pixels.shape[:2]
-    seen_first, seen_second = _Seen(first), _Seen(second)
+    srgb_first, srgb_second = _InSrgb(first), _InSrgb(second)
     out = np.empty((height, width, 3), np.uint8)
     for top, bottom in _strips(0, height, width):
-        moved = np.abs(seen_first.rows(top, bottom).astype(np.int16) - seen_second.rows(top, bottom))
+        moved = np.abs(srgb_first.rows(top, bottom).astype(np.int16) - srgb_second.rows(top, bottom))
         out[top:bottom] = np.minimum(moved.astype(np.int32) * factor, 255)
     return Photo(out, "png")
 
 
-class _Seen:
-    """A photo in 8-bit sRGB, part by part."""
+class _InSrgb:
+    """A photo in 8-bit sRGB, converted row by row."""
 
     def __init__(self, photo: Photo) -> None:
         self._photo, self._colours = photo, colour.of_profile(photo.icc)
@@ -178,21 +176,21 @@ def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, bottom)) for first in range(top, bottom, rows)]
 
 
-def mean(distances: Sequence[Distance]) -> Distance:
-    """Means over photos; SSIM over those that are large enough for it."""
-    similar = [d.ssim for d in distances if d.ssim is not None]
-    return Distance(
-        float(np.mean([d.psnr_db for d in distances])),
-        float(np.mean(similar)) if similar else None,
-        float(np.mean([d.ciede2000 for d in distances])),
+def mean(similarities: Sequence[Similarity]) -> Similarity:
+    """Means over photos; SSIM's over those that have one."""
+    ssim = [s.ssim for s in similarities if s.ssim is not None]
+    return Similarity(
+        float(np.mean([s.psnr_db for s in similarities])),
+        float(np.mean(ssim)) if ssim else None,
+        float(np.mean([s.ciede2000 for s in similarities])),
     )
 
 
-def worst(distances: Sequence[Distance]) -> Distance:
-    """The worst of each figure."""
-    similar = [d.ssim for d in distances if d.ssim is not None]
-    return Distance(
-        min(d.psnr_db for d in distances),
-        min(similar) if similar else None,
-        max(d.ciede2000 for d in distances),
+def worst(similarities: Sequence[Similarity]) -> Similarity:
+    """The worst value of each metric."""
+    ssim = [s.ssim for s in similarities if s.ssim is not None]
+    return Similarity(
+        min(s.psnr_db for s in similarities),
+        min(ssim) if ssim else None,
+        max(s.ciede2000 for s in similarities),
     )

@@ -1,7 +1,6 @@
-"""Measuring weights on pairs, executed on the engines that users run, and simple methods beside them.
+"""Scoring weights on pairs of photos, on the engines that users run, against simple baselines.
 
-PSNR is over all channels of 8-bit values, SSIM after Wang et al. 2004, the colour difference CIEDE2000 (the last two as
-scikit-image computes them; see `qatie_cli.metrics`). Means are means over photos.
+The metrics are those of `qatie_cli.metrics`. Means are means over photos.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from PIL import Image, ImageOps
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.metrics import BEST_DB
 from qatie_cli.model.checkpoint import Weights
 
-Pair = tuple[np.ndarray, np.ndarray]  # input and target, uint8 (H, W, 3)
+InputTarget = tuple[np.ndarray, np.ndarray]  # uint8 (H, W, 3) each
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One photo's, or a mean's: output against target, and against the float output of the same weights.
+class Scores:
+    """Output against target, of one photo or as means.
 
-    `aligned_db` is the PSNR after aligning tone (`metrics.tone_aligned`): noise and detail alone.
+    `aligned_db` is PSNR after tone alignment (`metrics.tone_aligned`): noise and detail alone. `agreement_db` is PSNR
+    to the float output of the same weights.
     """
 
     psnr_db: float
@@ -36,33 +35,36 @@ class Figures:
     agreement_db: float | None = None
 
 
-def figures(output: np.ndarray, target: np.ndarray, float_output: np.ndarray | None = None) -> Figures:
-    """Figures of one output (H, W, 3) uint8; `float_output` is that of the float engine, None to leave it out."""
+def score(output: np.ndarray, target: np.ndarray, float_output: np.ndarray | None = None) -> Scores:
+    """Scores of an output (H, W, 3) uint8; `float_output` is the float engine's, None to skip the agreement."""
     aligned = np.clip(np.rint(metrics.tone_aligned(output, target)), 0, 255)
-    return Figures(
-        min(BEST_DB, metrics.psnr(output, target)),
+    return Scores(
+        metrics.finite_psnr(output, target),
         metrics.ssim(output, target),
         metrics.ciede2000(output, target),
-        min(BEST_DB, metrics.psnr(aligned, target)),
-        None if float_output is None else min(BEST_DB, metrics.psnr(output, float_output)),
+        metrics.finite_psnr(aligned, target),
+        None if float_output is None else metrics.finite_psnr(output, float_output),
     )
 
 
-def mean(rows: Iterable[Figures]) -> Figures:
+def mean(photos: Iterable[Scores]) -> Scores:
     """Means over photos."""
-    rows = list(rows)
-    agreements = [f.agreement_db for f in rows if f.agreement_db is not None]
-    return Figures(
-        *(float(np.mean([getattr(f, name) for f in rows])) for name in ("psnr_db", "ssim", "ciede2000", "aligned_db")),
+    photos = list(photos)
+    agreements = [s.agreement_db for s in photos if s.agreement_db is not None]
+    return Scores(
+        float(np.mean([s.psnr_db for s in photos])),
+        float(np.mean([s.ssim for s in photos])),
+        float(np.mean([s.ciede2000 for s in photos])),
+        float(np.mean([s.aligned_db for s in photos])),
         float(np.mean(agreements)) if agreements else None,
     )
 
 
-# --- methods ------------------------------------------------------------------------------------------------------
+# --- baselines ----------------------------------------------------------------------------------------------------
 
 
 def autocontrast(photo: np.ndarray) -> np.ndarray:
-    """Each channel stretched to the full range, 1% of the pixels cut off at both ends (Pillow)."""
+    """Each channel stretched to the full range, 1% of the pixels clipped at both ends (Pillow)."""
     return np.asarray(ImageOps.autocontrast(Image.fromarray(photo), cutoff=1))
 
 
@@ -78,46 +80,46 @@ BASELINES: dict[str, Method] = {"identity": lambda photo: photo, "autocontrast":
 
 
 def compare(
-    pair: Pair, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
-) -> dict[str, Figures]:
-    """One photo's figures by method: the named baselines, then `float` (if `reference` is given), then the engine.
+    pair: InputTarget, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
+) -> dict[str, Scores]:
+    """A photo's scores by method: the named baselines, then `float` (if `reference` is given), then the engine.
 
-    `reduction` is that of `enhance`, for both.
+    `reduction` is that of `enhance`, for both engines.
     """
     seen, target = pair
-    found = {name: figures(BASELINES[name](seen), target) for name in baselines}
+    found = {name: score(BASELINES[name](seen), target) for name in baselines}
     float_output = None if reference is None else enhance(seen, reference, reduction=reduction)
     if float_output is not None:
-        found[engines.FLOAT] = figures(float_output, target)
-    return found | {engine.name: figures(enhance(seen, engine, reduction=reduction), target, float_output)}
+        found[engines.FLOAT] = score(float_output, target)
+    return found | {engine.name: score(enhance(seen, engine, reduction=reduction), target, float_output)}
 
 
-def means(photos: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+def means(photos: Sequence[dict[str, Scores]]) -> dict[str, Scores]:
     """Means over photos of every method."""
     return {method: mean(p[method] for p in photos) for method in photos[0]}
 
 
-# --- the closing table of a run -----------------------------------------------------------------------------------
+# --- the final table of a training run ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Row:
-    """Figures of one arithmetic on one engine, and the photo on which int8 strays furthest from its float."""
+class EngineScores:
+    """A row of the table: mean scores of weights on an engine, and int8's agreement with float on the worst photo."""
 
     name: str
     engine: str
-    mean: Figures
+    mean: Scores
     worst_agreement_db: float | None
 
 
 def closing_table(
-    final: Weights, post_training: Weights | None, start: Weights | None, pairs: list[Pair]
-) -> tuple[Row, ...]:
-    """Float, post-training int8 and QAT int8 of a finished run, int8 on each engine of this machine.
+    final: Weights, post_training: Weights | None, start: Weights | None, pairs: list[InputTarget]
+) -> tuple[EngineScores, ...]:
+    """Float, post-training int8 and QAT int8 of a finished run, int8 on every engine of this machine.
 
     Args:
-        post_training: the weights as they were before quantization-aware training, None for a run without it.
-        start: the weights that the run started from, if it did not start from random ones.
+        post_training: the weights before quantization-aware training, None for a run without it.
+        start: the weights that the run was initialized with, None for random ones.
     """
     before = post_training or final
     rows = [] if start is None else _rows("start", start, [engines.resolve("auto")], pairs)[-1:]
@@ -128,14 +130,15 @@ def closing_table(
     return tuple(rows)
 
 
-def _rows(name: str, weights: Weights, int8: list[str], pairs: list[Pair]) -> list[Row]:
+def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]) -> list[EngineScores]:
     """The float row, then one for each of the `int8` engines."""
     reference = engines.load(weights, engines.FLOAT)
     outputs = [enhance(seen, reference) for seen, _ in pairs]
-    rows = [Row(name, engines.FLOAT, mean(figures(o, t) for o, (_, t) in zip(outputs, pairs, strict=True)), None)]
+    float_scores = mean(score(output, target) for output, (_, target) in zip(outputs, pairs, strict=True))
+    rows = [EngineScores(name, engines.FLOAT, float_scores, None)]
     if weights.activations is None:
         return rows
-    known: dict[tuple[int, bytes], Figures] = {}  # engines often agree to the last bit
+    known: dict[tuple[int, bytes], Scores] = {}  # engines often give the same bits
     for engine_name in int8:
         engine = engines.load(weights, engine_name)
         measured = []
@@ -143,8 +146,8 @@ def _rows(name: str, weights: Weights, int8: list[str], pairs: list[Pair]) -> li
             output = enhance(seen, engine)
             key = (index, hashlib.blake2b(output.data).digest())
             if key not in known:
-                known[key] = figures(output, target, outputs[index])
+                known[key] = score(output, target, outputs[index])
             measured.append(known[key])
-        worst = min(f.agreement_db for f in measured)
-        rows.append(Row(name, engine.name, mean(measured), worst))
+        worst = min(s.agreement_db for s in measured if s.agreement_db is not None)
+        rows.append(EngineScores(name, engine.name, mean(measured), worst))
     return rows

@@ -1,4 +1,4 @@
-"""The paper's network as others keep it: their convolutions and norms, put into the places of our network."""
+"""The paper's network from its layers in running order, as the authors' files hold them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qatie_cli.model.network import NetworkConfig
 
 
 class UnfitError(ValueError):
-    """Tensors are not those of the paper's network; the message says how."""
+    """The tensors are not those of the paper's network; the message says which differ."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def width_of(first: Sequence[int]) -> int:
     """The base width, from the shape of a first convolution's weight.
 
     Raises:
-        UnfitError: it is none that sees a photo.
+        UnfitError: it does not take three channels.
     """
     if len(first) != 4 or first[1] != 3 or first[0] < 1:
         raise UnfitError(f"its first convolution has the shape {tuple(first)}")
@@ -51,10 +51,10 @@ def width_of(first: Sequence[int]) -> int:
 def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[NetworkConfig, dict[str, Tensor]]:
     """Configuration and state of our network, from layers in the order in which the network runs them.
 
-    Within a refinement block a layer is told by its shape, since converters order its branches as they like.
+    Within a refinement block layers are recognised by shape, since converters order its branches differently.
 
     Raises:
-        UnfitError: they are not the paper's.
+        UnfitError: these are not the paper's layers.
     """
     if (len(convolutions), len(norms)) != (CONVOLUTIONS, NORMS):
         raise UnfitError(
@@ -105,7 +105,7 @@ def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[Ne
     place({"up": (c, c, 3), "head": (3, c, 3)})
     for name, t in state.items():
         if not bool(torch.isfinite(t).all()):
-            raise UnfitError(f"{name} holds values that are no numbers")
+            raise UnfitError(f"{name} holds NaN or infinite values")
     return NetworkConfig(c), {name: t.float().contiguous() for name, t in state.items()}
 
 

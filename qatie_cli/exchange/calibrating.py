@@ -1,4 +1,4 @@
-"""Int8 ranges for weights that come without usable ones."""
+"""Int8 ranges for imported weights that have none."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from qatie_cli.exchange.photos import at_most
 from qatie_cli.model import whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import SIZE_MULTIPLE, NetworkConfig
+from qatie_cli.model.network import NetworkConfig
 from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.quantization.equalization import Joined
 from qatie_cli.model.quantization.rounding import keep_means
@@ -48,7 +48,7 @@ def calibrated(
 ) -> Weights:
     """Weights of a network without a tone stage, equalized and with int8 ranges from photos (H, W, 3) uint8.
 
-    At most 12 photos are used, evenly chosen, at 512 pixels. The float network stays the same within 65 dB.
+    At most 12 photos are used, evenly spaced, at 512 pixels. The float network stays the same within 65 dB.
     """
     chosen = photos[:: -(-len(photos) // MOST_PHOTOS)]
     seen = [_seen(photo) for photo in chosen]
@@ -56,18 +56,15 @@ def calibrated(
     model_config = ModelConfig(config, None)
     built = whole.from_state(model_config, {f"network.{name}": t.clone() for name, t in state.items()})
     on_step("equalizing channels")
-    equalization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, tail=None)
+    equalization.equalize(built.network, seen, RECIPE["balance"], _JOINED, both_signs=True, clip_rms=None)
     on_step("rounding weights")
     keep_means(built.network, seen)
     on_step("measuring ranges")
-    activations = calibration.calibrate(built.network, seen, _POWER, tail=None)
+    activations = calibration.calibrate(built.network, seen, _POWER, clip_rms=None)
     return Weights(model_config, built.state_dict(), activations)
 
 
 def _seen(photo: np.ndarray) -> Tensor:
     """(1, 3, h, w) in 0..1, sides multiples of 8."""
-    height, width = photo.shape[:2]
-    scale = min(1.0, LONGEST_PX / max(height, width))
-    sides = [max(SIZE_MULTIPLE, round(side * scale / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in (width, height)]
-    small = np.asarray(Image.fromarray(photo).resize(sides, Image.Resampling.BICUBIC), np.float32) / 255
+    small = at_most(photo, LONGEST_PX).astype(np.float32) / 255
     return torch.from_numpy(small).permute(2, 0, 1)[None]

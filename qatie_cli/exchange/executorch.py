@@ -3,7 +3,7 @@
 The network is traced as it is written; what XNNPACK does not take runs on ExecuTorch's portable kernels. Tensors are
 NCHW and hold one photo. In int8 it was tried with executorch 1.5.1: pairs of quantize and dequantize with our scales
 at every rounding point, which XNNPACK would turn into integer arithmetic. Its pass that orders channels fails on them
-(KeyError 'val', with one operator at a time, too), so int8 is refused in plain words.
+(KeyError 'val', with one operator at a time, too), so int8 is refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qatie_cli.errors import UsageError
+from qatie_cli.exchange import graph
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import SIZE_MULTIPLE, fold_upsample
+from qatie_cli.model.network import fold_upsample
 from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.model.whole import Model
 
@@ -40,14 +41,13 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
         ValueError: a side of `size` is not a positive multiple of 8.
         UsageError: int8 was asked for, or the installed executorch does not go with PyTorch.
     """
-    if any(side < 1 or side % SIZE_MULTIPLE for side in size):
-        raise ValueError(f"height and width must be positive multiples of {SIZE_MULTIPLE}, not {size}")
+    graph.check(weights, False, size)
     if int8:
         raise UsageError(
             "ExecuTorch gets float only: its XNNPACK back end fails on int8 with given scales (executorch 1.5.1).",
             "Leave out --int8, or export for LiteRT: -f tflite --int8.",
         )
-    with _without_remarks():
+    with _silenced():
         try:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
@@ -68,18 +68,17 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
 
 
 class _Program(nn.Module):
-    """From photo to enhanced photo, with every weight ready for use."""
+    """From photo to enhanced photo, with all weights folded beforehand."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
         self.rounding = _Folded(model)
         weight, bias = model.network.tail()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
 
     def forward(self, photo: Tensor, thumbnail: Tensor | None = None) -> Tensor:
-        base = self.model.toned(photo, thumbnail)
+        base = photo.clamp(0, 1) if thumbnail is None else self.model.toned(photo, thumbnail)
         seen = torch.round(base * 255) / 255  # what the network sees is 8 bit
         features = self.model.network.features(seen, self.rounding)
         residual = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
@@ -102,8 +101,8 @@ class _Folded(nn.Module):
 
 
 @contextlib.contextmanager
-def _without_remarks():
-    """Keep what the packages say while they work from those who only want a file."""
+def _silenced():
+    """Hide the packages' logs, warnings and prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""A checkpoint of the authors' training code: a `.ckpt` of PyTorch Lightning, or a plain state dictionary.
+"""Reads checkpoints of the authors' training code: a `.ckpt` of PyTorch Lightning, or a plain state dictionary.
 
-Nothing in it is executed: only tensors and plain values are read. Keys end in the names of the authors' modules, after
-whatever prefixes their wrappers added; observers of quantization-aware training are left aside.
+Only tensors and plain values are read; nothing is executed. Keys end in the names of the authors' modules, behind any
+prefixes of their wrappers; observers of quantization-aware training are ignored.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def network(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     """Configuration and state of our network from a checkpoint.
 
     Raises:
-        WeightsError: it cannot be read without executing what it holds, or it is another network's.
+        WeightsError: it cannot be read without executing its content, or it is of another network.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error) and "Unsupported" in str(error):
             raise WeightsError(
-                f"{path} holds Python objects beside tensors, which are never executed.",
+                f"{path} holds Python objects beside tensors, which qatie never executes.",
                 "Save its state_dict alone: torch.save({'state_dict': checkpoint['state_dict']}, FILE).",
             ) from error
         raise _unreadable(path) from error
@@ -66,7 +66,7 @@ def network(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
 
 def _unreadable(path: Path) -> WeightsError:
     return WeightsError(
-        f"{path} is no checkpoint that can be read: damaged, not whole, or of another kind.", "Copy it again."
+        f"{path} cannot be read as a checkpoint: it is damaged, incomplete or of another kind.", "Copy it again."
     )
 
 

@@ -1,8 +1,8 @@
-"""Any file that can be imported: told by its content, read by the module for its kind."""
+"""Reads any file that can be imported: its kind is recognised by content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _WANTED = "Name a .tflite or .ckpt file of the paper's network, or a .tflite or 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file holds: `weights` that are ready, or the paper's network, which has no usable int8 ranges yet."""
+    """What a file holds: complete `weights`, or None and the paper's network, whose int8 ranges are not usable."""
 
     path: Path
     kind: str
@@ -36,7 +36,7 @@ def read(path: Path) -> Found:
     """What `path` holds.
 
     Raises:
-        WeightsError: it is no file that can be imported; the message says why.
+        WeightsError: it cannot be imported; the message says why.
         UsageError: the package that reads its kind is not installed.
     """
     try:
@@ -57,29 +57,29 @@ def read(path: Path) -> Found:
 
 
 def finished(
-    found: Found, photos: Sequence[np.ndarray], names: Sequence[str], on_step: Callable[[str], None] = lambda _: None
+    found: Found, photos: Mapping[str, np.ndarray], on_step: Callable[[str], None] = lambda _: None
 ) -> Weights:
-    """Weights with int8 ranges, and a record of where they are from.
+    """Weights with int8 ranges and a record of their origin.
 
     Args:
-        photos: (H, W, 3) uint8, to calibrate on where that is needed; `names` are recorded.
+        photos: (H, W, 3) uint8 by name, to calibrate on where that is needed.
     """
     from qatie_cli.exchange import calibrating
 
     origin = {"file": found.path.name, "sha256": files.sha256(found.path), "kind": found.kind}
     if found.weights is not None:
         return replace(found.weights, recipe=found.weights.recipe | {"imported": origin})
-    made = calibrating.calibrated(found.config, found.state, photos, on_step)
+    made = calibrating.calibrated(found.config, found.state, list(photos.values()), on_step)
     return replace(
         made,
         recipe={"imported": origin | calibrating.RECIPE},
-        data={"calibration_photos": list(names)},
+        data={"calibration_photos": list(photos)},
         versions=checkpoint.this_machine_versions(),
     )
 
 
 def as_written(found: Found) -> Weights:
-    """The float network exactly as the file has it, to compare with."""
+    """The file's float network, unchanged, to compare with."""
     from qatie_cli.model.whole import ModelConfig
 
     if found.weights is not None:
@@ -93,36 +93,37 @@ def _kind(path: Path, content: bytes) -> str:
     if content[4:8] == b"TFL3" or suffix == ".tflite":
         return "tflite"
     if content[4:6] == b"ET":
-        raise WeightsError(f"{path} is an ExecuTorch program, from which weights cannot be had back.", _WANTED)
+        raise WeightsError(f"{path} is an ExecuTorch program, and weights cannot be read from one.", _WANTED)
     if content[8:9] == b"{" and suffix == ".safetensors":
-        raise WeightsError(f"{path} is a safetensors file.", "One of qatie needs no import: name it with --weights.")
+        raise WeightsError(f"{path} is a safetensors file.", "qatie's own needs no import: name it with --weights.")
     if content[:2] in (b"PK", b"\x80\x02") or suffix in (".ckpt", ".pt", ".pth"):
         return "checkpoint"
     if suffix == ".onnx":
         return "onnx"
-    raise WeightsError(f"{path} is no file that can be imported.", _WANTED)
+    raise WeightsError(f"{path} cannot be imported: unknown kind of file.", _WANTED)
 
 
 def _tflite(path: Path, content: bytes) -> Found:
-    from qatie_cli.exchange import exported, tflite_reading
+    from qatie_cli.exchange import exported
+    from qatie_cli.exchange.tflite import reading as tflite
 
-    graph = tflite_reading.read_graph(path, content)
+    graph = tflite.read_graph(path, content)
     try:
         header, tensors = graph.metadata(HEADER), graph.metadata(TENSORS)
         places = {} if header is None else graph.constants()
-    except tflite_reading.UNREADABLE as error:
-        raise tflite_reading.damaged(path) from error
+    except tflite.UNREADABLE as error:
+        raise tflite.damaged(path) from error
     if header is None:
-        config, state = tflite_reading.network(path, graph)
+        config, state = tflite.network(path, graph)
         return Found(path, "TFLite file of the paper's network", None, config, state)
     ready = exported.weights(path, header, tensors or b"", lambda name: graph.constant_in_state(places[name]))
     return Found(path, "TFLite file exported by qatie", ready, ready.config.network, ready.state)
 
 
 def _onnx(path: Path, content: bytes) -> Found:
-    from qatie_cli.exchange import exported
+    from qatie_cli.exchange.onnx import reading as onnx
 
-    ready = exported.from_onnx(path, content)
+    ready = onnx.read(path, content)
     return Found(path, "ONNX model exported by qatie", ready, ready.config.network, ready.state)
 
 

@@ -1,7 +1,7 @@
-"""What an exported model says of itself, and carries along, so that it can be imported again.
+"""The metadata that an exported model carries so that it can be imported again.
 
-A model holds most tensors of a weights file as they are, or as the int8 integers that they become. Only what cannot be
-had back from it (upsampling folded into a convolution; in int8 also the biases) travels beside the graph.
+Most tensors of a weights file are constants of the graph, as they are or in int8. Those that cannot be recovered from
+it (convolutions with upsampling folded in; in int8 also the biases) are stored beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TENSORS = "qatie.tensors"  # likewise: a safetensors file
 
 @dataclass(frozen=True)
 class Record:
-    """Collects which tensors of `weights` a graph holds under their own names."""
+    """Collects the tensors of `weights` that a graph holds under their own names."""
 
     weights: Weights
     int8: bool

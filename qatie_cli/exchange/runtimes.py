@@ -1,6 +1,6 @@
-"""Running a model file on a photo in the runtimes that phones use.
+"""Runs a model file on a photo in the runtimes that phones use.
 
-A photo and what comes back are (H, W, 3) uint8; what a file's own types and layouts ask for is seen to here.
+Photos in and out are (H, W, 3) uint8; conversion to the file's own types and layout happens here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def litert(model: bytes | Path, photo: np.ndarray, threads: int = 1, reference: 
     """The photo enhanced by a TFLite model in LiteRT.
 
     Args:
-        reference: with LiteRT's own kernels alone; else with those of XNNPACK, as by default on phones.
+        reference: use LiteRT's own kernels only; else XNNPACK's, the default on phones.
 
     Raises:
         DataError: the runtime refuses the model, or the photo's size.
@@ -55,8 +55,8 @@ def litert_sides(model: Path) -> tuple[int, int] | None:
     with _refusals("LiteRT"):
         entries = Interpreter(model_path=str(model)).get_input_details()
         photo = next(entry for entry in entries if THUMBNAIL not in entry["name"])
-        sides = tuple(int(side) for side in photo["shape_signature"][1:3])
-        return None if -1 in sides else sides
+        height, width = (int(side) for side in photo["shape_signature"][1:3])
+        return None if -1 in (height, width) else (height, width)
 
 
 def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.ndarray:
@@ -69,7 +69,7 @@ def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what it refuses, it says by an exception, too
+    options.log_severity_level = 4  # refusals arrive as exceptions
     with _refusals("ONNX Runtime"):
         session = InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
@@ -90,7 +90,7 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
     import torch
     from executorch.runtime import Runtime
 
-    # It tells of the processor it finds on Python's standard error.
+    # It reports the processor on Python's standard error.
     with _refusals("ExecuTorch"), contextlib.redirect_stderr(io.StringIO()):
         method = Runtime.get().load_program(model).load_method("forward")
         pictures = [photo, tone.thumbnail_u8(photo)][: method.metadata.num_inputs()]
@@ -99,7 +99,7 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
 
 
 class _refusals:  # noqa: N801 (used as a function)
-    """What a runtime raises, as a DataError of one line that names it."""
+    """Turns what a runtime raises into a DataError of one line that names the runtime."""
 
     def __init__(self, runtime: str) -> None:
         self.runtime = runtime
@@ -108,8 +108,9 @@ class _refusals:  # noqa: N801 (used as a function)
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ImportError | DataError):  # each has kinds of its own
-            reason = next(iter(str(error).splitlines()), kind.__name__)
+        # Each runtime has error types of its own.
+        if isinstance(error, Exception) and not isinstance(error, ImportError | DataError):
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(f"{self.runtime} cannot run it: {reason}.") from error
 
 

@@ -1,1 +1,1 @@
-"""Pages to look at results with: before and after of a batch, and two results side by side."""
+"""HTML pages to look at results: before and after of a batch, or two results side by side."""

@@ -1,4 +1,4 @@
-"""The gallery of one output folder: previews made while a batch runs, and the page that is written from them."""
+"""The gallery of an output folder: previews made while a batch runs, and the page."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from qatie_cli.batch.planning import Plan, Task
 from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import PhotoError, QatieError, UsageError
 from qatie_cli.gallery import entries, links, overview, page, previews
-from qatie_cli.gallery.entries import Entry, Failure, LastRun, Making
+from qatie_cli.gallery.entries import Entry, Failure, LastRun, Provenance
 from qatie_cli.photo import decoding, discovery
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import GALLERY_FOLDER, GALLERY_PAGE
 
-_SECONDS_BETWEEN_PAGES = 20  # while a run goes on: what a killed one leaves is no older
+_SECONDS_BETWEEN_PAGES = 20  # during a run: the page that a killed one leaves is no older
 
 
 def exists(out: Path) -> bool:
-    """Whether an earlier run left a gallery in `out` that this one should refresh."""
+    """Whether `out` has a gallery of an earlier run."""
     ours = page.is_ours(out / GALLERY_PAGE, page.GALLERY)
     return ours and (out / GALLERY_FOLDER / "entries.json").is_file()
 
 
 def check(out: Path, plan: Plan) -> None:
-    """Raise QatieError where no gallery can be written for a plan: before the work."""
+    """Raise QatieError if no gallery can be written for a plan. Call it before the batch."""
     folder = out / GALLERY_FOLDER
     page.check_replaceable(out / GALLERY_PAGE, page.GALLERY, "-o")
     if folder.exists() and not folder.is_dir():
@@ -44,11 +44,11 @@ def check(out: Path, plan: Plan) -> None:
 class Album:
     """Collects a run's photos. `reduced` and `keep` are called in the batch's threads, the rest in one thread.
 
-    Nothing that goes wrong with a preview reaches the photo; `missing` tells of it.
+    A preview that fails never fails its photo; `missing` names it.
     """
 
-    def __init__(self, out: Path, plan: Plan, making: Making, max_pixels: int) -> None:
-        self._out, self._plan, self._making, self._max_pixels = out, plan, making, max_pixels
+    def __init__(self, out: Path, plan: Plan, provenance: Provenance, max_pixels: int) -> None:
+        self._out, self._plan, self._provenance, self._max_pixels = out, plan, provenance, max_pixels
         self._folder = out / GALLERY_FOLDER
         self._state = self._folder / "entries.json"
         self._began, self._when = time.monotonic(), datetime.datetime.now(datetime.UTC)
@@ -69,10 +69,10 @@ class Album:
     # --- in the batch's threads ----------------------------------------------------------------------------------
 
     def reduced(self, photo: Photo) -> np.ndarray | None:
-        """The picture of a decoded photo, (h, w, 3 or 4) uint8; None where it cannot be made."""
+        """The preview of a decoded photo, (h, w, 3 or 4) uint8; None if that fails."""
         try:
             return previews.reduced(photo)
-        except Exception:  # a preview is never worth a photo; `keep` tells of it
+        except Exception:  # `keep` reports it
             return None
 
     def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
@@ -95,7 +95,7 @@ class Album:
     # --- in the run's own thread ---------------------------------------------------------------------------------
 
     def add(self, result: Result) -> None:
-        """Take notice of a photo's outcome; now and then the page is written."""
+        """Record a photo's result; every now and then the page is written."""
         self._results.append(result)
         self._seconds = time.monotonic() - self._began
         if result.status is Status.SKIPPED:
@@ -104,11 +104,11 @@ class Album:
         if result.status is Status.ENHANCED and change is not None:
             seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
             size = result.width, result.height
-            self._enter(result.task, size, change, round(seconds, 3), self._making, result.notes)
+            self._enter(result.task, size, change, round(seconds, 3), self._provenance, result.notes)
         if time.monotonic() - self._written > _SECONDS_BETWEEN_PAGES:
             try:
                 self.write()
-            except OSError as error:  # the end of the run tells of it
+            except OSError as error:  # reported at the end of the run
                 self.missing[self.path] = _reason(error)
 
     def _enter(
@@ -117,21 +117,21 @@ class Album:
         size: tuple[int, int],
         change: float,
         seconds: float | None = None,
-        making: Making | None = None,
+        provenance: Provenance | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         try:
             status = task.output.stat()
         except OSError:
-            return  # it has gone meanwhile
+            return  # deleted meanwhile
         name, change = self._name(task), round(change, 3)
         source, stamp = links.relative(task.source, self._out), (status.st_size, status.st_mtime_ns)
-        self._entries[name] = Entry(name, source, *size, *stamp, change, seconds, making, notes)
+        self._entries[name] = Entry(name, source, *size, *stamp, change, seconds, provenance, notes)
 
     def catch_up(self, on_photo: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Make the previews that are missing of photos done before; `on_photo` gets how many are made, and of how many.
+        """Make missing previews of photos enhanced earlier; `on_photo` gets how many are done and the total.
 
-        Originals or outputs that cannot be read are told in `missing`.
+        Originals and outputs that cannot be read are named in `missing`.
         """
         files.remove_stale(self._folder)
         known = entries.read(self._state).entries
@@ -160,9 +160,9 @@ class Album:
         return task.output.relative_to(self._out).as_posix()
 
     def write(self) -> None:
-        """Write the page and what the next run needs, each in one step.
+        """Write the page and the state for the next run, each atomically.
 
-        Entries of earlier runs stay as long as their outputs do; failures until the photo succeeds or is gone.
+        Entries of earlier runs stay as long as their outputs exist, failures until the photo succeeds or is deleted.
 
         Raises:
             OSError: one of them cannot be written.
@@ -182,7 +182,7 @@ class Album:
         self.missing.pop(self.path, None)
 
     def _forget(self, name: str) -> None:
-        """Remove the previews of an output that has gone; those of a changed one are replaced when they are made."""
+        """Remove the previews of a deleted output; those of a changed one are overwritten later."""
         if not (self._out / name).exists():
             for side in overview.SIDES:
                 for path in previews.paths(self._folder, links.key_of(name), side):
@@ -216,14 +216,14 @@ class Album:
 
 
 def _where_it_is(task: Task) -> Task:
-    """The task with the output that it really has: one with transparent parts may have gone elsewhere."""
+    """The task with its actual output: a photo with transparent parts may have been written as PNG instead."""
     if task.with_alpha is not None and not task.output.exists():
         return dataclasses.replace(task, output=task.with_alpha, with_alpha=None)
     return task
 
 
 def _in_short(result: Result) -> str:
-    """The reason of a failure, with names instead of paths."""
+    """The reason of a failure, with file names instead of paths: the page may be shared."""
     task, reason = result.task, result.reason
     source = str(task.source)
     if reason.startswith(f"{source} "):

@@ -1,4 +1,4 @@
-"""What a gallery remembers from run to run: OUT/.gallery/entries.json."""
+"""The state of a gallery between runs: OUT/.gallery/entries.json."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qatie_cli import files
 
 _SCHEMA = 1
+_PROVENANCE_KEY = "making"  # in the file, whose schema is older than the class's name
 
 
 @dataclass(frozen=True)
-class Making:
-    """What made photos better; `weights` is a name, no path."""
+class Provenance:
+    """How photos were enhanced; `weights` is a name, not a path."""
 
     weights: str
     arithmetic: str  # "float" or "int8 on ENGINE"
     strength: float
 
     def in_words(self) -> str:
-        """One line of it."""
+        """In one line, for the page."""
         return f"{self.weights}, {self.arithmetic}, strength {self.strength:g}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One photo in the gallery.
+    """A photo in the gallery.
 
-    `name` is the output's path relative to OUT, with slashes, `source` the original's; `size` and `time_ns` are the
-    output file's when its previews were made, by which a later change shows. `change` is in percent
-    (`previews.change`). What an earlier run without gallery made has neither seconds nor making.
+    `name` and `source` are the paths of output and original relative to OUT, with slashes. `size` and `time_ns` are
+    those of the output file when its previews were made; if they differ, the previews are stale. `change` is in percent
+    (`previews.change`). Outputs of an earlier run without gallery have neither `seconds` nor `provenance`.
     """
 
     name: str
@@ -42,11 +44,11 @@ class Entry:
     time_ns: int
     change: float
     seconds: float | None = None
-    making: Making | None = None
+    provenance: Provenance | None = None
     notes: tuple[str, ...] = ()
 
     def fits(self, output: Path) -> bool:
-        """Whether the output is still what the previews show."""
+        """Whether the previews still show the output."""
         try:
             status = output.stat()
         except OSError:
@@ -56,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Failure:
-    """A photo that could not be enhanced, by its path relative to OUT, and the reason."""
+    """A photo that could not be enhanced: its path relative to OUT, and why."""
 
     source: str
     reason: str
@@ -64,7 +66,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last run that enhanced photos; `not_begun` counts photos that an interruption left."""
+    """The last run that enhanced photos; `not_begun` counts the photos left by an interruption."""
 
     when: str  # ISO 8601, UTC
     photos: int
@@ -75,7 +77,7 @@ class LastRun:
 
 @dataclass
 class Remembered:
-    """Everything in the file: entries by name, failures by source."""
+    """The whole file: entries by name, failures by source."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Remembered:
 
 
 def read(path: Path) -> Remembered:
-    """What earlier runs left; nothing where that is missing, damaged or of another version (it is made anew then)."""
+    """The state that earlier runs left; empty if it is missing, damaged or of another version, and then rebuilt."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if table["schema"] != _SCHEMA:
@@ -96,20 +98,25 @@ def read(path: Path) -> Remembered:
     return Remembered({e.name: e for e in entries}, {f.source: f for f in failures}, last)
 
 
-def _entry(row: dict) -> Entry:
-    making = Making(**row["making"]) if row["making"] else None
-    return Entry(**(row | {"making": making, "notes": tuple(row["notes"])}))
+def _entry(row: dict[str, Any]) -> Entry:
+    made = row.pop(_PROVENANCE_KEY)
+    return Entry(**row | {"provenance": Provenance(**made) if made else None, "notes": tuple(row["notes"])})
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = dataclasses.asdict(entry)
+    return row | {_PROVENANCE_KEY: row.pop("provenance")}
 
 
 def write(path: Path, remembered: Remembered) -> None:
-    """Write the file in one step.
+    """Write the file atomically.
 
     Raises:
         OSError: it cannot be written.
     """
     table = {
         "schema": _SCHEMA,
-        "photos": [dataclasses.asdict(entry) for entry in remembered.entries.values()],
+        "photos": [_row(entry) for entry in remembered.entries.values()],
         "failed": [dataclasses.asdict(failure) for failure in remembered.failures.values()],
         "last": dataclasses.asdict(remembered.last) if remembered.last else None,
     }

@@ -1,4 +1,4 @@
-"""Files on a page: keys that are safe in any file system, and addresses."""
+"""Names of preview files, and addresses on a page."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from urllib.parse import quote
 
 
 def key_of(name: str) -> str:
-    """What a photo's previews are called: it depends on the photo's name alone."""
+    """The stem of a photo's preview files, valid on any file system; a hash of the photo's name."""
     return hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
 
 
 def relative(target: Path, folder: Path) -> str:
-    """The way from `folder` to `target` by their names; the absolute path where there is none (other drives)."""
+    """The path of `target` relative to `folder`, links unresolved; absolute if it is on another drive."""
     try:
         return os.path.relpath(target.absolute(), folder.absolute())
     except ValueError:
         return str(target.absolute())
 
 
-def place(way: str, folder: Path) -> Path:
-    """Where something lies that `relative` led to."""
-    return Path(os.path.normpath(folder.absolute() / way))
+def place(relative_path: str, folder: Path) -> Path:
+    """The inverse of `relative`."""
+    return Path(os.path.normpath(folder.absolute() / relative_path))
 
 
 def address(target: Path, folder: Path) -> str:
-    """Address of a file for a page in `folder`: relative, or a file URI where there is no way."""
-    way = Path(relative(target, folder))
-    return way.as_uri() if way.is_absolute() else quote(os.fsencode(way.as_posix()))
+    """URL of a file for a page in `folder`: relative, or a file: URL on another drive."""
+    path = Path(relative(target, folder))
+    return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))

@@ -1,4 +1,4 @@
-"""What the page of a gallery says, from what the gallery remembers."""
+"""The page of a gallery, built from its entries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qatie_cli.gallery import links, page
 from qatie_cli.gallery.entries import Entry, LastRun, Remembered
-from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+from qatie_cli.gallery.page import Figure, OmittedPhoto, Order, Page, PhotoRow
 from qatie_cli.photo import discovery
 from qatie_cli.photo.discovery import GALLERY_FOLDER
 
@@ -28,11 +28,11 @@ ORDERS = (
 
 
 def page_of(out: Path, remembered: Remembered) -> Page:
-    """The page of the output folder `out`, in the order that `remembered` has."""
+    """The page of the output folder `out`, in the order of `remembered`."""
     found = list(remembered.entries.values())
-    makings = list(dict.fromkeys(entry.making.in_words() for entry in found if entry.making))
+    provenances = list(dict.fromkeys(entry.provenance.in_words() for entry in found if entry.provenance))
     left_out = tuple(
-        LeftOut(_short(links.place(failure.source, out)), discovery.readable(failure.reason))
+        OmittedPhoto(_short(links.place(failure.source, out)), discovery.readable(failure.reason))
         for failure in remembered.failures.values()
     )
     return Page(
@@ -44,28 +44,28 @@ def page_of(out: Path, remembered: Remembered) -> Page:
         folder=GALLERY_FOLDER,
         figures=FIGURES,
         orders=ORDERS,
-        photos=tuple(_shown(entry, out, makings) for entry in found),
-        makings=tuple(makings),
+        photos=tuple(_photo_row(entry, out, provenances) for entry in found),
+        provenances=tuple(provenances),
         left_out_title=f"{len(left_out):,} failed",
         left_out=left_out,
     )
 
 
-def _shown(entry: Entry, out: Path, makings: list[str]) -> Shown:
+def _photo_row(entry: Entry, out: Path, provenances: list[str]) -> PhotoRow:
     figures = (
         round(entry.change, 1),
         round(entry.width * entry.height / 1e6, 2),
         None if entry.seconds is None else round(entry.seconds, 2),
         entry.time_ns // 10**9,
     )
-    return Shown(
+    return PhotoRow(
         key=links.key_of(entry.name),
         name=discovery.readable(entry.name),
         size=(entry.width, entry.height),
         left=links.address(links.place(entry.source, out), out),
         right=links.address(out / entry.name, out),
         figures=figures,
-        made=makings.index(entry.making.in_words()) if entry.making else None,
+        provenance=provenances.index(entry.provenance.in_words()) if entry.provenance else None,
         notes=entry.notes,
     )
 
@@ -80,7 +80,7 @@ def _summary(found: list[Entry], failed: int, last: LastRun | None) -> tuple[str
             f"Last run {when}: {_count(last.photos)}, {last.megapixels:,.1f} megapixels in {last.seconds:,.1f} s"
         )
         if last.not_begun:
-            lines.append(f"{_count(last.not_begun)} still to do; the same command goes on from there")
+            lines.append(f"{_count(last.not_begun)} still to do; run the same command to continue")
     return tuple(lines)
 
 
@@ -89,5 +89,5 @@ def _count(number: int) -> str:
 
 
 def _short(source: Path) -> str:
-    """A photo's name and its folder's: whoever the page is shared with need not see more."""
+    """File and folder name only: the page may be shared, and full paths are private."""
     return discovery.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))

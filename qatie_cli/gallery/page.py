@@ -1,4 +1,4 @@
-"""One self-contained page: template, stylesheet, script and the photos' data in one file that needs no network."""
+"""Rendering a page: one HTML file with style, script and data inside, which needs no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from qatie_cli import __version__, files
@@ -13,12 +14,12 @@ from qatie_cli.errors import QatieError, UsageError
 
 GALLERY, COMPARISON = "gallery", "comparison"  # kinds of pages
 _ASSETS = Path(__file__).with_name("assets")
-_HEAD_BYTES = 4096  # of a page, in which it says who made it
+_HEAD_BYTES = 4096  # of a page, which contain its generator tag
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a number of each photo means; the unit "time" is of seconds since 1970, shown as a date."""
+    """A figure that every photo has; the unit "time" means seconds since 1970, shown as a date."""
 
     name: str
     digits: int = 0
@@ -27,7 +28,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Order:
-    """A way to sort: by the figure of that index, or by name where there is none."""
+    """A sort order: by the figure of index `figure`, or by name if that is None."""
 
     label: str
     figure: int | None = None
@@ -35,11 +36,11 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One photo: two pictures in the page's folder of previews, and what is known of it.
+class PhotoRow:
+    """A photo on the page.
 
-    `left` and `right` are addresses of the full-size files; `size` is (width, height); `figures` are in the page's
-    order, None where one is not known; `made` is an index into the page's `makings`.
+    `key` names its previews; `size` is (width, height); `left` and `right` are addresses of the full-size files;
+    `figures` are in the page's order, None if unknown; `provenance` is an index into the page's `provenances`.
     """
 
     key: str
@@ -48,13 +49,13 @@ class Shown:
     left: str
     right: str
     figures: tuple[float | None, ...]
-    made: int | None = None
+    provenance: int | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A photo that the page cannot show, and why."""
+class OmittedPhoto:
+    """A photo that the page does not show, and why."""
 
     name: str
     reason: str
@@ -62,11 +63,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a page says.
+    """The content of a page.
 
-    `summary` are lines below the title; `labels` name the two sides; `sides` are those of the previews' names;
-    `amplified` is by how much the pictures of the difference are, None where there are none; `means` are rows of a
-    table: figure, mean, worst.
+    `summary` are the lines below the title; `labels` name the two sides for the reader, `sides` in the previews' file
+    names; `amplified` is the factor of the difference pictures, None if there are none; `means` are rows of a table:
+    figure, mean, worst.
     """
 
     kind: str
@@ -77,16 +78,16 @@ class Page:
     folder: str
     figures: tuple[Figure, ...]
     orders: tuple[Order, ...]
-    photos: tuple[Shown, ...]
-    makings: tuple[str, ...] = ()
+    photos: tuple[PhotoRow, ...]
+    provenances: tuple[str, ...] = ()
     left_out_title: str = ""
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[OmittedPhoto, ...] = ()
     amplified: int | None = None
     means: tuple[tuple[str, str, str], ...] = ()
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Names are escaped; a content security policy forbids every request but for the previews."""
+    """The page as HTML. Names are escaped; a content security policy allows no requests except for the previews."""
     import jinja2
     from markupsafe import Markup
 
@@ -108,8 +109,8 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data(page: Page) -> dict:
-    """What the script needs, small: addresses that follow from a photo's name are 0."""
+def _data(page: Page) -> dict[str, Any]:
+    """The script's data, kept small: an address that is base plus name is stored as 0."""
     left_base, right_base = (_base([(getattr(p, side), p.name) for p in page.photos]) for side in ("left", "right"))
     photos = [
         [
@@ -119,7 +120,7 @@ def _data(page: Page) -> dict:
             _tail(photo.left, left_base, photo.name),
             _tail(photo.right, right_base, photo.name),
             photo.figures,
-            photo.made,
+            photo.provenance,
             *photo.notes,
         ]
         for photo in page.photos
@@ -131,20 +132,20 @@ def _data(page: Page) -> dict:
         "bases": [left_base, right_base],
         "figures": [[f.name, f.digits, f.unit] for f in page.figures],
         "orders": [[o.label, o.figure, o.descending] for o in page.orders],
-        "makings": page.makings,
+        "provenances": page.provenances,
         "amplified": page.amplified,
         "photos": photos,
     }
 
 
 def _base(addresses: list[tuple[str, str]]) -> str:
-    """The most frequent beginning of the addresses before the photos' own names."""
+    """The most frequent prefix of the addresses before the photos' names."""
     counted: dict[str, int] = {}
     for address, name in addresses:
         if address.endswith(quote(name)):
             base = address[: len(address) - len(quote(name))]
             counted[base] = counted.get(base, 0) + 1
-    return max(counted, key=counted.get, default="")
+    return max(counted, key=lambda base: counted[base], default="")
 
 
 def _tail(address: str, base: str, name: str) -> str | int:
@@ -152,7 +153,7 @@ def _tail(address: str, base: str, name: str) -> str | int:
 
 
 def write(path: Path, page: Page) -> None:
-    """Write the page in one step.
+    """Write the page atomically.
 
     Raises:
         OSError: it cannot be written.
@@ -161,10 +162,7 @@ def write(path: Path, page: Page) -> None:
 
 
 def check_replaceable(path: Path, kind: str, option: str) -> None:
-    """Raise QatieError where `path` holds anything else than a page of this kind: before the work.
-
-    `option` is what the user can change.
-    """
+    """Raise QatieError if `path` exists and is not a page of this kind; `option` is what the user can change."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", f"Name another with {option}.")
     if path.exists() and not is_ours(path, kind):
@@ -172,7 +170,7 @@ def check_replaceable(path: Path, kind: str, option: str) -> None:
 
 
 def is_ours(path: Path, kind: str) -> bool:
-    """Whether the file is a page of this kind."""
+    """Whether the file is a page of this kind written by qatie."""
     try:
         with path.open("rb") as file:
             return f'<meta name="generator" content="qatie {kind}">'.encode() in file.read(_HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""Photos reduced for the screen, as WebP without metadata."""
+"""Previews: photos reduced to screen size, as WebP without metadata."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 from PIL import Image
 
 from qatie_cli import files
-from qatie_cli.photo import colour
-from qatie_cli.photo.content import Photo, to_eight_bit
+from qatie_cli.photo import colour, resize
+from qatie_cli.photo.content import Photo
 
 LARGE, SMALL = 1440, 640  # long sides in pixels: one photo on a screen, and one of many
 _QUALITY = 82
-_EFFORT = 2  # of WebP's 0..6: half the time of Pillow's 4 for 3% more bytes, measured on photos
-_STRIP_PIXELS = 1 << 21  # given to Pillow at a time, which holds four bytes for each
+_EFFORT = 2  # WebP's method, 0..6: half the time of Pillow's default 4 for 3% more bytes, measured on photos
 
 
 def reduced(photo: Photo) -> np.ndarray:
     """(h, w, 3) uint8 of a photo in sRGB, upright, long side at most `LARGE`; (h, w, 4) where parts are transparent.
 
-    Photos that are smaller keep their size. What it takes beside the photo is a strip and the result.
+    Smaller photos keep their size. Works in strips, so that no second full-size copy is held.
     """
     pixels = _fitted(photo.pixels, LARGE)
     if pixels.shape[2] == 1:
@@ -29,43 +28,20 @@ def reduced(photo: Photo) -> np.ndarray:
     colours = colour.of_profile(photo.icc)
     if colours is not None:
         pixels = colours.to_srgb(pixels)
-    if photo.has_transparency:
+    if photo.alpha is not None and photo.has_transparency:
         pixels = np.dstack([pixels, _fitted(photo.alpha[..., None], LARGE)])
     return pixels
 
 
-def _fitted(values: np.ndarray, longest: int) -> np.ndarray:
+def _fitted(pixels: np.ndarray, longest: int) -> np.ndarray:
     """(h, w, channels) uint8 of (H, W, channels) uint8 or uint16: means of whole pixels first, then Lanczos."""
-    height, width = values.shape[:2]
-    factor = max(1, max(height, width) // longest)
-    rows = factor * max(1, _STRIP_PIXELS // width // factor)
-    parts = []
-    for top in range(0, height, rows):
-        strip = _image(to_eight_bit(values[top : top + rows]))
-        parts.append(np.asarray(strip.reduce(factor)) if factor > 1 else np.asarray(strip))
-    return _resized(np.concatenate(parts), size_within(width, height, longest))
-
-
-def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
-    """Width and height reduced in proportion until the long side is at most `longest`."""
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _image(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values))
-
-
-def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    values = values if values.ndim == 3 else values[..., None]
-    if values.shape[1::-1] == size:
-        return values
-    out = np.asarray(_image(values).resize(size, Image.Resampling.LANCZOS))
-    return out if out.ndim == 3 else out[..., None]
+    height, width = pixels.shape[:2]
+    reduced = resize.reduce_by(pixels, max(1, max(height, width) // longest))
+    return resize.to_size(reduced, resize.size_within(width, height, longest), resize.LANCZOS)
 
 
 def change(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean difference of two pictures' colour values, in percent of their range; alpha does not count."""
+    """Mean absolute difference of two pictures' colour values, in percent of their range; alpha is ignored."""
     if before.shape[:2] != after.shape[:2]:
         return 0.0
     moved = np.abs(before[..., :3].astype(np.int16) - after[..., :3])
@@ -86,7 +62,7 @@ def write(folder: Path, key: str, side: str, pixels: np.ndarray) -> None:
     large, small = paths(folder, key, side)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_atomic(large, _webp(pixels))
-    files.write_atomic(small, _webp(_resized(pixels, size_within(pixels.shape[1], pixels.shape[0], SMALL))))
+    files.write_atomic(small, _webp(resize.fit(pixels, SMALL, resize.LANCZOS)))
 
 
 def _webp(pixels: np.ndarray) -> bytes:

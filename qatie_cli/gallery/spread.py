@@ -1,4 +1,4 @@
-"""The page of two results side by side, and the previews beside it."""
+"""The page that compares two results side by side, with its previews."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from qatie_cli.errors import UsageError
 from qatie_cli.evaluation import comparison
-from qatie_cli.evaluation.comparison import Alone, Distance, Pair
+from qatie_cli.evaluation.comparison import PhotoPair, Similarity, Unpaired
 from qatie_cli.gallery import links, page, previews
-from qatie_cli.gallery.page import Figure, LeftOut, Order, Page, Shown
+from qatie_cli.gallery.page import Figure, OmittedPhoto, Order, Page, PhotoRow
 from qatie_cli.photo import discovery
 
 _SIDES = ("a", "b")
@@ -25,14 +25,14 @@ _ORDERS = (
 
 
 def preview_folder(path: Path) -> str:
-    """The hidden folder beside the page that holds its pictures: .page for page.html."""
+    """The hidden folder of previews beside the page: .page for page.html."""
     return f".{path.stem}"
 
 
 def check(path: Path) -> None:
-    """Raise QatieError where the page cannot be written: before the work."""
+    """Raise QatieError if the page cannot be written. Call it before comparing."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{path} is not named like a page.", "Name a .html file with -o.")
+        raise UsageError(f"{path} is not an .html file.", "Name one with -o.")
     page.check_replaceable(path, page.COMPARISON, "-o")
     folder = path.with_name(preview_folder(path))
     if folder.exists() and not folder.is_dir():
@@ -40,17 +40,17 @@ def check(path: Path) -> None:
 
 
 class Spread:
-    """Collects compared photos for one page."""
+    """Compares photos, one by one, for a page."""
 
     def __init__(self, path: Path, first: Path, second: Path, amplify: int) -> None:
         self._path, self._amplify = path, amplify
         self._labels = comparison.labels(first, second)
-        self._shown: list[Shown] = []
-        self._left_out: list[LeftOut] = []
-        self.distances: dict[str, Distance] = {}
+        self._shown: list[PhotoRow] = []
+        self._left_out: list[OmittedPhoto] = []
+        self.similarities: dict[str, Similarity] = {}
 
-    def compare(self, pair: Pair, max_pixels: int) -> Distance:
-        """Measure a pair, write its previews and note it for the page.
+    def compare(self, pair: PhotoPair, max_pixels: int) -> Similarity:
+        """Measure a pair, write its previews and add it to the page.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -58,10 +58,10 @@ class Spread:
             OSError: the previews cannot be written.
         """
         first, second = comparison.load(pair, max_pixels)
-        found = comparison.distance(first, second)
+        found = comparison.similarity(first, second)
         folder, key = self._path.with_name(preview_folder(self._path)), links.key_of(pair.name)
-        apart = comparison.amplified_difference(first, second, self._amplify)
-        for side, photo in ((_SIDES[0], first), (_SIDES[1], second), ("difference", apart)):
+        difference = comparison.amplified_difference(first, second, self._amplify)
+        for side, photo in ((_SIDES[0], first), (_SIDES[1], second), ("difference", difference)):
             previews.write(folder, key, side, previews.reduced(photo))
         height, width = first.pixels.shape[:2]
         figures = (
@@ -70,28 +70,27 @@ class Spread:
             round(found.ciede2000, 2),
             round(first.megapixels, 2),
         )
-        addresses = (links.address(path, self._path.parent) for path in (pair.first, pair.second))
-        self._shown.append(Shown(key, discovery.readable(pair.name), (width, height), *addresses, figures))
-        self.distances[pair.name] = found
+        left, right = (links.address(path, self._path.parent) for path in (pair.first, pair.second))
+        self._shown.append(PhotoRow(key, discovery.readable(pair.name), (width, height), left, right, figures))
+        self.similarities[pair.name] = found
         return found
 
-    def leave_out(self, alone: Alone) -> None:
-        """Note a photo that could not be compared."""
-        self._left_out.append(LeftOut(discovery.readable(alone.name), discovery.readable(alone.reason)))
+    def leave_out(self, unpaired: Unpaired) -> None:
+        """Add a photo that could not be compared."""
+        self._left_out.append(OmittedPhoto(discovery.readable(unpaired.name), discovery.readable(unpaired.reason)))
 
     def write(self) -> None:
-        """Write the page in one step.
+        """Write the page atomically.
 
         Raises:
             OSError: it cannot be written.
         """
         photos = len(self._shown)
         first, second = self._labels
-        summary = [f"{photos:,} photo{'' if photos == 1 else 's'} compared, at full size in 8-bit sRGB"]
         content = Page(
             kind=page.COMPARISON,
             title=f"{first} against {second}",
-            summary=tuple(summary),
+            summary=(f"{photos:,} photo{'' if photos == 1 else 's'} compared, at full size in 8-bit sRGB",),
             labels=self._labels,
             sides=_SIDES,
             folder=preview_folder(self._path),
@@ -101,13 +100,13 @@ class Spread:
             left_out_title=f"{len(self._left_out):,} left out",
             left_out=tuple(self._left_out),
             amplified=self._amplify,
-            means=_rows(list(self.distances.values())),
+            means=_rows(list(self.similarities.values())),
         )
         page.write(self._path, content)
         self._remove_old_previews()
 
     def _remove_old_previews(self) -> None:
-        """Those of photos that an earlier page showed and this one does not."""
+        """Remove previews of photos that an earlier page showed and this one does not."""
         keys = {shown.key for shown in self._shown}
         folder = self._path.with_name(preview_folder(self._path))
         for path in folder.glob("*.webp"):
@@ -116,12 +115,16 @@ class Spread:
                 path.unlink(missing_ok=True)
 
 
-def _rows(distances: list[Distance]) -> tuple[tuple[str, str, str], ...]:
-    if not distances:
+def _rows(similarities: list[Similarity]) -> tuple[tuple[str, str, str], ...]:
+    if not similarities:
         return ()
-    both = comparison.mean(distances), comparison.worst(distances)
+    mean, worst = comparison.mean(similarities), comparison.worst(similarities)
     return (
-        ("PSNR", *(f"{d.psnr_db:.2f} dB" for d in both)),
-        ("SSIM", *("-" if d.ssim is None else f"{d.ssim:.4f}" for d in both)),
-        ("CIEDE2000", *(f"{d.ciede2000:.2f}" for d in both)),
+        ("PSNR", f"{mean.psnr_db:.2f} dB", f"{worst.psnr_db:.2f} dB"),
+        ("SSIM", _ssim(mean), _ssim(worst)),
+        ("CIEDE2000", f"{mean.ciede2000:.2f}", f"{worst.ciede2000:.2f}"),
     )
+
+
+def _ssim(similarity: Similarity) -> str:
+    return "-" if similarity.ssim is None else f"{similarity.ssim:.4f}"

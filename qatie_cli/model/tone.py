@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
+from qatie_cli.photo import resize
+from qatie_cli.photo.colour import LUMA
+
 # The whole photo is squeezed to a square of this side by area averaging, and every fourth pixel of every fourth row is
 # kept: a thumbnail that still has the lamps and the letters which an average would have washed out.
 VIEW_PX = 256
@@ -26,11 +27,10 @@ THUMBNAIL_PX = 64
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 BLACK = 0.01  # what black may become: two and a half levels
 DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
-# Contrasts up to which a photo is left alone, and from which all that is decided is carried out.
+# Contrast up to which a photo is left alone, and from which the decision is applied in full.
 FLAT, FULL = 0.15, 0.3
 # Larger photos are first reduced to about this short side, in strips, so that no second whole photo is held.
 _OVERVIEW_PX = 1024
-_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,15 @@ class ToneConfig:
 
     @property
     def statistics(self) -> int:
-        """Number of the statistics that it sees."""
+        """Number of statistics it sees."""
         return (8 * self.bins + 6 if self.bins else 0) + (6 * len(QUANTILES) if self.quantiles else 0)
 
 
 class ToneStage(nn.Module):
     """Thumbnail (N, 3, 64, 64) in 0..1 to curves (N, 3, knots) and matrices (N, 3, 3); starts as the identity.
 
-    It sees convolutions' pooled features, the photo's statistics (`statistics`, `quantiles`), or both. Statistics alone
-    cannot tell one photo from another, so a few hundred photos suffice to learn from: convolutions know them by heart
-    by then.
+    It sees pooled convolutional features, the photo's statistics (`statistics`, `quantiles`), or both. Statistics
+    cannot identify a photo, so a few hundred photos are enough to train on; convolutions overfit to so few.
     """
 
     def __init__(self, config: ToneConfig) -> None:
@@ -78,11 +77,11 @@ class ToneStage(nn.Module):
 
     @property
     def features(self) -> int:
-        """Number of hidden features, some of which dropout takes away."""
+        """Number of hidden features, to which dropout applies."""
         return self.hidden.out_features
 
     def seen(self, thumbnail: Tensor) -> Tensor:
-        """What the decision is made from: (N, values)."""
+        """Input features (N, values) of the decision."""
         parts = []
         if self.config.channels:
             x = thumbnail - 0.5
@@ -96,17 +95,17 @@ class ToneStage(nn.Module):
         return torch.cat(parts, dim=1)
 
     def forward(self, thumbnail: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Curves are monotone: a start near 0 and non-negative steps between the knots, `anchored` at both ends.
+        """Curves are monotone (a start near 0, then non-negative steps from knot to knot), their ends pinned.
 
-        A photo of next to no contrast (a wall, fog, a blank page) is left as it is: see `carried_out`.
-        `kept` (N, features) is a factor of each hidden feature: the dropout of this stage's training.
+        Photos of almost no contrast (a wall, fog, a blank page) are left as they are: see `confidence`.
+        `kept` (N, features) is a factor of each hidden feature: dropout in training.
         """
         x = F.leaky_relu(self.hidden(self.seen(thumbnail)), 0.2)
         if kept is not None:
             x = x * kept
         if self.second is not None:
             x = F.leaky_relu(self.second(x), 0.2)
-        raw = self.decide(x) * carried_out(thumbnail)
+        raw = self.decide(x) * confidence(thumbnail)
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]
         # softplus(x + ln(e - 1)) is 1 at x = 0: untrained, every step is that of the identity.
@@ -114,42 +113,42 @@ class ToneStage(nn.Module):
         curves = torch.cat([start, start + steps.cumsum(-1)], dim=-1)
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
-        return anchored(curves, matrices), matrices
+        return with_pinned_ends(curves, matrices), matrices
 
 
-def carried_out(thumbnail: Tensor) -> Tensor:
-    """Share (N, 1) in 0..1 of what is decided for thumbnails (N, 3, H, W) that is carried out: none for a flat photo.
+def confidence(thumbnail: Tensor) -> Tensor:
+    """Share (N, 1) in 0..1 of the decided change that is applied to thumbnails' photos (N, 3, H, W): 0 for flat ones.
 
-    A photo of a wall or of fog lacks no contrast; spread out, it shows its noise and its JPEG's steps of colour. Of the
-    degraded photos that a stage learns from one in a hundred has so little.
+    A wall or fog does not lack contrast; stretched, it shows its noise and its JPEG's banding. Of the degraded photos
+    that a stage is trained on, one in a hundred has so little contrast.
     """
     return ((contrast(thumbnail) - FLAT) / (FULL - FLAT)).clamp(0, 1)
 
 
 def contrast(thumbnail: Tensor) -> Tensor:
-    """How much darker than its brightest parts a photo's darkest are: (N, 1) in 0..1 for thumbnails (N, 3, H, W).
+    """(bright - dark) / bright of thumbnails (N, 3, H, W): (N, 1) in 0..1.
 
-    Of luma at the 1st and the 99th hundredth of the pixels, so that specks do not count.
+    Dark and bright are luma's 1st and 99th percentile, so that specks do not count.
     """
     dark, bright = _ranked(_luma(thumbnail).flatten(1), DARK_AND_BRIGHT).unbind(1)
     return ((bright - dark) / bright.clamp(min=1 / 255))[:, None]
 
 
-def anchored(curves: Tensor, matrices: Tensor) -> Tensor:
-    """Curves (N, 3, knots) whose white stays white and whose black stays black behind the matrices (N, 3, 3).
+def with_pinned_ends(curves: Tensor, matrices: Tensor) -> Tensor:
+    """Curves (N, 3, knots) that keep white white and black black after the matrices (N, 3, 3).
 
-    What a photo has clipped is gone: darkened, it is paper gray, and lifted, a veil. What the ends lack is added along
-    `anchors`. To first order: the share of it that a matrix takes to other channels is left out.
+    Clipped highlights cannot be recovered: darkened they turn paper gray, and lifted shadows look like a veil. What the
+    ends lack is added with `end_weights`. First order only: what a matrix carries to other channels is ignored.
     """
-    towards_white, towards_black = curves.new_tensor(anchors(curves.shape[-1]))
+    towards_white, towards_black = curves.new_tensor(end_weights(curves.shape[-1]))
     white, black = (torch.bmm(matrices, curves[..., end]) for end in (slice(-1, None), slice(0, 1)))
     return curves + towards_white * (1 - white).clamp(min=0) - towards_black * (black - BLACK).clamp(min=0)
 
 
-def anchors(knots: int) -> np.ndarray:
-    """How far each knot follows its curve's end to white (from 0.7 on) and to black (below 0.25), (2, knots)."""
-    places = np.linspace(0, 1, knots)
-    return np.stack([np.maximum((places - 0.7) / 0.3, 0) ** 2, np.maximum(1 - 4 * places, 0)]).astype(np.float32)
+def end_weights(knots: int) -> np.ndarray:
+    """Weights (2, knots) by which knots follow their curve's end: to white from 0.7 on, to black below 0.25."""
+    position = np.linspace(0, 1, knots)
+    return np.stack([np.maximum((position - 0.7) / 0.3, 0) ** 2, np.maximum(1 - 4 * position, 0)]).astype(np.float32)
 
 
 def statistics(thumbnail: Tensor, bins: int) -> Tensor:
@@ -179,15 +178,15 @@ def _luma(photo: Tensor) -> Tensor:
     return (photo * photo.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def places(ranks: Sequence[float], pixels: int) -> list[int]:
-    """Where the values of these ranks (shares of the pixels) stand when so many are sorted, smallest first."""
+def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
+    """Indices of these ranks (shares of the pixels) among sorted values, smallest first."""
     return [math.ceil(share * pixels) - 1 for share in ranks]
 
 
 def _ranked(values: Tensor, ranks: Sequence[float]) -> Tensor:
-    """Of values (..., pixels) those of these ranks: (..., ranks)."""
+    """Order statistics (..., ranks) of values (..., pixels)."""
     ordered = values.topk(values.shape[-1], largest=False).values
-    return ordered[..., places(ranks, values.shape[-1])]
+    return ordered[..., rank_indices(ranks, values.shape[-1])]
 
 
 def quantiles(thumbnail: Tensor) -> Tensor:
@@ -215,14 +214,11 @@ def apply_tone(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
 
 def reduced(pixels_hwc: np.ndarray) -> np.ndarray:
     """A whole photo (H, W, 3), uint8 or uint16, reduced to a short side of about 1024 px where it is larger: uint8."""
-    factor = max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX)
-    rows = factor * max(1, _STRIP_PIXELS // (factor * pixels_hwc.shape[1]))
-    strips = []
-    for top in range(0, pixels_hwc.shape[0], rows):
-        strip = pixels_hwc[top : top + rows]
-        strip = strip if strip.dtype == np.uint8 else (strip >> 8).astype(np.uint8)
-        strips.append(np.asarray(Image.fromarray(np.ascontiguousarray(strip)).reduce(factor)))
-    return np.concatenate(strips)
+    return resize.reduce_by(pixels_hwc, max(1, min(pixels_hwc.shape[:2]) // _OVERVIEW_PX), _high_bytes)
+
+
+def _high_bytes(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
@@ -232,8 +228,7 @@ def thumbnail(pixels_hwc: np.ndarray) -> Tensor:
 
 def thumbnail_u8(pixels_hwc: np.ndarray) -> np.ndarray:
     """The same as a picture (64, 64, 3) uint8."""
-    view = Image.fromarray(reduced(pixels_hwc)).resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX)
-    return np.ascontiguousarray(points(np.asarray(view)))
+    return np.ascontiguousarray(points(resize.to_square(reduced(pixels_hwc), VIEW_PX)))
 
 
 def points(view_hwc: np.ndarray) -> np.ndarray:

@@ -6,40 +6,39 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from qatie_cli.errors import DataError
 from qatie_cli.files import TEMPORARY_PREFIX
 from qatie_cli.photo import formats
 
-# What a gallery leaves in an output folder: a page, and a hidden folder beside it.
+# What a gallery writes into an output folder: a page, and a hidden folder beside it.
 GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 _DIGITS = re.compile(r"(\d+)")
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Photos in `folder` and all below it, told by their names; sorted by path.
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds, in the order of the walk: a folder's files before its subfolders, each sorted by name."""
 
-    Raises:
-        DataError: there is no such folder, or a part of it cannot be searched.
+    photos: tuple[Path, ...]
+    others: tuple[Path, ...] = ()  # files without a photo's suffix
+    unsearched: tuple[tuple[Path, str], ...] = ()  # folders that cannot be read, and why
+
+
+def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None) -> Found:
+    """The photos in `folder`, told by their suffixes. Every command searches folders by this function.
+
+    Links to files and folders are followed; a folder that is reached twice, as in a loop of links, is searched once.
+    Left out are hidden and system files, hidden folders, galleries, anything that is not a regular file, and the folder
+    `exclude`, unless that is `folder` itself.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
+    photos: list[Path] = []
+    others: list[Path] = []
     unsearched: list[tuple[Path, str]] = []
-    found = [path for path in discover(folder, True, None, unsearched) if formats.has_photo_suffix(path)]
-    for path, reason in unsearched:
-        raise DataError(f"{path} cannot be searched: {reason}.", "Check its permissions.")
-    return sorted(found)
-
-
-def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Files below `folder`, sorted; folders that cannot be looked into are added to `unsearched`.
-
-    Hidden and system files, galleries' pages, the folder `exclude` and symbolic loops are left out. Where `exclude` is
-    `folder` itself nothing is left out: the plan then refuses to write over the originals.
-    """
 
     def refused(error: OSError) -> None:
         unsearched.append((Path(error.filename), error.strerror or str(error)))
@@ -50,7 +49,7 @@ def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: li
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, onerror=refused, followlinks=True):
         here = identity(Path(parent))
-        if here in seen or (here == excluded and here is not None):
+        if here is not None and (here in seen or here == excluded):
             folders.clear()
             continue
         if here is not None:
@@ -58,24 +57,49 @@ def discover(folder: Path, recursive: bool, exclude: Path | None, unsearched: li
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
         folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
         for name in sorted(names):
-            if name == page:
-                continue
             path = Path(parent, name)
-            hidden = name.startswith(".") or name.startswith(TEMPORARY_PREFIX) or name.lower() in _SYSTEM_FILES
-            if not hidden and not _is_special(path):
-                yield path
+            if name != page and not _is_hidden(name) and not _is_special(path):
+                (photos if formats.has_photo_suffix(path) else others).append(path)
+    return Found(tuple(photos), tuple(others), tuple(unsearched))
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """The photos of `find`, sorted by path.
+
+    Raises:
+        DataError: there is no such folder, or a part of it cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
+    found = find(folder)
+    for path, reason in found.unsearched:
+        raise DataError(f"{path} cannot be searched: {reason}.", "Check its permissions.")
+    return sorted(found.photos)
+
+
+def photos_of(paths: Iterable[Path]) -> list[Path]:
+    """The files among `paths`, whatever their names, and the photos in the folders among them.
+
+    Raises:
+        DataError: a part of a folder cannot be read.
+    """
+    return [photo for path in paths for photo in (photos_below(path) if path.is_dir() else [path])]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", TEMPORARY_PREFIX)) or name.lower() in _SYSTEM_FILES
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket or a device; what cannot be asked fails later, by itself."""
+    """Whether it is a pipe, a socket, a device or a broken link. What cannot be asked fails later, when it is read."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        return error.errno in (errno.ENOENT, errno.ELOOP)  # a link to nowhere
+        return error.errno in (errno.ENOENT, errno.ELOOP)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a file or folder; None where it cannot be looked at."""
+    """Device and inode of a file or folder; None if it cannot be accessed."""
     try:
         status = path.stat()
     except OSError:
@@ -84,12 +108,12 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def readable(name: str) -> str:
-    """A file name as people can read it: bytes that are no UTF-8 and control characters are replaced."""
+    """A file name for display: invalid UTF-8 and control characters are replaced."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def natural(name: str) -> tuple:
-    """Sorts names as people do: IMG_2 before IMG_10, case aside."""
+    """Sort key that puts IMG_2 before IMG_10 and ignores case."""
     parts = _DIGITS.split(name.casefold())
     return tuple((int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)), name

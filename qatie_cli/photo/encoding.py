@@ -1,4 +1,4 @@
-"""Photos to files: every format, with as much of what travels beside the pixels as it can hold."""
+"""Writing photos: every format, with as much metadata as it can hold."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import exif, segments, tiff
+from qatie_cli.photo import containers, exif, tiff
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
@@ -26,7 +26,7 @@ _JPEG_XMP_LIMIT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\x00")
 
 
 def check_encodable(photo: Photo, fmt: str) -> None:
-    """Raise PhotoError where `fmt` cannot hold the photo; asked before the work rather than after it."""
+    """Raise PhotoError if `fmt` cannot hold the photo. Cheap: call it before enhancing."""
     if fmt == "jpeg" and photo.has_transparency:
         raise PhotoError("The photo has transparent parts, which JPEG cannot hold.", "Use --format png or webp.")
     limit = {"jpeg": 65500, "webp": 16383}.get(fmt)
@@ -38,7 +38,7 @@ def check_encodable(photo: Photo, fmt: str) -> None:
 
 
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
-    """What `fmt` cannot hold of the photo, in words for its owner."""
+    """What of the photo `fmt` cannot hold, in words for its owner."""
     notes = []
     if photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT:
         notes.append("written as 8-bit")
@@ -48,14 +48,16 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
         notes.append(f"EXIF left out, it is damaged or too long for {fmt}")
     if photo.xmp and fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT:
         notes.append("XMP left out, it is too long for JPEG")
-    texts = [chunk for chunk in photo.png_chunks if chunk[0] not in segments.PNG_COLOUR_CHUNKS]
+    texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")
     return tuple(notes)
 
 
 def _exif_fits(photo: Photo, fmt: str) -> bool:
-    """Whether `fmt` can hold the photo's EXIF: a JPEG has one segment for it, and AVIF's encoder takes it apart."""
+    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, and AVIF's encoder parses it."""
+    if photo.exif is None:
+        return True
     if fmt == "jpeg":
         return len(photo.exif) <= _JPEG_EXIF_LIMIT
     if fmt == "avif":
@@ -75,11 +77,11 @@ def write(
     mode: int | None = None,
     before_replace: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Encode to `path` in one step; metadata is carried as far as the format can hold it (`left_out` tells the rest).
+    """Encode to `path` atomically, with the metadata that the format can hold (`left_out` names the rest).
 
     Args:
         fmt: a key of `formats.FORMATS`.
-        quality: 1..100 for the lossy formats. None is 95, and no coarser than its source for a JPEG that was one.
+        quality: 1..100 for the lossy formats. None is 95; a JPEG is then compressed no coarser than its source.
         mode, before_replace: as for `files.atomic_path`.
 
     Raises:
@@ -95,7 +97,7 @@ def write(
 
 
 def encoded(photo: Photo, fmt: str, quality: int | None = None) -> bytes:
-    """The file's content that `write` would write."""
+    """The content of the file that `write` would write."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photo" + FORMATS[fmt][0])
         write(path, photo, fmt, quality)
@@ -118,7 +120,7 @@ def _write_png(path: Path, photo: Photo) -> None:
     content = imagecodecs.png_encode(
         np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), level=_PNG_LEVEL
     )
-    header = len(segments.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
+    header = len(containers.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
     chunks = [chunk for chunk in photo.png_chunks if not (photo.icc and chunk[0] == b"sRGB")]
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\x00\x00" + zlib.compress(photo.icc)))
@@ -128,11 +130,11 @@ def _write_png(path: Path, photo: Photo) -> None:
     if photo.exif:
         chunks.append((b"eXIf", photo.exif))
     if photo.xmp:
-        chunks.append(segments.xmp_chunk(photo.xmp))
+        chunks.append(containers.xmp_chunk(photo.xmp))
     with path.open("wb") as file:
         file.write(content[:header])
         for kind, body in chunks:
-            file.write(segments.png_chunk(kind, body))
+            file.write(containers.png_chunk(kind, body))
         file.write(memoryview(content)[header:])
 
 
@@ -154,7 +156,7 @@ def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> Non
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
-    # Not to the file itself: Pillow's encoders do not notice when a full disk takes only a part of what they write.
+    # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
     with path.open("wb") as file:
@@ -162,14 +164,14 @@ def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> Non
 
 
 def _jpeg_options(photo: Photo, quality: int | None) -> dict:
-    options: dict = {"extra": segments.jpeg_segments(photo.photoshop, photo.jpeg_segments)}
+    options: dict = {"extra": containers.jpeg_segments(photo.photoshop, photo.jpeg_segments)}
     if photo.dpi:
         options["dpi"] = photo.dpi
     if photo.comment:
         options["comment"] = photo.comment
     traits = photo.jpeg
     if traits is None:
-        # HEIC and AVIF from phones, and most WebP, hold their colours at half resolution.
+        # HEIC and AVIF from phones and most WebP have 4:2:0 chroma already.
         options["subsampling"] = 2 if photo.source_format in ("heic", "avif", "webp") else 0
         return options
     options |= {
@@ -182,14 +184,15 @@ def _jpeg_options(photo: Photo, quality: int | None) -> dict:
 
 
 def _tables(traits: JpegTraits, colours: int) -> list[list[int]]:
-    """The source's quantization tables, in no step coarser than those of the default quality.
+    """The source's quantization tables, with no step coarser than the default quality's.
 
-    Coarse steps fitted the source's levels, which are steps apart. Other levels they would move again: a tone
-    10 levels brighter, by steps of 20, came out as 0 or 20 from block to block.
+    Coarse steps fit the source's own levels only: with steps of 20, a photo made 10 levels brighter came out 0 or 20
+    levels brighter from block to block.
     """
     sample = io.BytesIO()
     Image.new("RGB", (8, 8)).save(sample, "JPEG", quality=DEFAULT_QUALITY)
     with Image.open(sample) as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)
         finest = [table for _, table in sorted(image.quantization.items())]
     own = traits.quantization[: 1 if colours == 1 else 2]
     return [list(map(min, table, limit)) for table, limit in zip(own, finest, strict=False)]

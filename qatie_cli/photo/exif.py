@@ -1,6 +1,6 @@
-"""EXIF blocks (TIFF 6.0 structure) changed in place.
+"""EXIF blocks (TIFF 6.0 structure), edited in place.
 
-Nothing moves inside a block, so that maker notes, which hold offsets into it, stay readable.
+Nothing moves inside a block: maker notes hold offsets into it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003  # PixelXDimension and PixelYDimension
 _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202  # JPEGInterchangeFormat and its length, in IFD1
 _SHORT, _LONG = 3, 4
 # TIFF 6.0 and its supplements: sizes, strips, tiles, colour storage; then XMP, IPTC, Photoshop and ICC blocks, which
-# travel by themselves or not at all.
+# are carried separately or not at all.
 STORAGE_TAGS = frozenset(
     {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339, 347}
     | {*range(512, 533), 700, 33723, 34377, 34675}
@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of the value; 0 for a type that TIFF 6.0 does not know."""
+        """Bytes of the value; 0 for a type that TIFF 6.0 does not define."""
         return BYTES_OF_TYPE.get(self.kind, 0) * self.count
 
 
@@ -72,7 +72,7 @@ class _Block:
 
 
 def _patched(block: bytes, change: Callable[[_Block], None]) -> bytes:
-    """The block after `change`, or as it is if it cannot be understood."""
+    """The block after `change`; unchanged if it cannot be parsed."""
     try:
         patched = _Block(block)
         change(patched)
@@ -84,7 +84,7 @@ def _patched(block: bytes, change: Callable[[_Block], None]) -> bytes:
 def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes:
     """The block with orientation 1, without thumbnail, and with `size` (width, height) as its pixel dimensions.
 
-    A block that cannot be understood is returned as it is.
+    A block that cannot be parsed is returned unchanged.
     """
 
     def turn(b: _Block) -> None:
@@ -97,14 +97,14 @@ def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes:
             if entry.tag == EXIF_POINTER and size is not None:
                 _set_dimensions(b, entry.value, size)
 
-    # One by one: a damaged link to the thumbnail must not keep the orientation from being set.
+    # One by one: a damaged link to the thumbnail must not prevent the orientation from being set.
     for change in (turn, resize, _drop_thumbnail):
         block = _patched(block, change)
     return block
 
 
 def orientation(block: bytes) -> int | None:
-    """The block's orientation, or None if it has none or cannot be understood."""
+    """The block's orientation, or None if it has none or cannot be parsed."""
     try:
         order, found = entries(block)
     except struct.error:
@@ -140,10 +140,7 @@ def _drop_thumbnail(b: _Block) -> None:
 
 
 def without_gps(block: bytes) -> bytes:
-    """The block without its GPS directory, whose bytes are blanked.
-
-    A block that cannot be understood is dropped: what it holds cannot be told.
-    """
+    """The block without its GPS directory, whose bytes are zeroed; empty if it cannot be parsed."""
 
     def change(b: _Block) -> None:
         pointers = [entry for entry in b.entries(b.first) if entry.tag == GPS_POINTER]
@@ -165,7 +162,7 @@ def without_gps(block: bytes) -> bytes:
 
 
 def _remove(b: _Block, directory: int, entry: Entry) -> None:
-    """Take an entry out of its directory; those behind it and the link move up, nothing else moves."""
+    """Remove an entry from its directory; the entries behind it and the link move up, nothing else does."""
     (count,) = b.unpack("H", directory)
     end = b.link_of(directory) + 4
     b.bytes[entry.at : end] = b.bytes[entry.at + 12 : end] + bytes(12)
@@ -176,7 +173,7 @@ def entries(block: bytes) -> tuple[str, list[Entry]]:
     """Byte order (`<` or `>`) and the entries of a block's first directory.
 
     Raises:
-        struct.error: the block cannot be understood.
+        struct.error: the block cannot be parsed.
     """
     b = _Block(block)
     return b.order, list(b.entries(b.first))

@@ -1,4 +1,4 @@
-"""File formats by name: which are read, which are written, and what an output is called."""
+"""File formats: which are read, which are written, and how outputs are named."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FORMATS = {
     "heic": (".heic", "HEIF"),
     "avif": (".avif", "AVIF"),
 }
-# Pillow's names of what is read, and the option name that keeps the format.
+# Pillow's name of each format that is read, and the option name that keeps it.
 OF_CONTENT = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "HEIF": "heic",
               "AVIF": "avif", "BMP": "bmp"}  # fmt: skip
-SIXTEEN_BIT = ("png", "tiff")  # formats that a 16-bit photo keeps its precision in
+SIXTEEN_BIT = ("png", "tiff")  # formats that hold 16 bit
 LOSSLESS = ("png", "tiff")
 _OF_SUFFIX = {
     ".jpg": "jpeg",
@@ -38,37 +38,39 @@ _OF_SUFFIX = {
 
 
 def has_photo_suffix(path: Path) -> bool:
-    """Whether the name looks like a photo's; the case does not matter."""
+    """Whether the name has a photo's suffix, in any case."""
     return path.suffix.lower() in _OF_SUFFIX
 
 
 def format_of_name(path: Path) -> str | None:
-    """The output format that a file name asks for, or None if it is none that can be written."""
+    """The output format of a file name's suffix, or None if qatie does not write it."""
     named = _OF_SUFFIX.get(path.suffix.lower())
     return named if named in FORMATS else None
 
 
 def kept_format(own: str | None) -> str:
-    """What a photo of the format `own` is written as unless another is asked for.
+    """The default output format for a photo of the format `own`.
 
-    HEIC becomes JPEG (PNG, should it have transparent parts), as most other programs cannot read it; BMP becomes PNG,
-    which loses nothing and keeps metadata.
+    HEIC becomes JPEG (PNG if it has transparent parts), as few other programs read it; BMP becomes PNG, which is
+    lossless and holds metadata.
     """
-    return {"heic": "jpeg", "bmp": "png", "gif": "png", None: "png"}.get(own, own)
+    if own is None or own in ("bmp", "gif"):
+        return "png"
+    return "jpeg" if own == "heic" else own
 
 
 def output_format(source: Path, asked: str) -> str:
-    """The format to write: what was asked for, or that of the source's name."""
+    """The format to write: the one asked for, or the default for the source's suffix."""
     return kept_format(format_of_name(source)) if asked == "keep" else asked
 
 
 def output_name(source: Path, asked: str, suffix: str = "") -> str:
-    """The file name to write for `source`: its own, with `suffix` behind the stem, renamed where the format changes."""
+    """The output name for `source`: its stem plus `suffix`, with another extension where the format changes."""
     fmt = output_format(source, asked)
     extension = source.suffix if format_of_name(source) == fmt else FORMATS[fmt][0]
     return source.stem + suffix + extension
 
 
 def long_output_name(source: Path, asked: str, suffix: str = "") -> str:
-    """Like `output_name` for a photo whose format changes, with the source's whole name in it: a.heic.jpg."""
+    """Like `output_name` where the format changes, but with the source's whole name in it: a.heic.jpg."""
     return source.name + suffix + FORMATS[output_format(source, asked)][0]

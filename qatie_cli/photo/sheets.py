@@ -1,9 +1,11 @@
-"""Contact sheets: pictures side by side, each under its caption."""
+"""Contact sheets: captioned pictures in a grid."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from qatie_cli.photo import resize
 
 CAPTION_PX = 28
 
@@ -28,12 +30,5 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def contact_sheet(rows: list[dict[str, np.ndarray]], longest: int = 320) -> np.ndarray:
-    """One row of captioned pictures for each of `rows`, every picture reduced to a long side of at most `longest`."""
-    small = []
-    for row in rows:
-        height, width = next(iter(row.values())).shape[:2]
-        scale = min(1.0, longest / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        reduced = {c: np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for c, p in row.items()}
-        small.append(side_by_side(reduced))
-    return stacked(small)
+    """A row of captioned pictures of equal size for each of `rows`, reduced to a long side of at most `longest`."""
+    return stacked([side_by_side({c: resize.fit(p, longest, resize.AREA) for c, p in row.items()}) for row in rows])

@@ -1,8 +1,8 @@
 """Writing TIFF 6.0: 8 and 16 bit, gray and colour, alpha, with a whole EXIF block inside.
 
-An EXIF block is a TIFF file without pixels. It stands at the beginning of the file as it is, so that every offset in
-it stays right, also those inside maker notes, which no library that rebuilds directories preserves; the pixels follow,
-then a directory that joins its entries with those that describe the pixels.
+An EXIF block is a TIFF file without pixels. It is written first, unchanged, so that all its offsets stay valid, even
+those inside maker notes, which libraries that rebuild directories break. The pixels follow, then a directory that joins
+its entries with those that describe the pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write(path: Path, photo: Photo) -> None:
 
     Raises:
         OSError: the file cannot be written.
-        PhotoError: it would be larger than TIFF's 4 GB.
+        PhotoError: the file would exceed TIFF's 4 GB.
     """
     block = photo.exif or _EMPTY
     try:
@@ -68,7 +68,7 @@ def _write_strips(file, photo: Photo, order: str) -> tuple[list[int], list[int],
             strip = np.concatenate([strip, photo.alpha[top : top + rows, :, None]], axis=2)
         differences = strip.copy()
         differences[:, 1:] -= strip[:, :-1]  # modulo 2^8 or 2^16, as predictor 2 wants it
-        packed = zlib.compress(differences.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), 6)
+        packed = zlib.compress(differences.astype(np.dtype(f"{order}u{strip.itemsize}"), copy=False).tobytes(), 6)
         starts.append(file.tell())
         lengths.append(len(packed))
         file.write(packed)
@@ -78,7 +78,7 @@ def _write_strips(file, photo: Photo, order: str) -> tuple[list[int], list[int],
 def _storage(
     photo: Photo, rows: int, starts: list[int], lengths: list[int]
 ) -> list[tuple[int, int, list[int] | bytes]]:
-    """Tag, type and values of everything that describes the pixels, and of the blocks that have their own tags."""
+    """Tag, type and values of everything that describes the pixels, and of XMP, image resources and ICC profile."""
     height, width, colours = photo.pixels.shape
     channels = colours + (photo.alpha is not None)
     tags: list[tuple[int, int, list[int] | bytes]] = [
@@ -105,7 +105,7 @@ def _storage(
 
 
 def _placed(file, order: str, kind: int, values: list[int] | bytes) -> tuple[int, int, bytes]:
-    """Type, count and value field of an entry; what does not fit into the field's four bytes goes to the file."""
+    """Type, count and value field of an entry; values longer than the field's four bytes are written to the file."""
     if isinstance(values, bytes):
         count, body = len(values), values
     else:

@@ -9,8 +9,8 @@
   // --- the data ------------------------------------------------------------------------------------------------
 
   const encoded = (name) => name.split("/").map(encodeURIComponent).join("/");
-  const photos = data.photos.map(([key, name, width, height, left, right, figures, made, ...notes], index) => ({
-    key, name, width, height, figures, made, notes, index,
+  const photos = data.photos.map(([key, name, width, height, left, right, figures, provenance, ...notes], index) => ({
+    key, name, width, height, figures, provenance, notes, index,
     left: left === 0 ? data.bases[0] + encoded(name) : left,
     right: right === 0 ? data.bases[1] + encoded(name) : right,
   }));
@@ -154,7 +154,7 @@
     find("previous").disabled = place <= 0;
     find("next").disabled = place >= shown.length - 1;
     const rows = data.figures.map(([name], index) => [name, inWords(photo, index)]);
-    if (data.makings.length > 1 && photo.made !== null) rows.push(["Made by", data.makings[photo.made]]);
+    if (data.provenances.length > 1 && photo.provenance !== null) rows.push(["Made by", data.provenances[photo.provenance]]);
     find("figures").replaceChildren(...rows.filter(([, text]) => text).map(([name, text]) => {
       const row = document.createElement("div");
       row.append(document.createElement("dt"), document.createElement("dd"));

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qatie_cli.model.network import Network
+from qatie_cli.model.network import Network, Rounding
 from qatie_cli.model.quantization.scheme import ACTIVATION_MAX, TANH_REACH, Activation, calibrated_points
 
-# Values beyond so many times the root mean square are clipped. Highlights drive some points of a trained network to 30
-# times theirs; ranges that reach so far leave four levels to everything else. On the float network of qatie-c16
-# post-training int8 came to 29.6 dB of float with whole ranges, to 38.0 with 4, 37.6 with 3, 37.0 with 6.
-TAIL = 4.0
+# Outliers beyond this multiple of the RMS are clipped. Highlights drive some points of a trained network to 30 times
+# theirs; ranges that wide leave four levels to everything else. On the float network of qatie-c16 post-training int8
+# came to 29.6 dB of float with full ranges, to 38.0 with 4, 37.6 with 3, 37.0 with 6.
+CLIP_RMS = 4.0
+
+Observer = TypeVar("Observer", bound=Rounding)
 
 
 class Extremes:
-    """First calibration pass: the smallest and largest value of each channel at each point, and its power."""
+    """First calibration pass: minimum, maximum and RMS of each channel at each point."""
 
     def __init__(self) -> None:
         self.low: dict[str, Tensor] = {}
@@ -38,17 +41,17 @@ class Extremes:
         return x
 
     def rms(self, name: str) -> Tensor:
-        """Root of the mean square of each channel (C)."""
+        """Root mean square of each channel (C)."""
         return torch.stack(self._squares[name]).mean(0).sqrt()
 
-    def magnitude(self, name: str, tail: float | None) -> Tensor:
-        """The largest absolute value of each channel (C), at most `tail` times its root mean square; None: whatever."""
+    def magnitude(self, name: str, clip_rms: float | None) -> Tensor:
+        """Largest absolute value of each channel (C), clipped to `clip_rms` times the channel's RMS unless None."""
         largest = torch.maximum(self.high[name].abs(), self.low[name].abs())
-        return largest if tail is None else torch.minimum(largest, tail * self.rms(name))
+        return largest if clip_rms is None else torch.minimum(largest, clip_rms * self.rms(name))
 
 
 class Histograms:
-    """Second calibration pass: how often each value occurs at each point."""
+    """Second calibration pass: a histogram of the values at each point."""
 
     BINS = 2048
 
@@ -65,7 +68,7 @@ class Histograms:
         return x
 
     def range_of(self, name: str, power: float = 2.0) -> Activation:
-        """The range with the least mean of rounding and clipping errors to the power of `power`."""
+        """The range that minimizes the mean of rounding and clipping errors to the power of `power`."""
         low, high, counts = self.low[name], self.high[name], self.counts[name].numpy()
         centres = low + (high - low) * (np.arange(self.BINS) + 0.5) / self.BINS
         kept = np.linspace(1, 0.2, 81)[:, None]
@@ -79,31 +82,28 @@ class Histograms:
 
 @torch.no_grad()
 def calibrate(
-    network: Network, photos: Iterable[Tensor], power: float = 2.0, tail: float | None = TAIL
+    network: Network, photos: Iterable[Tensor], power: float = 2.0, clip_rms: float | None = CLIP_RMS
 ) -> dict[str, Activation]:
     """Ranges of every point from photos (1, 3, H, W) in 0..1, as the network sees them; sides multiples of 8.
 
-    `photos` is walked twice: once for extremes, once for histograms. Of errors by rounding and clipping the mean is
-    least, to the power of `power`: 2 is least squares, higher powers clip rare values less. No range reaches beyond
-    `tail` times the root mean square of its point (None: as far as values do), and none in front of a tanh beyond what
-    changes that.
+    `photos` are walked twice: once for extremes, once for histograms. Ranges minimize the mean of rounding and clipping
+    errors to the power of `power`: 2 is least squares, higher powers clip rare values less. No range reaches beyond
+    `clip_rms` times the RMS of its point (None: no limit), nor, in front of a tanh, beyond where that saturates.
     """
     photos = list(photos)
     extremes = observe(network, photos, Extremes())
     histograms = observe(network, photos, Histograms(extremes))
     ranges = {}
     for name in calibrated_points(network):
-        reach = math.inf if tail is None else tail * float(extremes.rms(name).square().mean().sqrt())
+        reach = math.inf if clip_rms is None else clip_rms * float(extremes.rms(name).square().mean().sqrt())
         if name.endswith(".pre"):
             reach = min(reach, TANH_REACH)
         ranges[name] = histograms.range_of(name, power).within(reach)
     return ranges
 
 
-def observe(network: Network, photos: list[Tensor], observer):
+def observe(network: Network, photos: list[Tensor], observer: Observer) -> Observer:
+    """The observer, after the network has run on all photos with it."""
     for photo in photos:
         network.features(photo, observer)
     return observer
-
-
-# --- equalization -------------------------------------------------------------------------------------------------

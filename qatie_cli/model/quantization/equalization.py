@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from qatie_cli.model.network import Network, Refine
-from qatie_cli.model.quantization.calibration import TAIL, Extremes, observe
+from qatie_cli.model.quantization.calibration import CLIP_RMS, Extremes, observe
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class _Group:
     """
 
     magnitude: Tensor
-    rows: list[tuple[Tensor, int]]
-    columns: list[tuple[Tensor, int]]
+    rows: Sequence[tuple[Tensor, int]]
+    columns: Sequence[tuple[Tensor, int]]
     top: float | None = None
 
 
@@ -45,7 +45,7 @@ def equalize(
     balance: float = 0.5,
     joined: Joined | None = None,
     both_signs: bool = False,
-    tail: float | None = TAIL,
+    clip_rms: float | None = CLIP_RMS,
 ) -> None:
     """Rescale channels in place so that one scale per tensor serves them all; the float network stays the same.
 
@@ -58,12 +58,12 @@ def equalize(
 
     Args:
         joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
-        both_signs: judge what goes into LeakyReLU by its size before it, too: training keeps the negative part small,
-            weights of others may not.
-        tail: a channel counts as at most this many times as large as its root mean square; None: as its largest value.
+        both_signs: measure channels in front of a LeakyReLU, too: training keeps their negative part small, others'
+            weights may not.
+        clip_rms: limits a channel's magnitude to this multiple of its RMS; None: no limit.
     """
     extremes = observe(network, list(photos), Extremes())
-    magnitude = {name: extremes.magnitude(name, tail) for name in extremes.low}
+    magnitude = {name: extremes.magnitude(name, clip_rms) for name in extremes.low}
     blocks = {b.name: b for b in network.refinements()}
     if both_signs:
         for name in blocks:
@@ -81,8 +81,8 @@ def equalize(
 
 def _rescale_before_norm(block: Refine, magnitude: Tensor) -> None:
     factor = magnitude.max() / magnitude.clamp(min=1e-3 * float(magnitude.max()))
-    block.local.weight.mul_(factor.view(-1, 1, 1, 1))
-    block.local.bias.mul_(factor)
+    for tensor, _ in _rows(block.local):
+        tensor.mul_(factor.view(-1, *[1] * (tensor.dim() - 1)))
 
 
 def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Tensor]) -> Iterator[_Group]:
@@ -118,6 +118,7 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
 
 
 def _rows(layer: nn.Conv2d) -> list[tuple[Tensor, int]]:
+    assert layer.bias is not None
     return [(layer.weight, 0), (layer.bias, 0)]
 
 
@@ -135,6 +136,3 @@ def _rescale(group: _Group, balance: float) -> None:
         rows.mul_(factor.view(-1, *[1] * (tensor.dim() - 1)))
     for weight, start in group.columns:
         weight[:, start : start + channels].div_(factor.view(1, -1, 1, 1))
-
-
-# --- the integer network ------------------------------------------------------------------------------------------

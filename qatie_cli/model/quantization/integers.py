@@ -28,9 +28,10 @@ def integer_convs(network: Network) -> dict[str, IntegerConv]:
         for part, layer in block.named_children():
             if not isinstance(layer, nn.Conv2d):
                 continue
-            weight, bias, padding = layer.weight, layer.bias, layer.padding[0]
+            assert layer.bias is not None
+            weight, bias, padding = layer.weight, layer.bias.detach(), int(layer.padding[0])
             if isinstance(block, Fuse) and part == "up":
                 weight, bias = fold_upsample(weight), bias.repeat(4)
             values, scales = integer_weight(weight)
-            convs[f"{name}.{part}"] = IntegerConv(values, scales, bias.detach(), layer.stride[0], padding)
+            convs[f"{name}.{part}"] = IntegerConv(values, scales, bias, layer.stride[0], padding)
     return convs

@@ -62,7 +62,7 @@ def keep_means(network: Network, photos: Iterable[Tensor]) -> None:
         parts = [means[point] for point in (f"{fuse}.up", f"{fuse}.encoded", f"{gate}.tanh")]
         seen[f"{fuse}.reduce"] = torch.cat(parts)
     for name, mean in seen.items():
-        _keep_means(network.get_submodule(name).weight, mean)
+        _keep_means(network.get_parameter(f"{name}.weight"), mean)
 
 
 def _keep_means(weight: Tensor, mean: Tensor) -> None:

@@ -1,19 +1,39 @@
-"""Weights as models of other runtimes: ONNX, TFLite (LiteRT), ExecuTorch."""
+"""The formats that weights are exported to."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from qatie_cli.errors import UsageError
 from qatie_cli.model.checkpoint import Weights
 
-FORMATS = ("onnx", "tflite", "executorch")
+
+@dataclass(frozen=True)
+class Format:
+    """A format by its `name`, the `runtime` it is for, and the `extra` that brings the `modules` it needs."""
+
+    name: str
+    runtime: str
+    extra: str
+    modules: tuple[str, ...]
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("onnx", "ONNX Runtime", "export", ("onnx", "onnxruntime")),
+        Format("tflite", "LiteRT", "export", ("ai_edge_litert", "flatbuffers")),
+        Format("executorch", "ExecuTorch", "executorch", ("executorch",)),
+    )
+}
 
 
 def build(weights: Weights, kind: str, *, int8: bool, size: tuple[int, int] | None) -> bytes:
-    """The file of `weights` in one of FORMATS; `size` is height and width, None for any.
+    """The file of `weights` in the format `kind`, one of FORMATS; `size` is height and width, None for any.
 
     Raises:
         WeightsError: int8 was asked for and the weights were never calibrated.
-        UsageError: the format does not go with the size.
+        UsageError: the format does not support the size, or int8.
     """
     if kind == "onnx":
         from qatie_cli.exchange import onnx

@@ -1,4 +1,4 @@
-"""A TFLite file of the paper's network, as its authors publish it, in int8 or in float.
+"""Reads TFLite files: qatie's own, and the paper's network as its authors publish it, in int8 or in float.
 
 The file is read with the schema that `ai-edge-litert` brings. Convolutions are taken in the order of their operators;
 each norm is decomposed there, its gain the constant of a MUL and its offset the constant of an ADD.
@@ -79,7 +79,10 @@ class Graph:
 
     def constant_in_state(self, index: int) -> tuple[Tensor, Tensor | None]:
         """A constant of qatie's own export, convolutions (out, in, h, w): values, and the scales (out) of integers."""
-        values = torch.from_numpy(self.stored(index).copy())
+        stored = self.stored(index)
+        if stored is None:
+            raise ValueError(f"{self.name(index)} is not a constant")
+        values = torch.from_numpy(stored.copy())
         values = values.permute(0, 3, 1, 2).contiguous() if values.dim() == 4 else values
         how = self._first.tensors[index].quantization
         if values.dtype != torch.int8:
@@ -106,7 +109,7 @@ def read_graph(path: Path, content: bytes) -> Graph:
     """The graph of a TFLite file, after LiteRT itself has accepted it.
 
     Raises:
-        WeightsError: it is none, it is damaged, or it is of a newer kind than the installed LiteRT.
+        WeightsError: it is no TFLite file, damaged, or newer than the installed LiteRT.
     """
     if content[4:8] != IDENTIFIER:
         raise WeightsError(f"{path} is not a TFLite file.", "Name a .tflite, .ckpt or .onnx file of the network.")
@@ -117,17 +120,17 @@ def read_graph(path: Path, content: bytes) -> Graph:
     except (ValueError, RuntimeError) as error:
         if re.search("Didn't find op|[Oo]p builtin_code out of range|schema version", str(error)):
             raise WeightsError(
-                f"{path} holds what the installed LiteRT is too old for.", "Run: pip install --upgrade ai-edge-litert"
+                f"{path} needs a newer LiteRT than the installed one.", "Run: pip install --upgrade ai-edge-litert"
             ) from error
-        raise WeightsError(f"{path} is damaged, or not whole: LiteRT refuses it.", "Copy it again.") from error
+        raise WeightsError(f"{path} is damaged or incomplete: LiteRT refuses it.", "Copy it again.") from error
     except UNREADABLE as error:
         raise damaged(path) from error
     return graph
 
 
 def damaged(path: Path) -> WeightsError:
-    """What to say of a file whose tables lead nowhere."""
-    return WeightsError(f"{path} is damaged, or not whole: its tables cannot be read.", "Copy it again.")
+    """The error for a file whose tables point nowhere."""
+    return WeightsError(f"{path} is damaged or incomplete: its tables cannot be read.", "Copy it again.")
 
 
 def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -136,7 +139,9 @@ def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]
     Raises:
         WeightsError: it is another network.
     """
-    convolutions, gains, offsets = [], [], []
+    convolutions: list[Layer] = []
+    gains: list[Tensor] = []
+    offsets: list[Tensor] = []
     try:
         for name, inputs, _ in graph.operators():
             constants = [graph.constant(i) for i in inputs[1:] if i >= 0]
@@ -158,9 +163,9 @@ def network(path: Path, graph: Graph) -> tuple[NetworkConfig, dict[str, Tensor]]
 
 
 def _convolution(constants: list[Tensor | None]) -> Layer:
-    if len(constants) != 2 or any(c is None for c in constants):
+    weight, bias = constants if len(constants) == 2 else (None, None)
+    if weight is None or bias is None:
         raise UnfitError("a convolution has no constant weight and bias")
-    weight, bias = constants
     if weight.dim() != 4 or bias.shape != weight.shape[:1]:
         raise UnfitError(f"a convolution has a weight of shape {tuple(weight.shape)}")
     return Layer(weight.permute(0, 3, 1, 2), bias)

@@ -1,0 +1,55 @@
+"""Weights as a TFLite (LiteRT) model, in float or with the very integers of the int8 engines.
+
+Scales are those of the weights file, so nothing is calibrated again. Tensors are NHWC and hold one photo.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from qatie_cli.exchange import graph
+from qatie_cli.exchange.kernels import Arithmetic
+from qatie_cli.exchange.record import HEADER, TENSORS, Record
+from qatie_cli.exchange.tflite.operators import TfliteOperators
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.quantization.scheme import PHOTO
+from qatie_cli.model.tone import THUMBNAIL_PX
+
+# The photo's sides that a file of any size names; whoever runs it sets others first.
+NOMINAL_SIDES = (256, 256)
+
+
+def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) -> bytes:
+    """Write `weights` as a TFLite model, from photo to enhanced photo.
+
+    Args:
+        weights: calibrated ones if `int8`.
+        int8: the network in 8-bit integers; else everything is float32.
+        size: height and width of the photo, multiples of 8. None leaves them to whoever runs the model, who resizes the
+            input `photo` before allocating tensors: to multiples of 8, too, or the run fails.
+
+    Returns:
+        The file's content. Inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
+        (1, 64, 64, 3), as `tone.thumbnail` makes it; output `enhanced` (1, H, W, 3). All are uint8 if `int8`, else
+        float32 in 0..1.
+
+    Raises:
+        ValueError: a side of `size` is not a positive multiple of 8.
+        WeightsError: int8 was asked for and the weights were never calibrated.
+    """
+    graph.check(weights, int8, size)
+    model, record = weights.build(), Record(weights, int8)
+    ops, arithmetic = TfliteOperators(record), Arithmetic.of(model.network, weights.activations if int8 else None)
+    at, file = PHOTO if int8 else None, ops.file
+    photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
+    inputs, thumbnail = [photo], None
+    if model.tone is not None:
+        thumbnail = file.input("thumbnail", (1, THUMBNAIL_PX, THUMBNAIL_PX, 3), at, any_size=False)
+        inputs.append(thumbnail)
+    enhanced = graph.enhanced(ops, model, arithmetic, photo, thumbnail)
+    if int8:
+        enhanced = file.operator("QUANTIZE", enhanced, shape=enhanced.shape, at=PHOTO, kind=np.uint8)
+    file.rename(enhanced, "enhanced")
+    return file.packed(inputs, enhanced, {HEADER: json.dumps(record.header()).encode(), TENSORS: record.tensors()})

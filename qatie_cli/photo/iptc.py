@@ -1,0 +1,65 @@
+"""Photoshop image resource blocks, which hold IPTC (Adobe Photoshop file formats specification)."""
+
+from __future__ import annotations
+
+import struct
+
+_THUMBNAILS = (0x0409, 0x040C)  # they show the pixels before the edit
+_EMBEDDED_METADATA = (0x0422, 0x0423, 0x0424)  # copies of EXIF and XMP
+_IPTC = 0x0404
+# IPTC IIM 4.2, record 2: content location code and name, city, sublocation, province, country code and name.
+_PLACES = (26, 27, 90, 92, 95, 100, 101)
+
+
+def resource(datasets: bytes) -> bytes:
+    """The image resource that holds IPTC datasets."""
+    return struct.pack(">4sHHI", b"8BIM", _IPTC, 0, len(datasets)) + datasets + b"\0" * (len(datasets) % 2)
+
+
+def without_thumbnails(block: bytes) -> bytes:
+    """The block without its thumbnails; unchanged if it cannot be parsed."""
+    found = _resources(block)
+    if found is None:
+        return block
+    return b"".join(whole for identity, whole, _ in found if identity not in _THUMBNAILS)
+
+
+def without_places(block: bytes) -> bytes:
+    """The block without IPTC place names and without its copies of EXIF and XMP; empty if it cannot be parsed."""
+    kept = []
+    for identity, whole, data in _resources(block) or ():
+        if identity == _IPTC:
+            kept.append(resource(_datasets_without_places(data)))
+        elif identity not in _EMBEDDED_METADATA:
+            kept.append(whole)
+    return b"".join(kept)
+
+
+def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
+    """Identity, complete bytes and data of each resource, or None if the block cannot be parsed."""
+    found, at = [], 0
+    while at < len(block):
+        start = at
+        if block[at : at + 4] not in (b"8BIM", b"8B64", b"PHUT", b"DCSR", b"AgHg") or at + 7 > len(block):
+            return None
+        (identity,) = struct.unpack_from(">H", block, at + 4)
+        at += 6
+        at += (1 + block[at] + 1) // 2 * 2  # a Pascal string, padded to even
+        if at + 4 > len(block):
+            return None
+        (size,) = struct.unpack_from(">I", block, at)
+        found.append((identity, block[start : at + 4 + (size + 1) // 2 * 2], block[at + 4 : at + 4 + size]))
+        at += 4 + (size + 1) // 2 * 2
+    return found
+
+
+def _datasets_without_places(datasets: bytes) -> bytes:
+    kept, at = b"", 0
+    while at + 5 <= len(datasets) and datasets[at] == 0x1C:
+        record, dataset, size = struct.unpack_from(">BBH", datasets, at + 1)
+        if size & 0x8000:  # an extended dataset, of kilobytes: not a place name
+            return kept
+        if not (record == 2 and dataset in _PLACES):
+            kept += datasets[at : at + 5 + size]
+        at += 5 + size
+    return kept

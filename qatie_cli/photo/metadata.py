@@ -1,0 +1,200 @@
+"""What travels beside the pixels, collected from an opened image, and what of the file cannot."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
+
+from qatie_cli.photo import containers, exif, iptc, xmp
+from qatie_cli.photo.containers import Chunk, Segment
+from qatie_cli.photo.content import JpegTraits
+from qatie_cli.photo.pixels import DECODE_ERRORS
+
+_XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
+_LARGEST_TAG = 1 << 26  # bytes of a metadata tag
+_HEAD_BYTES = 1 << 16  # where ISOBMFF and WebP describe themselves
+_VIDEO = re.compile(rb"ftyp(mp4|isom|qt  |MSNV|3gp)|MotionPhoto_Data")
+# Transfer characteristics of ITU-T H.273: 16 is PQ, 18 is HLG.
+_HDR_COLOURS = re.compile(rb"colrnclx..\x00[\x10\x12]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class TiffTags:
+    """The descriptive tags of a TIFF file as an EXIF block, its XMP packet and its image resources."""
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    photoshop: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that travels beside the pixels, in the form that `content.Photo` holds; `notes` name what is lost."""
+
+    exif: bytes | None
+    xmp: bytes | None
+    jpeg_segments: tuple[Segment, ...]
+    photoshop: bytes | None
+    comment: bytes | None
+    png_chunks: tuple[Chunk, ...]
+    dpi: tuple[float, float] | None
+    notes: tuple[str, ...] = ()
+
+
+def read(
+    image: ImageFile.ImageFile, file: BinaryIO, tiff: TiffTags, orientation: int, size: tuple[int, int]
+) -> Metadata:
+    """Collect the metadata of a decoded image.
+
+    Args:
+        tiff: from `tiff_tags`.
+        orientation: EXIF's, already applied to the pixels.
+        size: (width, height) of the upright pixels.
+    """
+    info = image.info
+    notes: tuple[str, ...] = ()
+    block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
+    if block:
+        block = exif.upright(block.removeprefix(exif.PREFIX), size)
+        if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
+            block, notes = None, ("EXIF left out, it is damaged",)
+    packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
+    packet = packet.encode() if isinstance(packet, str) else packet
+    photoshop = (
+        tiff.photoshop
+        or _joined(image, containers.APP13, containers.PHOTOSHOP)
+        or containers.raw_profile(info.get("Raw profile type iptc", ""))
+    )
+    return Metadata(
+        exif=block,
+        xmp=xmp.upright(packet) if packet else None,
+        jpeg_segments=containers.kept_segments(_segments(image)),
+        photoshop=iptc.without_thumbnails(photoshop) if photoshop else None,
+        comment=info.get("comment") if image.format in ("JPEG", "MPO") else None,
+        png_chunks=_png_chunks(file) if image.format == "PNG" else (),
+        dpi=_resolution(info.get("dpi")),
+        notes=notes,
+    )
+
+
+def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
+    """Metadata in the tags of a TIFF file; nothing for another format. To be read before the pixels close the image."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return TiffTags()
+    packet, photoshop, datasets = (_tag_bytes(file, tag) for tag in (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG))
+    if datasets and not photoshop:
+        photoshop = iptc.resource(datasets)
+    try:
+        tags = image.getexif()
+        for tag in exif.STORAGE_TAGS & set(tags):
+            del tags[tag]
+        block = tags.tobytes() if tags else None
+    except DECODE_ERRORS:  # tags of the wrong type: the photo matters more
+        block = None
+    return TiffTags(block, packet or None, photoshop or None)
+
+
+def jpeg_traits(image: ImageFile.ImageFile) -> JpegTraits | None:
+    """How a JPEG is compressed; None for another format."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    sampling = JpegImagePlugin.get_sampling(image)
+    tables = tuple(tuple(min(255, value) for value in table) for _, table in sorted(image.quantization.items()))
+    return JpegTraits(sampling if sampling in (0, 1, 2) else None, tables, bool(image.info.get("progressive")))
+
+
+def is_lossless_webp(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
+    """Whether the picture is in a VP8L chunk (WebP container specification), not in a lossy VP8 one."""
+    if image.format != "WEBP":
+        return False
+    head = _head(file)
+    return b"VP8L" in head and b"VP8 " not in head
+
+
+def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
+    """What the file holds and the photo will not, in words for its owner."""
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        what = "pages" if image.format == "TIFF" else "pictures in the file"
+        notes.append(f"first of {frames} {what}; the others are left out")
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        if _VIDEO.search(file.read()):
+            notes.append("the video of a motion photo is left out")
+    if image.format in ("HEIF", "AVIF"):
+        head = _head(file)
+        if _HDR_COLOURS.search(head):
+            notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
+        depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else _avif_depth(head)
+        if depth > 8:
+            notes.append(f"{depth} bit read as 8 bit")
+    return tuple(notes)
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(_HEAD_BYTES)
+
+
+def _resolution(dpi: Any) -> tuple[float, float] | None:
+    """Pixels per inch, if they are numbers that a file can hold."""
+    try:
+        both = (float(dpi[0]), float(dpi[1])) if dpi else None
+    except (ZeroDivisionError, TypeError, ValueError):
+        return None
+    return both if both and all(0 < value < 1e5 for value in both) else None
+
+
+def _avif_depth(head: bytes) -> int:
+    """Bits per channel, from the first AV1 configuration record (AV1 in ISOBMFF, 2.3.3): its flags are in byte 2."""
+    found = re.search(rb"av1C..(.)", head, re.DOTALL)
+    flags = found[1][0] if found else 0
+    return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
+
+
+def _segments(image: ImageFile.ImageFile) -> list[Segment]:
+    """The application segments of a JPEG; none for another format."""
+    found = getattr(image, "applist", ())
+    return [(0xE0 + int(kind[3:]), body) for kind, body in found if kind.startswith("APP")]
+
+
+def _joined(image: ImageFile.ImageFile, wanted: int, signature: bytes) -> bytes | None:
+    """Payloads of a JPEG's segments of one kind, joined, without signature."""
+    found = [body for marker, body in _segments(image) if marker == wanted and body.startswith(signature)]
+    return b"".join(body[len(signature) :] for body in found) or None
+
+
+def _png_chunks(file: BinaryIO) -> tuple[Chunk, ...]:
+    file.seek(0)
+    return containers.png_chunks(file.read())
+
+
+def _tag_bytes(file: BinaryIO, wanted: int) -> bytes | None:
+    """The raw value of a TIFF tag, whatever type the file declares.
+
+    Writers disagree on the type of IPTC and Photoshop blocks, and libraries read each type differently.
+    """
+    file.seek(0)
+    head = file.read(8)
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
+    if order is None or len(head) < 8:
+        return None
+    file.seek(struct.unpack(f"{order}I", head[4:])[0])
+    counted = file.read(2)
+    for _ in range(struct.unpack(f"{order}H", counted)[0] if len(counted) == 2 else 0):
+        field = file.read(12)
+        if len(field) < 12:
+            return None
+        tag, kind, count, value = struct.unpack(f"{order}HHII", field)
+        if tag == wanted:
+            size = exif.BYTES_OF_TYPE.get(kind, 0) * count
+            if size <= 4:
+                return field[8 : 8 + size]
+            file.seek(value)
+            return file.read(size) if size <= _LARGEST_TAG else None
+    return None

@@ -1,0 +1,180 @@
+"""Pixels of an opened image, whatever its mode: upright, gray or RGB, 8 or 16 bit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
+
+from qatie_cli.photo import exif
+
+# Files with damaged markers or chunks make the decoders raise nearly anything.
+DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
+                 OverflowError, ZeroDivisionError, AttributeError, RuntimeError, NotImplementedError)  # fmt: skip
+_STRIP_PIXELS = 1 << 22  # copied out of Pillow at a time
+_GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
+_SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
+_BITS_PER_SAMPLE_TAG, _PHOTOMETRIC_TAG = 258, 262
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Upright pixels (H, W, 1 or 3) and alpha (H, W) of one type, uint8 or uint16.
+
+    `mode` is Pillow's, "RGB" for a file with 16-bit colours; `orientation` is the EXIF value that has been applied.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    mode: str
+    orientation: int
+
+
+def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
+    """Decode an opened image and close it; `file` is a second handle of the same file.
+
+    CMYK and LAB are converted to sRGB, floating point and 32-bit integers become 16 bit.
+
+    Raises:
+        NotImplementedError: integers of more than 16 bit.
+    """
+    white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
+    if has_sixteen_bit_colours(image) and (deep := _sixteen_bit_colours(image, file)) is not None:
+        (pixels, alpha), orientation, mode = deep, _orientation(image), "RGB"
+    else:
+        image.load()
+        orientation, mode = _orientation(image), image.mode
+        pixels, alpha = _of_mode(image)
+        image.close()  # frees its pixels: two copies of a photo exist only while one is made
+    if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
+        pixels = 65535 - pixels
+    return Decoded(
+        _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation), mode, orientation
+    )
+
+
+def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
+    """Whether a file has 16-bit colours, whose low bytes Pillow drops."""
+    if image.format == "PNG" and image.tile:
+        return ";16B" in str(image.tile[0][3]) and not image.mode.startswith("I")
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.mode in ("RGB", "RGBA") and 16 in image.tag_v2.get(_BITS_PER_SAMPLE_TAG, ())
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF's orientation; 1 if EXIF is damaged, which is no reason to refuse the photo."""
+    try:
+        return image.getexif().get(exif.ORIENTATION, 1)
+    except DECODE_ERRORS:
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W[, channels]) turned by EXIF's orientation 2..8 (EXIF 2.3, 4.6.4)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+# --- what Pillow decodes ------------------------------------------------------------------------------------------
+
+
+def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """(H, W, 1 or 3) pixels and (H, W) alpha of an image of any mode, as stored."""
+    if image.mode in _SIXTEEN_BIT_GRAY:
+        values = _array(image, np.uint16)
+        transparent = image.info.get("transparency")
+        alpha = np.where(values == transparent, 0, 65535).astype(np.uint16) if isinstance(transparent, int) else None
+        return values[..., None], alpha
+    if image.mode == "I":
+        values = np.asarray(image)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise NotImplementedError("32-bit integers")
+        return values.astype(np.uint16)[..., None], None
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), nan=0.0)
+        top = values.max(initial=0)
+        level = 65535 if top <= 1 else 257 if top <= 255 else 1  # white is 1.0, 255 or 65535
+        return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)[..., None], None
+    if image.mode == "CMYK":
+        return _array(_cmyk_to_rgb(image)), None
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    gray = image.mode in _GRAY_MODES
+    if not has_alpha:
+        wanted = "L" if gray else "RGB"
+        converted = _array(image if image.mode == wanted else image.convert(wanted))
+        return (converted[..., None] if gray else converted), None
+    converted = _array(image if image.mode == "RGBA" else image.convert("RGBA"))
+    alpha = np.ascontiguousarray(converted[..., 3])
+    return np.ascontiguousarray(converted[..., :1] if gray else converted[..., :3]), alpha
+
+
+def _array(image: Image.Image, dtype: Any = np.uint8) -> np.ndarray:
+    """(H, W[, channels]) of an image, copied in strips: one copy of the whole would pass through twice its bytes."""
+    channels = len(image.getbands())
+    out = np.empty((image.height, image.width) + ((channels,) if channels > 1 else ()), dtype)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return out
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    """sRGB of a CMYK image, through its own profile if that is usable."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        # A broken profile raises: the uncalibrated conversion below is what viewers show.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+# --- 16-bit colours -----------------------------------------------------------------------------------------------
+
+
+def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Pixels and alpha, as stored; None if the file turns out to hold something else."""
+    file.seek(0)
+    values = _png_values(file) if image.format == "PNG" else _tiff_values(file)
+    if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):
+        return None
+    colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else 3
+    alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
+    return np.ascontiguousarray(values[..., :colours]), alpha
+
+
+def _png_values(file: BinaryIO) -> np.ndarray:
+    import imagecodecs
+
+    return imagecodecs.png_decode(file.read())
+
+
+def _tiff_values(file: BinaryIO) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(file) as opened:
+        page = opened.pages.first
+        values = page.asarray()
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        values = np.moveaxis(values, 0, -1)
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples and values.shape[-1] == 4 and values.dtype == np.uint16:
+        values = np.ascontiguousarray(values)
+        for strip in np.array_split(values, max(1, values.size // _STRIP_PIXELS)):
+            alpha = np.maximum(strip[..., 3:].astype(np.uint64), 1)
+            strip[..., :3] = np.minimum((strip[..., :3] * np.uint64(65535) + alpha // 2) // alpha, 65535)
+    return values
