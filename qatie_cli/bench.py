@@ -1,12 +1,13 @@
-"""Measuring engines on this machine: speed, share of what the processor can do, memory, agreement with float.
+"""Benchmarks of the engines on this machine: speed, share of the processor's peak, memory, agreement with float.
 
-All that is compared is run in turns, round by round, in one process: a machine that gets slower or busier does so for
-all of them, and the ratios hold.
+Contenders run in turns, round by round, in one process: a machine that gets slower or busier does so for all of them,
+and the ratios hold.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import subprocess
 import sys
@@ -19,18 +20,21 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
-from qatie_cli.enhance.pixels import enhance, residual_of
+from qatie_cli.enhance.photos import Effect, Enhancer
+from qatie_cli.enhance.tiling import residual_of
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import network
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.photo import resize
+from qatie_cli.photo.content import Photo
 
 ROUNDS = 7
 WARM_UP = 2
-_FLOAT_DB = 60.0  # where a plot shows what equals float
+_FLOAT_DB = 60.0  # upper limit of a plot's axis; float itself is drawn there
 _SLOW = {
     "qnnpack": "qnnpack is made for ARM; on x86 it lacks the processor's int8 instructions",
 }
@@ -38,7 +42,7 @@ _SLOW = {
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one run, over rounds."""
+    """Seconds per run: median and percentiles over the rounds."""
 
     median: float
     p10: float
@@ -59,11 +63,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to run the network. What does not apply is None.
+    """The figures of one contender; None where one does not apply.
 
-    `rate` is in multiply-adds a second that really ran, `peak_share` their share of what the machine reached in
-    `Machine`, `ready` the seconds from a weights file to a first answer on 8x8 pixels, `agreement_db` the mean PSNR of
-    enhanced photos against the float engine's.
+    `rate` is in multiply-adds per second, `peak_share` its share of the rate in `Machine`, `ready` the seconds from a
+    weights file to a first result on 8x8 pixels, `agreement_db` the mean PSNR of enhanced photos to the float engine's.
     """
 
     name: str
@@ -81,7 +84,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on: threads, and the highest rates found, in multiply-adds a second."""
+    """The machine: threads, and the highest rates found, in multiply-adds per second."""
 
     threads: int
     int8_peak: float
@@ -90,7 +93,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that was measured on photos of `width` x `height` pixels."""
+    """A whole benchmark at `width` x `height` pixels."""
 
     machine: Machine
     width: int
@@ -100,7 +103,7 @@ class Bench:
 
 @dataclass
 class Contender:
-    """One way to run the network: `run` once on the photo at hand; figures are filled in round by round."""
+    """One way to run the network; `race` adds the `seconds` of each round."""
 
     name: str
     arithmetic: str
@@ -114,29 +117,8 @@ class Contender:
 # --- what is measured on ------------------------------------------------------------------------------------------
 
 
-def parse_size(text: str) -> tuple[int, int] | float:
-    """Width and height of `1920x1080`, or the number of pixels of `12MP`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    lower = text.lower().strip()
-    try:
-        if lower.endswith("mp"):
-            pixels = float(lower[:-2]) * 1e6
-            if 1e4 <= pixels <= 1e9:
-                return pixels
-        width, height = (int(part) for part in lower.split("x"))
-    except ValueError:
-        pass
-    else:
-        if 8 <= width <= 50_000 and 8 <= height <= 50_000:
-            return width, height
-    raise UsageError(f"{text} is no size to measure at.", "Write it as 12MP or 1920x1080.")
-
-
 def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarray:
-    """A photo (H, W, 3) at the size asked for, its sides multiples of 8: what the network itself takes."""
+    """A photo (H, W, 3) at the size asked for, rounded to sides that are multiples of 8."""
     height, width = photo.shape[:2]
     if isinstance(size, tuple):
         width, height = size
@@ -148,7 +130,7 @@ def resized(photo: np.ndarray, size: tuple[int, int] | float | None) -> np.ndarr
 
 
 def generated(width: int = 1024, height: int = 768) -> np.ndarray:
-    """A picture for machines without a photo at hand: clouds at all scales, edges, a little noise."""
+    """A synthetic picture (height, width, 3): clouds at all scales, edges, a little noise."""
     rng = np.random.default_rng(0)
     picture = np.zeros((height, width, 3), np.float32)
     for cells in (2, 4, 8, 16, 32, 64):
@@ -163,7 +145,7 @@ def generated(width: int = 1024, height: int = 768) -> np.ndarray:
 
 
 def engine_contender(weights: Weights, name: str, photo: np.ndarray) -> Contender:
-    """One of our engines; its time to the first answer is taken on the way."""
+    """One of qatie's engines, with the time to its first result."""
     began = time.perf_counter()
     engine = engines.load(weights, name)
     engine.network.features(np.zeros((8, 8, 3), np.uint8))
@@ -173,7 +155,7 @@ def engine_contender(weights: Weights, name: str, photo: np.ndarray) -> Contende
 
 
 def onnx_contenders(weights: Weights, photo: np.ndarray, threads: int) -> list[Contender]:
-    """The same weights in the runtimes that are installed: ONNX Runtime and OpenVINO, float and int8."""
+    """The same weights in the installed runtimes, ONNX Runtime and OpenVINO, float and int8."""
     from importlib.util import find_spec
 
     if find_spec("onnx") is None:
@@ -199,7 +181,7 @@ def _onnxruntime(model: bytes | str, fed: np.ndarray | None, threads: int) -> Ca
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Its waiting threads would otherwise keep the processor busy while the others run.
+    # Spinning threads would slow the other contenders down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
@@ -212,7 +194,7 @@ def _openvino(model: bytes | str, fed: np.ndarray | None, threads: int) -> Calla
 
     core = openvino.Core()
     read = core.read_model(model)
-    # Without the hint it computes what is float in bfloat16 where the processor has it.
+    # Without the hint it computes in bfloat16 where the processor supports it.
     compiled = core.compile_model(read, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     data = fed if fed is not None else np.zeros(list(compiled.input(0).shape), np.float32)
@@ -220,7 +202,7 @@ def _openvino(model: bytes | str, fed: np.ndarray | None, threads: int) -> Calla
 
 
 def file_contender(path: Path, threads: int) -> Contender:
-    """A model file of any weights, .tflite in LiteRT or .onnx in ONNX Runtime: time alone can be compared.
+    """A model file, .tflite in LiteRT or .onnx in ONNX Runtime; only its time can be compared.
 
     Raises:
         UsageError: its runtime is not installed.
@@ -229,14 +211,14 @@ def file_contender(path: Path, threads: int) -> Contender:
     kind = path.suffix.lower()
     module = {".tflite": "ai_edge_litert", ".onnx": "onnxruntime"}.get(kind)
     if module is None:
-        raise UsageError(f"{path} is no model that can be run here.", "Name a .tflite or .onnx file.")
+        raise UsageError(f"{path} cannot be run.", "Name a .tflite or .onnx file.")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
         run = _litert(path, threads) if kind == ".tflite" else _onnxruntime(str(path), None, threads)
     except ImportError:
         raise UsageError(f"{path.name} needs {module}.", "Run: pip install 'qatie[bench]'") from None
-    except Exception as error:  # each runtime has kinds of its own
+    except Exception as error:  # each runtime has exceptions of its own
         raise DataError(f"{path} cannot be run: {str(error).splitlines()[0]}.") from error
     return Contender(path.name, "as in the file", run)
 
@@ -255,7 +237,7 @@ def _litert(path: Path, threads: int) -> Callable[[], object]:
 
 
 def measure_machine(threads: int) -> Machine:
-    """The highest rates of multiply-adds that this machine reaches in int8 and in float."""
+    """The highest rates that this machine reaches in int8 and in float."""
     from qatie_cli.engines import int8
 
     peak = max((int8.peak_rate(name) for name in engines.available() if name != engines.FLOAT), default=0.0)
@@ -268,7 +250,7 @@ def measure_machine(threads: int) -> Machine:
 
 
 def race(contenders: Sequence[Contender], rounds: int, on_round: Callable[[int], None] = lambda done: None) -> None:
-    """Run all in turns: two rounds to warm up, then `rounds` that count. Each notes its own seconds."""
+    """Run all in turns: two rounds to warm up, then `rounds` that are timed."""
     for done in range(WARM_UP + rounds):
         for contender in contenders:
             began = time.perf_counter()
@@ -284,9 +266,9 @@ def judged(
     weights: Weights,
     photo: np.ndarray,
     others: Sequence[Contender],
-    photos: Sequence[np.ndarray] = (),
+    photos: Sequence[Photo] = (),
 ) -> Measured:
-    """Figures of a contender after the race, agreement with float on `photos` (what the user has) included."""
+    """Figures of a contender after the race, agreement with float on `photos` included."""
     timing = Timing.of(contender.seconds)
     pixels = photo.shape[0] * photo.shape[1]
     work = network.work(weights.config.network)
@@ -316,8 +298,10 @@ def judged(
     )
 
 
-def _agreement(engine: Engine, reference: Engine, photos: Sequence[np.ndarray]) -> float:
-    return float(np.mean([metrics.finite_psnr(enhance(p, engine), enhance(p, reference)) for p in photos]))
+def _agreement(engine: Engine, reference: Engine, photos: Sequence[Photo]) -> float:
+    """Mean PSNR in dB between the engines' outputs; the network sees every pixel."""
+    ours, theirs = (Enhancer(used, Effect(fast=False)) for used in (engine, reference))
+    return float(np.mean([metrics.finite_psnr(ours(photo).rgb_u8(), theirs(photo).rgb_u8()) for photo in photos]))
 
 
 def command(weights: str, engine: str, photo: Path, threads: int) -> Command:
@@ -343,10 +327,32 @@ def command(weights: str, engine: str, photo: Path, threads: int) -> Command:
     return Command(seconds, memory)
 
 
-def _peak_memory(process: subprocess.Popen) -> int | None:
-    """Watch a process until it ends: its memory at the peak in bytes.
+def with_commands(
+    rows: Sequence[Measured], contenders: Sequence[Contender], weights: str, photo: np.ndarray, threads: int
+) -> list[Measured]:
+    """The rows, those of our engines with start-up (a photo of one pixel) and file to file (`photo` as a JPEG).
 
-    The system's own account of a child that has ended (`wait4`) would start at the memory of this process.
+    Raises:
+        DataError: the command failed.
+    """
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        dot, file = Path(folder) / "dot.png", Path(folder) / "photo.jpg"
+        Image.new("RGB", (1, 1), (90, 80, 70)).save(dot)
+        Image.fromarray(photo).save(file, quality=92)
+        for row, contender in zip(rows, contenders, strict=True):
+            if contender.engine is None:
+                measured.append(row)
+                continue
+            start_up, end_to_end = (command(weights, row.name, path, threads) for path in (dot, file))
+            measured.append(dataclasses.replace(row, start_up=start_up, end_to_end=end_to_end))
+    return measured
+
+
+def _peak_memory(process: subprocess.Popen) -> int | None:
+    """The peak memory in bytes of a process, watched until it ends.
+
+    The figure of `wait4` would include the memory of this process before exec.
     """
     peak = 0
     with contextlib.suppress(psutil.Error):
@@ -359,7 +365,7 @@ def _peak_memory(process: subprocess.Popen) -> int | None:
 
 
 def _most_resident(process: psutil.Process) -> int:
-    """The most memory that a running process has held so far, where the system keeps that; else what it holds now."""
+    """Peak memory of a running process where the system records it; otherwise its current memory."""
     with contextlib.suppress(OSError, AttributeError):
         status = Path(f"/proc/{process.pid}/status").read_text()
         if found := re.search(r"VmHWM:\s+(\d+) kB", status):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming, Plan
-from qatie_cli.batch.running import Batch, Result, Status, Writing
+from qatie_cli.batch.running import Result, Runner, Status, Writing
 from qatie_cli.errors import UsageError
 from qatie_cli.photo.content import Photo
 
@@ -41,7 +41,7 @@ def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
 
 def _run(plan: Plan, writing: Writing | None = None, enhance=_invert) -> list[Result]:
     results = []
-    Batch(enhance, writing or Writing()).run(plan.tasks, results.append)
+    Runner(enhance, writing or Writing()).run(plan.tasks, results.append)
     return results
 
 

@@ -15,17 +15,7 @@ from qatie_cli import bench, engines
 from qatie_cli.bench import Contender, Machine, Timing
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import network
-
-
-@pytest.mark.parametrize(("text", "size"), [("12MP", 12e6), ("0.5 mp", 5e5), ("1920x1080", (1920, 1080))])
-def test_sizes_are_read(text, size):
-    assert bench.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "MP", "12", "x", "0x5", "1e9MP", "99999x8", "-2MP", "3x4x5"])
-def test_other_sizes_are_refused(text):
-    with pytest.raises(UsageError, match="no size to measure at"):
-        bench.parse_size(text)
+from qatie_cli.photo.content import Photo
 
 
 def test_photos_get_the_size_asked_for_in_eights(coffee):
@@ -48,7 +38,7 @@ def test_figures_follow_from_the_times(weights, coffee):
     photo = bench.resized(coffee, (96, 64))
     rows = [bench.engine_contender(weights, name, photo) for name in ("float", "qnnpack")]
     rows[0].seconds, rows[1].seconds = [0.02] * 5, [0.05] * 4 + [0.5]
-    slow = bench.judged(rows[1], Machine(1, 1e9, 1e9), weights, photo, rows, [coffee])
+    slow = bench.judged(rows[1], Machine(1, 1e9, 1e9), weights, photo, rows, [Photo(coffee, "png")])
     assert slow.network.median == 0.05
     assert slow.network.p90 > 0.05
     assert slow.megapixels_per_second == pytest.approx(96 * 64 / 1e6 / 0.05)
@@ -56,7 +46,7 @@ def test_figures_follow_from_the_times(weights, coffee):
     assert slow.peak_share == pytest.approx((work.integer + work.tail) * 96 * 64 / 0.05 / 1e9)
     assert "takes 2.50 times as long as float here: qnnpack is made for ARM" in slow.remark
     assert 30 < slow.agreement_db < 99
-    fast = bench.judged(rows[0], Machine(1, 1e9, 1e9), weights, photo, rows, [coffee])
+    fast = bench.judged(rows[0], Machine(1, 1e9, 1e9), weights, photo, rows, [Photo(coffee, "png")])
     assert not fast.remark
     assert fast.agreement_db is None
 
@@ -84,7 +74,7 @@ def test_other_runtimes_compute_the_same(weights, coffee):
 
 
 def test_files_that_cannot_be_run_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="no model that can be run"):
+    with pytest.raises(UsageError, match="cannot be run"):
         bench.file_contender(tmp_path / "a.txt", 1)
     with pytest.raises(DataError, match="no file"):
         bench.file_contender(tmp_path / "a.onnx", 1)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Batch, Writing
+from qatie_cli.batch.running import Runner, Writing
 from qatie_cli.gallery import album, links, overview, page, previews
 from qatie_cli.gallery.entries import Provenance
 from qatie_cli.gallery.spread import Spread
@@ -135,7 +135,7 @@ def gallery(tmp_path_factory, astronaut, coffee) -> Path:
     out = root / "out"
     plan = planning.plan([root / "in"], out, Naming())
     made = album.Album(out, plan, Provenance("qatie-c16", "int8 on x86", 1.0), 10**7)
-    Batch(lambda p, _: p.with_pixels(_brighter(p).pixels.astype(np.uint8)), Writing(), previews=made).run(
+    Runner(lambda p, _: p.with_pixels(_brighter(p).pixels.astype(np.uint8)), Writing(), previews=made).run(
         plan.tasks, made.add
     )
     made.write()

@@ -58,6 +58,14 @@ def test_dry_run_imports_no_torch_and_writes_nothing(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_short_options_are_the_long_ones(folder, tmp_path):
+    assert qatie("enhance", "-h").stdout == qatie("enhance", "--help").stdout
+    assert qatie("weights", "list", "-h").stdout
+    done = qatie("enhance", folder / "sub" / "b.png", "-o", tmp_path / "out", "-f", "webp", "-v")
+    assert "b.webp  0.0 MP  decode" in done.stderr
+    assert qatie("enhance", folder / "a.jpg", "--in-place", "-y", "-q").stderr == ""
+
+
 def test_version_is_the_package_s():
     assert qatie("--version").stdout.strip() == f"qatie {__version__}"
 

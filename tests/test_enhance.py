@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qatie_cli import engines
-from qatie_cli.enhance import pixels as module
+from qatie_cli.enhance import tiling
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.model import moments
 
@@ -37,7 +37,7 @@ def test_any_size_comes_back_in_its_size(size, name, weights, coffee):
 
 def test_strips_do_not_show(engine, coffee, monkeypatch):
     whole = enhance(coffee, engine)
-    monkeypatch.setattr(module, "STRIP_PIXELS", 600 * 7)
+    monkeypatch.setattr(tiling, "STRIP_PIXELS", 600 * 7)
     difference = np.abs(enhance(coffee, engine).astype(int) - whole)
     assert difference.max() <= 1  # the order of a sum may decide a tie
     assert (difference > 0).mean() < 1e-4
@@ -89,5 +89,5 @@ def test_a_tile_by_its_own_statistics_would_show(weights, coffee, monkeypatch):
     """The reason for sharing them: without it this difference is large."""
     used = engines.load(weights, "auto")
     whole = enhance(coffee, used)
-    monkeypatch.setattr(module, "of_tiles", lambda parts, run: moments.of_whole)
+    monkeypatch.setattr(tiling, "of_tiles", lambda parts, run: moments.of_whole)
     assert np.abs(enhance(coffee, used, tile_side=200).astype(int) - whole).max() > 3

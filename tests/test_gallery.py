@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Batch, Writing
+from qatie_cli.batch.running import Runner, Writing
 from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.gallery import album, entries, links, overview, page, previews
 from qatie_cli.gallery.album import Album
@@ -50,7 +50,7 @@ def _run(source: Path, out: Path, enhance=_invert, naming: Naming | None = None)
     album.check(out, plan)
     made = Album(out, plan, PROVENANCE, 10**6)
     try:
-        Batch(enhance, Writing(overwrite=bool(naming and naming.overwrite)), previews=made).run(plan.tasks, made.add)
+        Runner(enhance, Writing(overwrite=bool(naming and naming.overwrite)), previews=made).run(plan.tasks, made.add)
         made.catch_up()
     finally:
         made.write()
@@ -163,7 +163,7 @@ def test_a_later_run_adds_to_the_gallery(folder, tmp_path, coffee):
 
 def test_what_was_enhanced_without_a_gallery_is_shown_from_its_files(folder, tmp_path):
     out = tmp_path / "out"
-    Batch(_invert, Writing()).run(planning.plan([folder], out, Naming()).tasks, lambda _: None)
+    Runner(_invert, Writing()).run(planning.plan([folder], out, Naming()).tasks, lambda _: None)
     assert not album.exists(out)
     made = _run(folder, out)
     assert made.missing == {}

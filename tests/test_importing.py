@@ -399,7 +399,7 @@ def test_sizes_that_no_model_has_are_refused(size, weights_file, tmp_path):
 
     done = CliRunner().invoke(app, ["export", str(weights_file), "-f", "onnx", "--size", size, "-o", "a.onnx"])
     assert isinstance(done.exception, QatieError)
-    assert "no size of a model" in str(done.exception)
+    assert "Invalid size" in str(done.exception)
 
 
 def test_photos_are_held_out_where_there_are_enough():

@@ -11,7 +11,7 @@ PACKAGE = Path(qatie_cli.__file__).parent
 # Each floor may import from the floors below it, and from nothing on its own.
 FLOORS = [
     ["cli"],
-    ["bench", "training"],
+    ["api", "bench", "training"],
     ["exchange", "gallery"],
     ["batch", "evaluation"],
     ["data", "enhance"],
@@ -19,7 +19,8 @@ FLOORS = [
     ["model"],
     ["photo", "home", "metrics"],
     ["files"],
-    ["errors", "threads"],
+    ["sizes"],
+    ["chatter", "errors", "threads"],
 ]
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
 ENTRANCES = ("__init__.py", "__main__.py")  # on no floor: they only open the doors

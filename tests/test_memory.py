@@ -1,4 +1,4 @@
-"""Sizes, estimates, and photos that wait for each other's memory."""
+"""Estimates, and photos that wait for each other's memory."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ import threading
 import pytest
 
 from qatie_cli.enhance import memory
-from qatie_cli.errors import PhotoError, UsageError
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1.5GB", 1_500_000_000), ("800m", 800_000_000), ("2 GiB", 2 << 30), ("123456", 123456), (".5K", 500)],
-)
-def test_sizes_are_read_as_people_write_them(text, size):
-    assert memory.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "1.5XB", "GB"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(UsageError, match="no size"):
-        memory.parse_size(text)
+from qatie_cli.errors import PhotoError
 
 
 def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_does_not():

@@ -15,7 +15,7 @@ from PIL import Image
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Batch, Result, Status, Writing, remove_stale
+from qatie_cli.batch.running import Result, Runner, Status, Writing, remove_stale
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding
@@ -37,7 +37,7 @@ def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
 
 def _run(folder: Path, out: Path, enhance=_invert, writing: Writing | None = None) -> list[Result]:
     results: list[Result] = []
-    Batch(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
+    Runner(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
     return results
 
 
@@ -143,7 +143,7 @@ def test_an_interruption_finishes_the_photo_being_written_and_no_other(folder, t
     results: list[Result] = []
     tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
     with pytest.raises(KeyboardInterrupt):
-        Batch(enhance, Writing()).run(tasks, results.append)
+        Runner(enhance, Writing()).run(tasks, results.append)
     assert [r.task.source.name for r in results] == ["0.png", "1.png", "2.png"]
     assert _files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     rest = _run(folder, tmp_path / "out")
@@ -160,7 +160,7 @@ def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path)
             (tmp_path / "out" / "4.png").write_bytes(b"made elsewhere")
         return _invert(photo)
 
-    Batch(enhance, Writing()).run(tasks, results.append)
+    Runner(enhance, Writing()).run(tasks, results.append)
     assert results[4].status is Status.SKIPPED
     assert (tmp_path / "out" / "4.png").read_bytes() == b"made elsewhere"
 
@@ -191,9 +191,9 @@ def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_pat
     """Alone it would fit into the budget; the one behind it may then wait or overlap a little."""
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
-    batch = Batch(_invert, Writing(), per_pixel, memory.resident_bytes() + alone + (8 << 20))
+    runner = Runner(_invert, Writing(), per_pixel, memory.resident_bytes() + alone + (8 << 20))
     results: list[Result] = []
-    batch.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+    runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6
 
 
@@ -206,7 +206,7 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
     Image.fromarray(np.dstack([coffee[:40, :60], alpha // 2])).save(folder / "clear.heic")
     plan = planning.plan([folder], out, Naming())
     results: list[Result] = []
-    Batch(_invert, Writing()).run(plan.tasks, results.append)
+    Runner(_invert, Writing()).run(plan.tasks, results.append)
     assert _files(out) == ["clear.png", "opaque.jpg"]
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.0, False, "fbgemm", "cpu", "qatie-c16", 1.0)
     table = report.as_table(run, plan, results)
@@ -221,7 +221,7 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
 def _in_place(folder: Path, known: Journal, enhance=_invert) -> list[Result]:
     results: list[Result] = []
     tasks = planning.plan_in_place([folder], Naming(), known).tasks
-    Batch(enhance, Writing(journal=known)).run(tasks, results.append)
+    Runner(enhance, Writing(journal=known)).run(tasks, results.append)
     return results
 
 
@@ -263,7 +263,7 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
     (folder / "z\udcff.png").write_bytes((folder / "0.png").read_bytes())  # a name that is no UTF-8
     plan = planning.plan([folder], tmp_path / "out", Naming())
     results: list[Result] = []
-    Batch(_invert, Writing()).run(plan.tasks[:-1], results.append)
+    Runner(_invert, Writing()).run(plan.tasks[:-1], results.append)
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.5, True, "fbgemm", "cpu", "qatie-c16", 1.0)
     report.write(tmp_path / "report.json", report.as_table(run, plan, results))
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -343,7 +343,7 @@ def test_a_photo_written_before_an_interruption_is_in_the_results(folder, tmp_pa
     monkeypatch.setattr(Future, "result", result)
     results: list[Result] = []
     with pytest.raises(KeyboardInterrupt):
-        Batch(_invert, Writing()).run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+        Runner(_invert, Writing()).run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.task.output.name for r in results] == _files(tmp_path / "out")
 
 
@@ -351,5 +351,5 @@ def test_a_vanished_photo_is_missed_by_its_name(folder, tmp_path):
     tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
     (folder / "2.png").unlink()
     results: list[Result] = []
-    Batch(_invert, Writing()).run(tasks, results.append)
+    Runner(_invert, Writing()).run(tasks, results.append)
     assert results[2].reason.startswith(f"There is no file {folder / '2.png'}")

@@ -1,1 +1,1 @@
-"""Many photos: what is to be done, decided before any work, then done so that it can be trusted."""
+"""Batches: planned before any work, resumable, and robust to bad photos, full disks and interruptions."""

@@ -1,4 +1,4 @@
-"""Which photos were replaced by their enhanced selves, so that none is enhanced twice."""
+"""Which photos were replaced in place, so that none is enhanced twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def opened(path: Path) -> Iterator[Journal]:
     except OSError as error:
         raise QatieError(
             f"{path.parent} cannot be written to: {error.strerror or error}.",
-            "qatie notes there what it replaced; set QATIE_HOME to another folder.",
+            "qatie records there which photos it replaced; set QATIE_HOME to another folder.",
         ) from error
     with lock:
         if not files.try_lock(lock):
@@ -54,7 +54,7 @@ class Journal:
                 continue  # a line that a killed process left half-written
 
     def holds(self, photo: Path) -> bool:
-        """Whether the photo is what a run left there, unchanged since."""
+        """Whether the photo was written by an earlier run and is unchanged since."""
         try:
             status = photo.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""How fast this machine was the last time, for an estimate before the next."""
+"""The throughput of the last run on this machine, for estimates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qatie_cli import files
 from qatie_cli.home import user_folder
 
 TYPICAL = 2.5  # megapixels a second of two cores without int8 instructions, decoding and encoding included
-_FEWEST_MEGAPIXELS = 20.0  # a run must have had, for its start-up not to count
+_FEWEST_MEGAPIXELS = 20.0  # of a run that is remembered: start-up dominates shorter ones
 
 
 def remembered() -> float | None:
-    """Megapixels a second of the last long enough run, or None."""
+    """Megapixels per second of the last run that was long enough, or None."""
     try:
         value = float(json.loads(_file().read_text(encoding="utf-8"))["megapixels_per_s"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -23,7 +23,7 @@ def remembered() -> float | None:
 
 
 def remember(megapixels: float, seconds: float) -> None:
-    """Keep a run's pace; where it cannot be kept, nothing is lost."""
+    """Remember a run's throughput; errors are ignored."""
     if megapixels < _FEWEST_MEGAPIXELS or seconds <= 0:
         return
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a batch will do, decided before any work: which photos, which outputs, what is done already."""
+"""Which photos a batch enhances, into which files, and which of them are done already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qatie_cli.photo.discovery import identity
 
 @dataclass(frozen=True)
 class Naming:
-    """How outputs are found and called."""
+    """How inputs are searched and outputs named."""
 
     fmt: str = "keep"  # or a key of formats.FORMATS
     suffix: str = ""
@@ -27,10 +27,10 @@ class Naming:
 
 @dataclass(frozen=True)
 class Task:
-    """One photo to be enhanced.
+    """One photo to enhance.
 
-    `with_alpha` is where it goes instead if it turns out to have transparent parts and `output` is a JPEG only because
-    qatie writes HEIC so.
+    `with_alpha` replaces `output` for a HEIC photo that turns out to have transparent parts: HEIC becomes JPEG by
+    default, which cannot hold them.
     """
 
     source: Path
@@ -45,10 +45,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before any work.
+    """What a batch will do.
 
-    `not_photos` are files by whose names they are none; `unsearched` are folders that could not be looked into, with
-    the reason.
+    `not_photos` are files without a photo's suffix; `unsearched` are folders that could not be listed, with the reason.
     """
 
     tasks: tuple[Task, ...]
@@ -59,7 +58,7 @@ class Plan:
 
 @dataclass
 class _Found:
-    """What the inputs hold: photos with their folders relative to the output folder, and the rest."""
+    """What the inputs hold; each photo with its folder relative to the output folder."""
 
     photos: dict[Path, Path] = field(default_factory=dict)  # a photo named twice is enhanced once
     not_photos: list[Path] = field(default_factory=list)
@@ -67,7 +66,7 @@ class _Found:
 
 
 def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = ()) -> Plan:
-    """Decide every output before any work.
+    """Decide every output.
 
     A directory input keeps its tree below `out`; a file lands in `out` itself. One file and an `out` with a photo's
     suffix that is no directory names the output file. Files of a list (`listed`) keep their relative path.
@@ -91,7 +90,7 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         for source, relative in found.photos.items()
     ]
     if naming.suffix:
-        # Into their own folder, earlier results stand beside the photos they came from: they are no photos to enhance.
+        # With a suffix, earlier outputs may lie beside their originals: they are not inputs.
         results = {t.output for t in tasks}
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
     tasks = _told_apart(tasks, naming)
@@ -109,11 +108,17 @@ def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, list
     for path in inputs:
         _kind(path)
     found = _search(inputs, listed, naming, exclude=None)
-    sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link stays: what it points to is replaced
+    sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link's target is replaced, the link stays
     tasks = [Task(source, source) for source in sources]
     done = {t for t in tasks if not naming.overwrite and journal.holds(t.source)}
     left = tuple(t for t in tasks if t not in done)
     return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
+
+
+def read_list(content: bytes) -> tuple[Path, ...]:
+    """The paths of a list: a line each, or ended by NUL as `find -print0` does."""
+    names = content.split(b"\0") if b"\0" in content else content.replace(b"\r\n", b"\n").split(b"\n")
+    return tuple(Path(os.fsdecode(name)) for name in names if name)
 
 
 _FILE, _FOLDER = "file", "folder"
@@ -149,7 +154,7 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
             _search_folder(path, Path(), naming, exclude, found)
         else:
             add(path, Path())
-    for path in listed:  # what of it is no photo, or not there, fails by itself
+    for path in listed:  # entries that are missing or no photos fail one by one
         relative = path.parent if not path.is_absolute() and ".." not in path.parts else Path()
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
             _search_folder(path, relative / path.name, naming, exclude, found)
@@ -176,12 +181,12 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 
 
 def _key(output: Path) -> str:
-    """Equal for names that a file system may take for the same."""
+    """Equal for names that some file system treats as the same."""
     return os.path.normcase(output.absolute()).casefold()
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
-    """Where a change of format gives two photos one name, the changed one keeps its source's whole name: a.heic.jpg."""
+    """Resolve clashes that come from a change of format by keeping the source's suffix in the name: a.heic.jpg."""
     outputs = Counter(_key(task.output) for task in tasks)
     return [
         Task(task.source, task.output.with_name(formats.long_output_name(task.source, naming.fmt, naming.suffix)))
@@ -221,7 +226,7 @@ def _refuse_collisions(tasks: Sequence[Task]) -> None:
 
 
 def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
-    """Separate what is done: outputs appear whole or not at all, so one that exists and is not empty is complete."""
+    """Separate the tasks that are done: outputs are written atomically, so a non-empty one is complete."""
     done = [] if naming.overwrite else [t for t in tasks if is_done(t)]
     finished = set(done)
     left = tuple(t for t in tasks if t not in finished)
@@ -229,11 +234,11 @@ def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
 
 
 def is_done(task: Task) -> bool:
-    """Whether the output is there, whole."""
-    return any(_is_whole(path) for path in (task.output, task.with_alpha) if path is not None)
+    """Whether the output exists."""
+    return any(_is_complete(path) for path in (task.output, task.with_alpha) if path is not None)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         return path.is_file() and path.stat().st_size > 0
     except OSError:

@@ -1,10 +1,10 @@
-"""The machine-readable report of a run: one JSON object, its schema versioned.
+"""The machine-readable report of a run: one JSON object with a versioned schema.
 
-    schema           1; it changes when a field changes its meaning or goes
+    schema           1; incremented when a field is removed or changes its meaning
     qatie            version
     started          ISO 8601, UTC
     seconds          wall time of the run; `network_seconds` is the network's part of it
-    interrupted      whether the run was stopped before its end
+    interrupted      whether the run was interrupted
     engine, device, weights, strength
     counts           photos by status
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
@@ -35,7 +35,7 @@ NOT_A_PHOTO = "not a photo"
 
 @dataclass(frozen=True)
 class Run:
-    """What the report says about the run as a whole."""
+    """The report's fields about the run as a whole."""
 
     started: datetime.datetime
     seconds: float
@@ -47,9 +47,9 @@ class Run:
 
 
 def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
-    """The report as plain values; tasks without a result are those that were not begun."""
+    """The report as plain values for JSON; tasks without a result were not begun."""
     reached = {result.task.source for result in results}
-    done = [Result(task, Status.SKIPPED, reason="It was there already.") for task in plan.done]
+    done = [Result(task, Status.SKIPPED, reason="The output exists.") for task in plan.done]
     rest = [
         Result(task, Status.NOT_BEGUN, reason="The run was interrupted.")
         for task in plan.tasks
@@ -57,7 +57,7 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
     ]
     photos = [_row(result) for result in [*results, *done, *rest]]
     photos += [
-        {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its name is not that of a photo."}
+        {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its suffix is not a photo's."}
         for path in plan.not_photos
     ]
     photos += [
@@ -94,7 +94,7 @@ def _seconds(seconds: Seconds) -> dict[str, float]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise QatieError where the report could not be written: before the work rather than after it."""
+    """Raise QatieError if the report could not be written later."""
     if formats.has_photo_suffix(path):
         raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
     try:
@@ -106,11 +106,11 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: dict) -> None:
-    """Write the report in one step.
+    """Write the report atomically.
 
     Raises:
         OSError: it cannot be written.
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    # A name that is no UTF-8 becomes an escape, which JSON reads back as the name.
+    # Names that are not valid UTF-8 become JSON escapes, which are read back as the name.
     files.write_atomic(path, text.encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""Working through a plan: decoding, network and encoding overlap, and whatever happens to one photo stays with it."""
+"""A pipeline over a plan's photos: decoding, network and encoding overlap, and one photo's error never ends it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from qatie_cli.photo import MAX_PIXELS, decoding, encoding, formats
 from qatie_cli.photo.content import Photo
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_FAILURES_OF_A_FULL_DISK = 3  # in a row; then nothing can succeed any more
+_FAILURES_OF_A_FULL_DISK = 3  # in a row that stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
-_LARGE = 32_000_000  # pixels from which on freed memory is given back between the stages
+_LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages
 
 
 class Status(StrEnum):
@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time spent on a photo; the three overlap with those of its neighbours."""
+    """Time spent on a photo; stages of neighbouring photos overlap."""
 
     decode: float = 0.0
     network: float = 0.0
@@ -81,25 +81,25 @@ class Writing:
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:
-        """The photo with the metadata that shall be written."""
+        """The photo without the metadata that is to be stripped."""
         photo = photo.without_metadata() if self.strip_metadata else photo
         return photo.without_gps() if self.strip_gps else photo
 
 
 class Previews(Protocol):
-    """Whoever wants to see photos small, while their pixels are at hand; called in the batch's threads.
+    """Makes previews while the pixels are in memory; called in the pipeline's threads.
 
-    Neither method raises: nothing that goes wrong with a preview is worth a photo.
+    Neither method raises: a failed preview must not fail its photo.
     """
 
     def reduced(self, photo: Photo) -> np.ndarray | None:
-        """Of a decoded photo, what `keep` will need of it."""
+        """What `keep` will need of a decoded photo."""
 
     def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
         """Called when the output is written; `before` is what `reduced` returned."""
 
 
-# Enhances a photo: (photo, side of the tiles or None) to the photo with other pixels.
+# (photo, side of its tiles or None) to the enhanced photo.
 Enhance = Callable[[Photo, int | None], Photo]
 
 
@@ -119,11 +119,11 @@ class _InHand:
     seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
     before: np.ndarray | None = None  # the original, reduced for a preview
-    early: Result | None = None  # it ended before the network saw it
+    early: Result | None = None  # set where it ended before the network
 
 
-class Batch:
-    """One run over a plan's tasks.
+class Runner:
+    """The pipeline of one run.
 
     At most one photo is being decoded or waits decoded, one is in the network and one is being encoded, and less where
     `max_memory` bytes for the whole process do not allow it.
@@ -147,7 +147,7 @@ class Batch:
         self._full_in_a_row = 0
 
     def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
-        """Work through `tasks`; `on_result` is called for each, in this thread and in their order.
+        """Enhance `tasks`; `on_result` is called for each, in this thread and in their order.
 
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
@@ -176,11 +176,11 @@ class Batch:
                     ahead.cancel()
                 self._report(pending, on_result)
         for task in tasks[begun:]:
-            on_result(Result(task, Status.NOT_BEGUN, reason="Nothing could be written any more."))
+            on_result(Result(task, Status.NOT_BEGUN, reason="Nothing more could be written."))
 
     @staticmethod
     def _report(pending: list[Future[Result]], on_result: Callable[[Result], None]) -> None:
-        """Tell of the photos that are written; what an interruption finds here is told afterwards."""
+        """Report photos that are written; those that an interruption leaves pending are reported when `run` ends."""
         for result in [written.result() for written in pending]:
             pending.pop(0)
             on_result(result)
@@ -192,7 +192,7 @@ class Batch:
         if self._stop.is_set():
             return hand
         if not task.in_place and not self._writing.overwrite and is_done(task):
-            hand.early = Result(task, Status.SKIPPED, reason="Another run made it meanwhile.")
+            hand.early = Result(task, Status.SKIPPED, reason="Another run has written it.")
             return hand
         try:
             fmt = self._format(task)
@@ -220,10 +220,10 @@ class Batch:
         return hand
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
-        """Wait until there is memory for the photo; the network's is counted while it is there."""
+        """Wait until there is memory to decode, hold and encode the photo; the network's is added while it runs."""
         header = decoding.header(hand.task.source)
         if header is None or header.width * header.height > self._writing.max_pixels:
-            return  # it will be refused
+            return  # `decoding.read` will refuse it
         size = header.width, header.height
         held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
         held += 0 if self._previews is None else _PREVIEW_BYTES
@@ -234,7 +234,7 @@ class Batch:
     def _format(task: Task) -> str:
         fmt = formats.format_of_name(task.output)
         if fmt is None:
-            raise PhotoError(f"{task.output.name} is of a format that qatie reads but does not write.", "Use -o.")
+            raise PhotoError(f"{task.output.name} has a format that qatie reads but does not write.", "Use -o.")
         return fmt
 
     def _through_the_network(self, hand: _InHand) -> None:
@@ -264,7 +264,7 @@ class Batch:
         hand.network = time.monotonic() - began
 
     def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
-        """Tiles for what the photos before and behind leave of the budget; for all of it where that is too little."""
+        """Tiles that fit beside the neighbouring photos, or if none do, into the whole budget."""
         size = hand.width, hand.height, self._network_bytes
         reduction = self._reduction(hand.width, hand.height)
         try:
@@ -326,7 +326,7 @@ class Batch:
         )
 
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:
-        """Go on while smaller photos may still fit; stop where nothing can succeed any more."""
+        """Stop the run when the disk is full, but not while smaller photos may still fit."""
         if not isinstance(error, OSError) or error.errno not in _FULL:
             self._full_in_a_row = 0
             return
@@ -340,7 +340,7 @@ class Batch:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    """What changes when a file does: size, time of change and inode.
+    """What tells a changed file: size, modification time and inode.
 
     Raises:
         PhotoError: there is no such file, or it cannot be looked at.
@@ -355,7 +355,7 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 
 def _check_target(task: Task) -> None:
-    """Raise PhotoError where the output cannot be written: before the work rather than after it."""
+    """Raise PhotoError if the output could not be written later."""
     folder = task.output.parent
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
@@ -364,7 +364,7 @@ def _check_target(task: Task) -> None:
 
 
 def _reason(task: Task, error: Exception) -> str:
-    """One line that a person understands, with the file and what to do."""
+    """One line for people: the file, what happened, what to do."""
     if isinstance(error, QatieError):
         line = error.one_line()
         return line if str(task.source) in line or str(task.output) in line else f"{task.source}: {line}"
@@ -388,6 +388,6 @@ _ADVICE = {
 
 
 def remove_stale(tasks: Sequence[Task]) -> int:
-    """Remove the temporary files that killed runs left beside the outputs; how many there were."""
+    """Remove temporary files that killed runs left beside the outputs; returns how many."""
     folders = {os.fspath(task.output.parent): task.output.parent for task in tasks}
     return sum(files.remove_stale(folder) for folder in folders.values())

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from qatie_cli import __version__, threads
+from qatie_cli import __version__, chatter, threads
 from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("enhance")(enhance.enhance)
 app.command("compare")(compare.compare)
@@ -50,7 +51,8 @@ def _root(
 
 
 def _quiet_libraries() -> None:
-    """Decoders' remarks are told by notes and reasons; PyTorch announces the end of types that we bound it for."""
+    """Hide libraries' remarks: notes and reasons say what matters of them."""
+    chatter.separate_python()
     for library in ("PIL", "tifffile", "torch"):
         warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""`qatie bench`: which engine to take on this machine."""
+"""`qatie bench`: how fast each engine is on this machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    import numpy as np
+    from qatie_cli.bench import Bench
+    from qatie_cli.photo.content import Photo
 
-    from qatie_cli.bench import Bench, Contender
-
-_MOST_PHOTOS = 4  # that agreement is measured on
+_MOST_PHOTOS = 4  # for agreement with float
 
 
 # Choices of --engine here: all of them, or one of those that `enhance` has.
@@ -29,7 +28,8 @@ Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName)])
 
 def bench(
     photos: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PHOTO]...", help="Photos to measure on; else a picture is made.")
+        list[Path] | None,
+        typer.Argument(metavar="[PHOTO]...", help="Photos to measure on; a synthetic picture by default."),
     ] = None,
     engine: Annotated[
         list[Choice] | None, typer.Option("--engine", "--backend", help="What to measure; repeatable. All by default.")
@@ -39,7 +39,7 @@ def bench(
         str | None, typer.Option(help="12MP or 1920x1080; the first photo's own, or 1920x1080 without photos.")
     ] = None,
     threads: Threads = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is run after warming up.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
     runtimes: Annotated[
         bool, typer.Option("--runtimes/--no-runtimes", help="Run the weights in other installed runtimes, too.")
     ] = True,
@@ -61,9 +61,10 @@ def bench(
     import torch
 
     from qatie_cli import bench as library
-    from qatie_cli import engines
+    from qatie_cli import engines, sizes
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
+    from qatie_cli.photo.content import Photo
 
     use_threads(threads)
     threads = torch.get_num_threads()
@@ -75,8 +76,8 @@ def bench(
     if loaded.activations is None:
         names = [engines.FLOAT]
     seen = _read(photos or [])
-    asked = library.parse_size(size) if size else (None if seen else (1920, 1080))
-    photo = library.resized(seen[0] if seen else library.generated(), asked)
+    asked = sizes.parse_photo_size(size) if size else (None if seen else (1920, 1080))
+    photo = library.resized(seen[0].rgb_u8() if seen else library.generated(), asked)
     machine = library.measure_machine(threads)
     contenders = [library.engine_contender(loaded, name, photo) for name in names]
     if runtimes:
@@ -85,11 +86,11 @@ def bench(
     with progress("{task.fields[text]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=rounds + library.WARM_UP, text="rounds")
         library.race(contenders, rounds, lambda done: bar.update(shown, completed=done))
-        whole = seen[:_MOST_PHOTOS] or [photo]
+        whole = seen or [Photo(photo, "png")]
         rows = [library.judged(c, machine, loaded, photo, contenders, whole) for c in contenders]
         if commands:
             bar.update(shown, total=None, text="whole processes")
-            rows = _with_commands(rows, contenders, weights, photo, threads)
+            rows = library.with_commands(rows, contenders, weights, photo, threads)
     found = library.Bench(machine, photo.shape[1], photo.shape[0], tuple(rows))
     if plot is not None:
         library.write_plot(plot, found)
@@ -99,8 +100,8 @@ def bench(
         _show(found, weights)
 
 
-def _read(paths: list[Path]) -> list[np.ndarray]:
-    """The photos that can be read; the others are named."""
+def _read(paths: list[Path]) -> list[Photo]:
+    """The photos that can be read; others are reported."""
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_of
 
@@ -110,34 +111,12 @@ def _read(paths: list[Path]) -> list[np.ndarray]:
         if len(found) == _MOST_PHOTOS:
             break
         try:
-            found.append(decoding.read(path).rgb_u8())
+            found.append(decoding.read(path))
         except PhotoError as error:
             console().print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if files and not found:
         raise DataError("None of the photos can be read.", "Name others.")
     return found
-
-
-def _with_commands(rows: list, contenders: list[Contender], weights: str, photo: np.ndarray, threads: int) -> list:
-    """The rows of our engines with start-up (a photo of one pixel) and file to file (a JPEG of the size measured)."""
-    import tempfile
-
-    from PIL import Image
-
-    from qatie_cli import bench as library
-
-    done = []
-    with tempfile.TemporaryDirectory() as folder:
-        dot, file = Path(folder) / "dot.png", Path(folder) / "photo.jpg"
-        Image.new("RGB", (1, 1), (90, 80, 70)).save(dot)
-        Image.fromarray(photo).save(file, quality=92)
-        for row, contender in zip(rows, contenders, strict=True):
-            if contender.engine is None:
-                done.append(row)
-                continue
-            times = [library.command(weights, row.name, path, threads) for path in (dot, file)]
-            done.append(dataclasses.replace(row, start_up=times[0], end_to_end=times[1]))
-    return done
 
 
 def _show(found: Bench, weights: str) -> None:
@@ -166,7 +145,7 @@ def _show(found: Bench, weights: str) -> None:
     screen = console()
     screen.print(table)
     rates = f"int8 {machine.int8_peak / 1e9:.0f}, float {machine.float_peak / 1e9:.0f}"
-    screen.print(f"Peak of this machine: {rates} thousand million multiply-adds a second.")
+    screen.print(f"Peak of this machine: {rates} GMAC/s.")
     for row in found.rows:
         if row.remark:
             screen.print(f"[yellow]{plain(row.name)}:[/] {row.remark}.")

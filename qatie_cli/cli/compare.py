@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qatie_cli.cli.console import console, plain, progress, without_library_chatter
-from qatie_cli.cli.options import Quiet, need_extra
+from qatie_cli import chatter
+from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.options import MaxPixels, Quiet, need_extra
 from qatie_cli.errors import Exit, QatieError
 from qatie_cli.photo import MAX_PIXELS
 
@@ -24,7 +25,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="B", help="The same photo or photos.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PAGE.html", help="Page to write.", show_default=False)],
     amplify: Annotated[int, typer.Option(min=1, max=255, help="Factor of the difference pictures.")] = 8,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger photos are refused.")] = MAX_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of every photo as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,7 +49,7 @@ def compare(
         raise QatieError(f"{first} and {second} have no photo in common.", "Photos are matched by their names.")
     page = spread.Spread(out, first, second, amplify)
     try:
-        with without_library_chatter():
+        with chatter.hidden():
             left_out = left_out + _measure(page, pairs, max_pixels, quiet)
         for unpaired in left_out:
             page.leave_out(unpaired)

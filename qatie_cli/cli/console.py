@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qatie_cli.errors import QatieError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
     from rich.progress import Progress
 
@@ -53,28 +47,3 @@ def progress(*columns: str, quiet: bool = False) -> Progress:
         disable=quiet or not screen.is_terminal,
         transient=True,
     )
-
-
-@contextlib.contextmanager
-def without_library_chatter() -> Iterator[None]:
-    """Silence C libraries on standard error: what they print about a damaged file is in its photo's reason already.
-
-    Python's own output, tracebacks included, still appears.
-    """
-    try:
-        descriptor = sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # not a real file, as in some tests
-        yield
-        return
-    before, kept = sys.stderr, os.dup(descriptor)
-    with Path(os.devnull).open("wb") as nowhere, os.fdopen(kept, "w", encoding=before.encoding) as ours:
-        ours.reconfigure(errors="backslashreplace")
-        before.flush()
-        os.dup2(nowhere.fileno(), descriptor)
-        sys.stderr = ours
-        try:
-            yield
-        finally:
-            ours.flush()
-            os.dup2(ours.fileno(), descriptor)
-            sys.stderr = before

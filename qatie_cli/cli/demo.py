@@ -18,12 +18,13 @@ def demo(
     from rich.table import Table
 
     from qatie_cli.data import demo as library
-    from qatie_cli.enhance.pixels import enhance
 
     library.originals()  # says what is missing before torch is imported
+    from qatie_cli.enhance.photos import Enhancer
+
     ready = load_engine(weights, engine, threads)
     try:
-        shown = library.make(out, lambda photo: photo.with_pixels(enhance(photo.rgb(), ready)))
+        shown = library.make(out, Enhancer(ready))
     except OSError as error:
         raise QatieError(
             f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o."

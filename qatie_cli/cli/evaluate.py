@@ -44,7 +44,8 @@ def evaluate(
     folders: Folders = None,
     longest: Annotated[int, typer.Option(min=32, help="Photos with a longer side are reduced to it first.")] = 1024,
     reduction: Annotated[
-        int, typer.Option(min=1, help="Show the network photos reduced by this, as --fast does with large ones.")
+        int,
+        typer.Option(min=1, help="Run the network on photos reduced by this factor, as --fast does for large ones."),
     ] = 1,
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Measure autocontrast and CLAHE, too.")

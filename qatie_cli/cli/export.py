@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, plain, without_library_chatter
+from qatie_cli import chatter, sizes
+from qatie_cli.cli.console import console, plain
 from qatie_cli.cli.options import Threads, need_extra, use_threads
-from qatie_cli.errors import QatieError, UsageError
+from qatie_cli.errors import QatieError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def export(
     use_threads(threads)
     read = checkpoint.read(locate(weights))
     name, seen = _photo(photo, sides)
-    with without_library_chatter():
+    with chatter.hidden():
         content = formats.build(read, format.value, int8=int8, size=sides)
         agreed = agreement.of_export(format.value, content, read, seen, torch.get_num_threads())
     agreed.check(int8, least)
@@ -88,11 +88,7 @@ def _sides(size: str) -> tuple[int, int] | None:
     """
     if size.lower() == "dynamic":
         return None
-    if found := re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", size.strip()):
-        height, width = int(found[1]), int(found[2])
-        if height and width and not height % 8 and not width % 8:
-            return height, width
-    raise UsageError(f"{size} is no size of a model.", "Write height x width in multiples of 8, as 1080x1920.")
+    return sizes.parse_model_size(size, multiple=8)
 
 
 def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.ndarray]:

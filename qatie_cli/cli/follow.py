@@ -1,39 +1,63 @@
-"""What a batch shows while it runs and when it is done."""
+"""What a batch prints before, while and after it runs."""
 
 from __future__ import annotations
 
-import time
+import datetime
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
-from qatie_cli.errors import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import Console
 
-    from qatie_cli.batch.planning import Plan
     from qatie_cli.batch.running import Result
+    from qatie_cli.batch.session import Session
+    from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.album import Album
 
 
 class Follower:
-    """Collects results, and tells of them on standard error."""
+    """Tells of a run on standard error; errors even when quiet."""
 
-    def __init__(self, plan: Plan, screen: Console, quiet: bool, verbose: bool) -> None:
-        self.plan, self.screen, self.quiet, self.verbose = plan, screen, quiet, verbose
-        self.results: list[Result] = []
-        self.began, self._ended = time.monotonic(), None
+    def __init__(self, run: Session, screen: Console, quiet: bool, verbose: bool) -> None:
+        self.run, self.screen, self.quiet, self.verbose = run, screen, quiet, verbose
 
-    @property
-    def seconds(self) -> float:
-        """From the beginning to the batch's end, or until now."""
-        return (self._ended or time.monotonic()) - self.began
+    # --- before -------------------------------------------------------------------------------------------------------
 
-    def during(self, run: Callable[[Callable[[Result], None]], None], album: Album | None = None) -> None:
-        """Run a batch under a progress bar; `run` takes what is to be called with each result."""
-        tasks = self.plan.tasks
+    def show_plan(self) -> None:
+        """What --dry-run prints: each source and output, and what the run would take."""
+        plan, estimate = self.run.plan, self.run.estimate()
+        for task in plan.tasks:
+            print(f"{task.source} -> {task.output}")
+        duration = datetime.timedelta(seconds=round(estimate.seconds))
+        how = "as in the last run here" if estimate.measured else "typical of two cores"
+        parts = [f"{count(len(plan.tasks))} to enhance, {estimate.megapixels:,.1f} MP"]
+        parts += [f"about {duration} at {estimate.speed:.1f} MP/s, {how}"]
+        parts += [f"{len(plan.done):,} done already"] if plan.done else []
+        parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
+        parts += [f"{_files(plan.not_photos)} not named like photos"] if plan.not_photos else []
+        self.screen.print("; ".join(parts) + ".")
+
+    def tell_not_photos(self) -> None:
+        """Name, or count, the inputs that are no photos by their names."""
+        paths = self.run.plan.not_photos
+        if paths and not self.quiet:
+            named = ", ".join(plain(path) for path in paths) if self.verbose else _files(paths)
+            self.screen.print(f"[yellow]Skipped:[/] {named} not named like photos.")
+
+    def tell_nothing_to_do(self) -> None:
+        """Say why nothing is enhanced."""
+        done = self.run.plan.done
+        if not self.quiet:
+            self.screen.print(f"Nothing to do: {count(len(done))} done already." if done else "No photos found.")
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def enhance(self, enhancer: Enhancer, album: Album | None) -> None:
+        """Run it under a progress bar."""
+        run, tasks = self.run, self.run.plan.tasks
         with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
             shown = bar.add_task("", total=len(tasks), speed=0.0, name=plain(tasks[0].source.name))
 
@@ -41,17 +65,13 @@ class Follower:
                 self._tell(result)
                 if album is not None:
                     album.add(result)
-                done = len(self.results)
+                done = len(run.results)
                 following = plain(tasks[min(done, len(tasks) - 1)].source.name)
-                bar.update(shown, completed=done, speed=self.megapixels() / self.seconds, name=following)
+                bar.update(shown, completed=done, speed=run.megapixels / run.seconds, name=following)
 
-            try:
-                run(on_result)
-            finally:
-                self._ended = time.monotonic()
+            run.run(enhancer, on_result, album)
 
     def _tell(self, result: Result) -> None:
-        self.results.append(result)
         if result.status == "failed":
             self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
         elif result.status == "enhanced" and self.verbose:
@@ -63,33 +83,7 @@ class Follower:
         for note in () if self.quiet else result.notes:
             self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
 
-    def _with(self, status: str) -> list[Result]:
-        return [result for result in self.results if result.status == status]
-
-    def megapixels(self) -> float:
-        """Enhanced so far, in millions of pixels."""
-        return sum(result.megapixels for result in self._with("enhanced"))
-
-    def summarize(self, how: str) -> None:
-        """The closing lines; failures are named even when quiet."""
-        enhanced, failed = self._with("enhanced"), self._with("failed")
-        not_begun = len(self.plan.tasks) - len(self.results) + len(self._with("not begun"))
-        if not self.quiet:
-            skipped = len(self.plan.done) + len(self._with("skipped"))
-            already = f", {skipped} done already" if skipped else ""
-            speed = f"{self.megapixels():.1f} MP in {self.seconds:.1f} s, {self.megapixels() / self.seconds:.1f} MP/s"
-            self.screen.print(f"{count(len(enhanced))} enhanced{already} ({speed}; {plain(how)}).")
-        if failed:
-            names = ", ".join(plain(result.task.source) for result in failed)
-            self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
-        self.tell_unsearched()
-        if not_begun:
-            self.screen.print(f"[red]{count(not_begun)} not begun;[/] the same command goes on from there.")
-
-    def tell_unsearched(self) -> None:
-        """Name the folders that could not be looked into."""
-        for path, reason in self.plan.unsearched:
-            self.screen.print(f"[red]Not searched:[/] {plain(path)}: {reason}.")
+    # --- after --------------------------------------------------------------------------------------------------------
 
     def catch_up(self, album: Album) -> None:
         """Make previews of photos done before under a progress bar."""
@@ -98,7 +92,7 @@ class Follower:
             album.catch_up(lambda done, total: bar.update(shown, completed=done, total=total))
 
     def finish(self, album: Album) -> bool:
-        """Write the gallery; whether it is there, whole."""
+        """Write the gallery; whether it is complete."""
         try:
             album.write()
         except OSError as error:
@@ -107,17 +101,47 @@ class Follower:
             self.screen.print(f"[red]The gallery lacks[/] {plain(path)}: {plain(reason)}")
         return not album.missing
 
-    def tell_gallery(self, album: Album) -> None:
-        """Say where the gallery is."""
-        if not self.quiet and album.path not in album.missing:
+    def write_report(self, path: Path, content: dict[str, object]) -> bool:
+        """Write the report; whether that worked."""
+        from qatie_cli.batch import report
+
+        try:
+            report.write(path, content)
+        except OSError as error:
+            self.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
+            return False
+        return True
+
+    def summarize(self, how: str, album: Album | None) -> None:
+        """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
+        run = self.run
+        if run.interrupted:
+            enhanced = count(len(run.with_status("enhanced")))
+            self.screen.print(f"[red]Interrupted[/] after {enhanced}; run the same command to resume.")
+        elif how:
+            self._count_up(how)
+        if not run.interrupted:
+            for path, reason in run.plan.unsearched:
+                self.screen.print(f"[red]Not searched:[/] {plain(path)}: {reason}.")
+            if run.not_begun:
+                self.screen.print(f"[red]{count(run.not_begun)} not begun;[/] run the same command to resume.")
+        if album is not None and not self.quiet and album.path not in album.missing:
             self.screen.print(f"Look through them: {plain(album.path)}")
 
-    def exit_code(self) -> Exit:
-        """What the process ends with."""
-        well = all(result.status in ("enhanced", "skipped") for result in self.results)
-        if well and not self.plan.unsearched and (self.results or self.plan.done):
-            return Exit.OK
-        return Exit.SOME_FAILED if self._with("enhanced") or self.plan.done else Exit.NOTHING_DONE
+    def _count_up(self, how: str) -> None:
+        run, failed = self.run, self.run.with_status("failed")
+        if not self.quiet:
+            enhanced = count(len(run.with_status("enhanced")))
+            already = f", {run.skipped:,} done already" if run.skipped else ""
+            speed = f"{run.megapixels:.1f} MP in {run.seconds:.1f} s, {run.megapixels / run.seconds:.1f} MP/s"
+            self.screen.print(f"{enhanced} enhanced{already} ({speed}; {plain(how)}).")
+        if failed:
+            names = ", ".join(plain(result.task.source) for result in failed)
+            self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+
+
+def _files(paths: tuple[Path, ...]) -> str:
+    return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
 
 
 def count(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands share; they mean the same in each."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -57,26 +57,32 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
 EngineOption = Annotated[
     EngineName,
-    typer.Option("--engine", "--backend", help="What computes: int8 on one of PyTorch's engines, or float."),
+    typer.Option("--engine", "--backend", help="int8 on one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 lets PyTorch choose.")]
 RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="TOML file of settings, as those in weights/recipes.")
+    Path | None, typer.Option("--recipe", help="TOML file of settings, like those in weights/recipes.")
 ]
 Folders = Annotated[
-    str | None, typer.Option(help="Names of the two folders of pairs, input first, as in A/B, where they are unusual.")
+    str | None,
+    typer.Option(help="The two folders of pairs, input first, as A/B; needed only where their names are unusual."),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network there.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network.")]
 Fast = Annotated[
     bool,
-    typer.Option("--fast/--full", help="Show the network photos above 4 megapixels reduced; tone and edges stay full."),
+    typer.Option(
+        "--fast/--full",
+        help="Run the network on photos above 4 megapixels at reduced size; tone and edges stay at full size.",
+    ),
 ]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger photos are refused.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
 
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
-    """The engine that the options ask for, ready to run. Imports torch."""
+    """The engine that the options name. Imports torch."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
@@ -94,7 +100,7 @@ def use_threads(threads: int) -> None:
 
 
 def need_extra(extra: str, *modules: str) -> None:
-    """Raise UsageError where modules that `pip install 'qatie[extra]'` brings are missing."""
+    """Raise UsageError unless the modules of an extra are installed."""
     from importlib.util import find_spec
 
     if missing := [name for name in modules if find_spec(name) is None]:

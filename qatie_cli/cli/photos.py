@@ -1,4 +1,4 @@
-"""Photos that a command looks at: those that the user names, or those at hand."""
+"""Photos for commands that measure something: named by the user, or scikit-image's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
-    """At most `most` photos of files and folders, evenly chosen, (H, W, 3) uint8; what cannot be read is told.
+    """At most `most` photos of files and folders, evenly chosen, (H, W, 3) uint8; unreadable ones are reported.
 
     Raises:
         DataError: none can be read.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli.console import console, plain, progress, without_library_chatter
+from qatie_cli import chatter
+from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import Quiet, Threads, use_threads
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.model.shipped import DEFAULT
@@ -104,7 +105,7 @@ def import_(
         raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Name another file with -o.")
     use_threads(threads)
     screen = console()
-    with without_library_chatter():
+    with chatter.hidden():
         found = reading.read(file)
         published = file if compare and file.suffix.lower() == ".tflite" else None
         if compare and published is None:
@@ -122,7 +123,7 @@ def import_(
             sides = None if published is None else runtimes.litert_sides(published)
             pictures = [for_check(photo, sides) for photo in chosen.check.values()]
             bar.update(shown, total=len(pictures), text="comparing")
-            with without_library_chatter():
+            with chatter.hidden():
                 agreed = agreement.of_engines(
                     made, reading.as_written(found), pictures, published, max(1, threads), lambda: bar.advance(shown)
                 )

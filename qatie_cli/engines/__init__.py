@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from dataclasses import dataclass
-from typing import Protocol
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from qatie_cli.engines import process
 from qatie_cli.errors import EngineError, WeightsError
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.moments import Moments
@@ -24,16 +28,16 @@ INT8 = ("fbgemm", "qnnpack", "onednn", "x86")
 _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
 
 
-Features = object  # what an engine's `residual` takes of its own `features`; nobody else looks inside
+Features = TypeVar("Features")  # what an engine's `residual` takes of its own `features`; opaque to everyone else
 
 
-class Network(Protocol):
+class ResidualNetwork(Protocol[Features]):
     """The refinement network on one engine; `bytes_per_pixel` is the memory that `features` takes at its peak."""
 
     bytes_per_pixel: float
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Features:
-        """What the residual is made of, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
+        """What the residual is computed from, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
 
         Where the photo is a tile of a larger one, `moments` gives the norms the statistics of the whole.
         """
@@ -44,12 +48,30 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """A model ready to run: its name and device for people, its two stages for `qatie_cli.enhance.pixels`."""
+    """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice)."""
 
     name: str
     device: str
     tone: ToneStage | None
-    network: Network
+    network: ResidualNetwork[Any]
+    threads: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    @property
+    def arithmetic(self) -> str:
+        """`float`, or `int8 on` the engine, for people."""
+        return FLOAT if self.name == FLOAT else f"int8 on {self.name}"
+
+    @property
+    def described(self) -> str:
+        """The arithmetic, and the device where it is not the CPU."""
+        return self.arithmetic if self.device == "cpu" else f"{self.arithmetic}, {self.device}"
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold this engine for one photo, with its number of threads set; other threads wait."""
+        with self._lock, process.threads(self.threads):
+            yield
 
 
 def available() -> tuple[str, ...]:
@@ -73,7 +95,7 @@ def resolve(name: str) -> str:
     return name
 
 
-def load(weights: Weights, engine: str = "auto", device: str = "cpu") -> Engine:
+def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0) -> Engine:
     """Make `weights` ready to run.
 
     Raises:
@@ -95,10 +117,10 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu") -> Engine:
     if name == FLOAT:
         from qatie_cli.engines.floating import FloatNetwork
 
-        return Engine(name, device, model.tone, FloatNetwork(model.network, device))
+        return Engine(name, device, model.tone, FloatNetwork(model.network, device), threads)
     from qatie_cli.engines.int8 import Int8Network
 
-    return Engine(name, device, model.tone, Int8Network(model.network, weights.activations, name))
+    return Engine(name, device, model.tone, Int8Network(model.network, weights.activations, name), threads)
 
 
 def best_device() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qatie_cli.engines import process
 from qatie_cli.engines.floating import feature_rows, tail_rows
 from qatie_cli.model import network
 from qatie_cli.model.moments import Moments, of_whole
@@ -32,24 +32,22 @@ from qatie_cli.model.quantization.scheme import Activation, activation_at
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
 STRIP_VALUES = 1 << 23  # of the largest tensor of a strip
 _OPS = torch.ops.quantized
-_SELECTION = threading.RLock()
 
 
 @contextlib.contextmanager
-def selected(engine: str) -> Iterator[None]:
-    """Make `engine` PyTorch's quantized engine inside the block; it is a setting of the whole process."""
-    with _SELECTION:
-        before = torch.backends.quantized.engine
-        torch.backends.quantized.engine = engine
-        try:
-            yield
-        finally:
-            torch.backends.quantized.engine = before
+def _deprecation_ignored() -> Iterator[None]:
+    """Silence PyTorch's announcement that quantized types will go; pyproject.toml bounds the version for that reason.
+
+    PyTorch makes it once in a process, when the first such tensor is made: here, and not while photos are enhanced.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the last refinement block is made of: its branches at half size, `local` not yet normalized."""
+class LastBlock:
+    """The branches of the last refinement block at half size, `local` not yet normalized."""
 
     local: Tensor
     side: Tensor
@@ -70,14 +68,10 @@ class Int8Network:
     """The refinement network in integers on one of PyTorch's quantized engines.
 
     Only the norms need the whole photo. So the network runs in six parts, from norm to norm, and each part in strips:
-    what lies between the layers of a part then stays in the processor's cache, in memory that is used again for
-    the next strip. Tensors of the whole photo had cost more time for fresh pages than for arithmetic. Whole
-    are kept only the two branches of a block up to its norm, and what the decoder joins. A strip is computed with as
-    many rows beyond it as its convolutions reach, so the result is the whole photo's, bit by bit.
-
-    Expected of it before it was built: 1.6 s for 12 megapixels at width 16 become 1.1 s, with half the memory. It was
-    1.05 s; 750 MB instead of 880 MB for the whole process. Tables of byte pairs for tanh (expected: a tenth)
-    then brought 0.1 s more.
+    intermediate tensors then stay in the processor's cache and their memory is reused by the next strip. Only a block's
+    two branches up to its norm and the decoder's skip connections are kept for the whole photo. A strip is computed
+    with as many rows beyond it as its convolutions reach, so the result is bit by bit that of the whole photo. At 12
+    megapixels and width 16 this takes 1.05 s instead of the 1.6 s of whole tensors, which are mostly page faults.
     """
 
     def __init__(self, net: network.Network, activations: dict[str, Activation], engine: str) -> None:
@@ -85,9 +79,7 @@ class Int8Network:
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 3
         self._width = net.config.width
         self._at = lambda name: activation_at(name, activations)
-        with selected(engine), torch.inference_mode(), warnings.catch_warnings():
-            # PyTorch announces the end of its quantized types; pyproject.toml bounds the version for that reason.
-            warnings.simplefilter("ignore")
+        with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
             self._tanh = {name: _table(torch.tanh, self._at(f"{name}.pre")) for name in ("down1", "down2")}
             self._rescaled = {
@@ -98,23 +90,21 @@ class Int8Network:
         self._weight, self._bias = net.tail()
 
     @torch.inference_mode()
-    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> Features:
-        with selected(self._engine), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
+        with process.quantized_engine(self._engine):
             return self._features(photo_u8_hwc, moments)
 
     @torch.inference_mode()
-    def residual(self, features: Features, top: int, bottom: int) -> np.ndarray:
+    def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
         read, margin = feature_rows(features.local, top, bottom)
         reach = 2  # rows, of the block's two convolutions
         seen = slice(max(0, read.start - reach), min(features.local.shape[2], read.stop + reach))
-        with selected(self._engine), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with process.quantized_engine(self._engine):
             block = self._refined("decode1", features.local[:, :, seen], features.side[:, :, seen], features.norm)
             rows = block[:, :, read.start - seen.start : read.stop - seen.start].dequantize()
         return tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
 
-    def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> Features:
+    def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> LastBlock:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
 
         line = photo_u8_hwc.shape[1] * self._width
@@ -155,7 +145,7 @@ class Int8Network:
         norm = self._norm("decode2", local, moments)
         part = decode("decode2", "fuse1", "decode1")
         local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4, widest=4 * line)
-        return Features(local, side, self._norm("decode1", local, moments))
+        return LastBlock(local, side, self._norm("decode1", local, moments))
 
     def _photo(self, stored: Tensor) -> Tensor:
         at = self._at("photo")
@@ -168,7 +158,7 @@ class Int8Network:
     def _gate(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         pair = _looked_up(self._conv(f"{name}.pair", x, f"{name}.pre"), self._tanh[name], self._at(f"{name}.tanh"))
         product = self._at(f"{name}.product")
-        # On halves that lie apart in memory the multiplication would take three times as long.
+        # On halves that are strided views the multiplication takes three times as long.
         return _OPS.mul(*_halves(pair), product.scale, product.zero_point), pair
 
     def _branches(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,13 +199,12 @@ class Int8Network:
 
 
 def peak_rate(engine: str) -> float:
-    """Multiply-adds a second of the engine's convolutions where they are fastest: the machine's int8 peak.
+    """The machine's int8 peak on this engine, in multiply-adds per second.
 
     The best of many 3x3 convolutions of 64 to 256 channels on tensors that stay in the processor's cache.
     """
     best = 0.0
-    with selected(engine), torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
         for channels, side in ((64, 128), (128, 64), (256, 32)):
             weight = torch.randint(-64, 63, (channels, channels, 3, 3), dtype=torch.int8)
             packed = _pack(IntegerConv(weight, torch.full((channels,), 0.01), torch.zeros(channels), 1, 1))
@@ -229,7 +218,7 @@ def peak_rate(engine: str) -> float:
 
 
 def _table(function: Callable[[Tensor], Tensor], at: Activation) -> Tensor:
-    """What a function of single values makes of every two neighbouring bytes: an int16 for each of 65,536 uint16."""
+    """A function of single bytes as a look-up table for pairs of them: an int16 for each of 65,536 uint16."""
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     single = function(torch._make_per_tensor_quantized_tensor(every, at.scale, at.zero_point)).int_repr().flatten()
     return torch.stack([single.repeat(256), single.repeat_interleave(256)], dim=1).view(torch.int16).flatten()
@@ -240,7 +229,7 @@ def _rescaling_to(at: Activation) -> Callable[[Tensor], Tensor]:
 
 
 def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
-    """A tensor through a table of byte pairs; takes a quarter of tanh's own time."""
+    """A tensor through a table of byte pairs, in a quarter of the time of `tanh`."""
     out = torch._empty_affine_quantized(
         x.shape, scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8, memory_format=torch.channels_last
     )
@@ -254,7 +243,7 @@ def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
 def _in_strips(
     part: Callable[..., tuple[Tensor, ...]], inputs: list[Tensor], scales: list[int], reach: int, widest: int
 ) -> list[Tensor]:
-    """Run a part of the network strip by strip, and put its outputs together.
+    """Run a part of the network strip by strip and concatenate its outputs.
 
     Args:
         part: from rows of every input to rows of every output.
@@ -283,12 +272,12 @@ def _in_strips(
 
 
 def _stored(x: Tensor) -> Tensor:
-    """The integers of a quantized tensor, without a copy."""
+    """The integers of a quantized tensor; a view."""
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
 def _empty_like(x: Tensor, height: int | None = None, channels: int | None = None) -> Tensor:
-    """Room for a tensor with the scale of `x` (1, C, H, W), channels side by side."""
+    """An uninitialized channels-last tensor with the scale of `x` (1, C, H, W)."""
     shape = (1, channels or x.shape[1], height or x.shape[2], x.shape[3])
     return torch._empty_affine_quantized(
         shape, scale=x.q_scale(), zero_point=x.q_zero_point(), dtype=torch.quint8, memory_format=torch.channels_last
@@ -308,7 +297,7 @@ _WIDTHS = {16: torch.complex128, 8: torch.int64, 4: torch.int32, 2: torch.int16,
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two halves of a tensor's channels, each in one piece."""
+    """The two halves of a tensor's channels, each contiguous."""
     half = x.shape[1] // 2
     parts = tuple(_empty_like(x, channels=half) for _ in range(2))
     source = _wide(x, half)
@@ -340,7 +329,7 @@ def _joined(parts: list[Tensor], phases: Tensor | None = None) -> Tensor:
 
 
 def _pack(conv: IntegerConv):
-    """The engine's own form of a convolution."""
+    """A convolution packed for the selected engine."""
     zeros = torch.zeros(len(conv.scales), dtype=torch.long)
     weight = torch._make_per_channel_quantized_tensor(conv.weight, conv.scales.double(), zeros, 0)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2

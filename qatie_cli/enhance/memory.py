@@ -1,4 +1,4 @@
-"""How much memory there is, how much a photo needs, and how large tiles may be so that it is enough."""
+"""Memory: what is free, what a photo needs, and tiles that make it fit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from qatie_cli.errors import PhotoError, UsageError
+from qatie_cli.errors import PhotoError
 
-SHARE_OF_FREE = 0.6  # of the memory that is free, used unless --max-memory says otherwise
+SHARE_OF_FREE = 0.6  # of the free memory that is used by default
 _M_ARENA_MAX = -8  # of malloc.h
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -24,26 +23,14 @@ _GUIDED_BYTES = 110  # bytes a pixel of a reduced photo, while its residual is f
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 1.5GB, 800M or 2GiB.
-
-    Raises:
-        UsageError: it is none.
-    """
-    found = re.fullmatch(r"\s*([0-9]{0,12}\.?[0-9]{1,12})\s*([KMGT]?I?)B?\s*", text.upper())
-    if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
-        raise UsageError(f"{text} is no size.", "Write it as 1.5GB, 800MB or 2GiB.")
-    return size
-
-
 def free_bytes() -> int:
-    """Memory that this process may still take: of the machine, or of its container where that has less."""
+    """Free memory of the machine, or of the container where that is less."""
     import psutil
 
     free = psutil.virtual_memory().available
     for folder, limit, used in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):
-            # What is cached of files counts as used, but makes room when it is asked to.
+            # The page cache counts as used, but is reclaimed on demand.
             cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
             taken = int((folder / used).read_text()) - (int(cached[1]) if cached else 0)
             free = min(free, int((folder / limit).read_text()) - taken)
@@ -58,17 +45,17 @@ def resident_bytes() -> int:
 
 
 def keep_together() -> None:
-    """Let all threads of this process share one heap, where the C library (glibc) keeps one for each.
+    """Let all threads share one malloc arena; glibc has one for each thread. A setting of the whole process.
 
-    What a decoding thread has freed, the network could otherwise not use again: a photo of 108 megapixels took 1.65 GB
-    instead of 1.36 GB, in the same time.
+    The network can then reuse what a decoding thread has freed: a 108-megapixel photo took 1.36 GB instead of 1.65 GB,
+    in the same time.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def give_free_memory_back() -> None:
-    """Return to the system what was freed but is kept for later (glibc)."""
+    """Return freed memory that malloc keeps to the system (glibc)."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -133,7 +120,7 @@ def tile_side(
 
 
 class Budget:
-    """Memory shared by photos in several hands: whoever would exceed it waits until others are done."""
+    """A memory budget shared by photos in several stages: `take` waits until there is room."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -148,25 +135,25 @@ class Budget:
             self._held += size
 
     def add(self, size: int) -> None:
-        """Count `size` bytes more without waiting: for who has begun already."""
+        """Take `size` bytes without waiting: for a photo that has begun."""
         with self._changed:
             self._held += size
 
     @property
     def left(self) -> int:
-        """Bytes that nobody holds."""
+        """Bytes that are not taken."""
         with self._changed:
             return self.total - self._held
 
     def give_back(self, size: int) -> None:
-        """Let others have `size` bytes again."""
+        """Release `size` bytes."""
         with self._changed:
             self._held -= size
             self._changed.notify_all()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        """Nobody waits any more once the block is left."""
+        """No `take` waits any longer once the block is left."""
         try:
             yield
         finally:

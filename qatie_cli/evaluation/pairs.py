@@ -14,8 +14,9 @@ from PIL import Image, ImageOps
 
 from qatie_cli import engines, metrics
 from qatie_cli.engines import Engine
-from qatie_cli.enhance.pixels import enhance
+from qatie_cli.enhance.photos import Effect, Enhancer
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.photo.content import Photo
 
 InputTarget = tuple[np.ndarray, np.ndarray]  # uint8 (H, W, 3) each
 
@@ -79,19 +80,23 @@ Method = Callable[[np.ndarray], np.ndarray]
 BASELINES: dict[str, Method] = {"identity": lambda photo: photo, "autocontrast": autocontrast, "clahe": clahe}
 
 
+def _enhanced(pixels: np.ndarray, engine: Engine, reduction: int = 1) -> np.ndarray:
+    return Enhancer(engine, Effect(reduction=reduction))(Photo(pixels, "png")).pixels
+
+
 def compare(
     pair: InputTarget, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
 ) -> dict[str, Scores]:
     """A photo's scores by method: the named baselines, then `float` (if `reference` is given), then the engine.
 
-    `reduction` is that of `enhance`, for both engines.
+    `reduction` is the factor by which both see the photo reduced.
     """
     seen, target = pair
     found = {name: score(BASELINES[name](seen), target) for name in baselines}
-    float_output = None if reference is None else enhance(seen, reference, reduction=reduction)
+    float_output = None if reference is None else _enhanced(seen, reference, reduction)
     if float_output is not None:
         found[engines.FLOAT] = score(float_output, target)
-    return found | {engine.name: score(enhance(seen, engine, reduction=reduction), target, float_output)}
+    return found | {engine.name: score(_enhanced(seen, engine, reduction), target, float_output)}
 
 
 def means(photos: Sequence[dict[str, Scores]]) -> dict[str, Scores]:
@@ -133,7 +138,7 @@ def closing_table(
 def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]) -> list[EngineScores]:
     """The float row, then one for each of the `int8` engines."""
     reference = engines.load(weights, engines.FLOAT)
-    outputs = [enhance(seen, reference) for seen, _ in pairs]
+    outputs = [_enhanced(seen, reference) for seen, _ in pairs]
     float_scores = mean(score(output, target) for output, (_, target) in zip(outputs, pairs, strict=True))
     rows = [EngineScores(name, engines.FLOAT, float_scores, None)]
     if weights.activations is None:
@@ -143,7 +148,7 @@ def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]
         engine = engines.load(weights, engine_name)
         measured = []
         for index, (seen, target) in enumerate(pairs):
-            output = enhance(seen, engine)
+            output = _enhanced(seen, engine)
             key = (index, hashlib.blake2b(output.data).digest())
             if key not in known:
                 known[key] = score(output, target, outputs[index])

@@ -64,9 +64,11 @@ def of_export(kind: str, content: bytes, weights: Weights, photo: np.ndarray, th
         output = runtimes.executorch(content, photo)
     exact = enhance(photo, engines.load(weights, engines.FLOAT))
     if weights.activations is None:
-        return ExportAgreement(_db(output, exact), None, None)
+        return ExportAgreement(metrics.finite_psnr(output, exact), None, None)
     ours = enhance(photo, engines.load(weights))
-    return ExportAgreement(_db(output, exact), _db(output, ours), _db(ours, exact))
+    return ExportAgreement(
+        metrics.finite_psnr(output, exact), metrics.finite_psnr(output, ours), metrics.finite_psnr(ours, exact)
+    )
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,6 @@ def of_engines(
         if published is not None:
             outputs[published.name] = runtimes.litert(published, photo, threads)
         for name, output in outputs.items():
-            found.setdefault(name, []).append(_db(output, expected))
+            found.setdefault(name, []).append(metrics.finite_psnr(output, expected))
         on_photo()
     return [EngineAgreement(name, float(np.mean(values)), min(values)) for name, values in found.items()]
-
-
-def _db(a: np.ndarray, b: np.ndarray) -> float:
-    return min(metrics.BEST_DB, metrics.psnr(a, b))

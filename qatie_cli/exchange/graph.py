@@ -19,6 +19,7 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Refine
 from qatie_cli.model.tone import THUMBNAIL_PX, ToneStage
 from qatie_cli.model.whole import Model
+from qatie_cli.photo.colour import LUMA
 
 LEVELS = 256
 
@@ -166,7 +167,7 @@ def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
 
 def _raw(ops: Operators[T], stage: ToneStage, thumbnail: T) -> T:
     """The last layer's output (1, 3 * knots + 9), times the confidence."""
-    luma = ops.weighted_channels(thumbnail, tone.LUMA)
+    luma = ops.weighted_channels(thumbnail, LUMA)
     parts = _pooled(ops, stage, thumbnail) if stage.config.channels else []
     parts += _statistics(ops, stage.config.bins, thumbnail, luma) if stage.config.bins else []
     parts += [_quantiles(ops, thumbnail, luma)] if stage.config.quantiles else []

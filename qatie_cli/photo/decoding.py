@@ -19,6 +19,7 @@ from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, metadata, pixels
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
+from qatie_cli.photo.guard import decoder_call
 from qatie_cli.photo.pixels import DECODE_ERRORS
 
 # What the owner of a photo in an unusual mode is told.
@@ -29,33 +30,6 @@ _COPY_AGAIN = "Copy it again from where it came."
 _HEIF_LOCK = threading.Lock()
 
 
-class _DecoderCall:
-    """Encloses every call into a decoder; re-entrant, for any number of threads at once.
-
-    Pillow's own pixel limit, which only warns at first, is lifted for as long and restored after the last call: ours is
-    checked before anything is decoded. Whatever else a C decoder needs around it belongs here.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._calls = threading.Lock(), 0
-        self._pillow_limit: int | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._calls == 0:
-                self._pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self._calls += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._calls -= 1
-            if self._calls == 0:
-                Image.MAX_IMAGE_PIXELS = self._pillow_limit
-
-
-_DECODER_CALL = _DecoderCall()
-
-
 def open_heif() -> None:
     """Make Pillow read and write HEIC. Idempotent."""
     import pillow_heif
@@ -64,6 +38,7 @@ def open_heif() -> None:
         pillow_heif.register_heif_opener()
 
 
+@decoder_call()
 def read(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a photo, upright, with its metadata.
 
@@ -124,10 +99,11 @@ _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
 
 
+@decoder_call()
 def header(path: Path) -> Header | None:
     """Read a file's header without decoding its pixels; None if it cannot be read."""
     try:
-        with _DECODER_CALL, path.open("rb") as file, _open(file) as image:
+        with path.open("rb") as file, _open(file) as image:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
@@ -152,7 +128,7 @@ def _read(reopen: Callable[[], BinaryIO], name: str, max_pixels: int, file_size:
     """Decode the file that `reopen` opens. Pillow gets a handle of its own, which it may close at any time."""
     if file_size == 0:
         raise PhotoError(f"{name} is empty.", _COPY_AGAIN)
-    with _DECODER_CALL, reopen() as file, reopen() as own, _open(own) as image:
+    with reopen() as file, reopen() as own, _open(own) as image:
         _refuse(image, name, max_pixels)
         try:
             return _decode(image, file)

@@ -1,0 +1,397 @@
+"""qatie from Python: photos enhanced without the command line.
+
+    import qatie_cli
+
+    model = qatie_cli.load()
+    better = model(pixels)  # (H, W, 3) uint8 or uint16, sRGB
+    photo = qatie_cli.read("a.heic")  # upright, with profile and metadata
+    qatie_cli.write(model.enhance(photo, strength=0.8), "a.jpg")
+    summary = qatie_cli.enhance_folder("photos", "out", model=model)
+
+Errors that a caller can do something about are `QatieError`: the message says what happened, `hint` what to do next.
+Arguments of the wrong type or range raise TypeError or ValueError.
+
+Threads. Everything here is safe to call from several threads. A model enhances one photo at a time, and callers of one
+model wait for each other: one photo already keeps all cores busy. Two models run side by side, except that the networks
+of int8 engines, and all calls of models loaded with `threads`, take turns: PyTorch has one quantized engine and one
+number of threads for the whole process. Decoding and encoding run in parallel.
+
+Host process. After a call, Pillow's MAX_IMAGE_PIXELS, warnings filters, logging levels, PyTorch's quantized engine and
+its number of threads are what they were before. While a call runs, other threads see some of them changed: Pillow's
+limit and, the first time an engine is loaded, the warnings filters; PyTorch's settings while the network computes (a
+thread that first uses PyTorch at that moment keeps the number of threads it finds). Standard error is never redirected.
+Reading or writing HEIC registers pillow-heif with Pillow for good.
+
+Before torch is imported. OpenMP's waiting threads spin by default, which is several times slower when another process
+wants the cores. Call `qatie_cli.threads.bound_spin()` before anything imports torch, or set OMP_WAIT_POLICY=PASSIVE:
+OpenMP reads its settings once, when it is loaded. This module does not touch the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qatie_cli import sizes
+from qatie_cli.batch import session, single
+from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.running import Result, Status, Writing
+from qatie_cli.errors import PhotoError, QatieError, UsageError
+from qatie_cli.model import shipped
+from qatie_cli.photo import MAX_PIXELS, decoding, formats
+from qatie_cli.photo.content import Photo
+from qatie_cli.photo.discovery import identity
+
+if TYPE_CHECKING:  # imports torch, which reading and writing photos do without
+    from qatie_cli.engines import Engine
+    from qatie_cli.enhance.photos import Enhancer
+
+__all__ = [
+    "Model",
+    "Photo",
+    "PhotoResult",
+    "QatieError",
+    "Status",
+    "Summary",
+    "available_engines",
+    "enhance_file",
+    "enhance_folder",
+    "load",
+    "read",
+    "write",
+]
+
+Depth = TypeVar("Depth", np.uint8, np.uint16)
+PathLike = str | os.PathLike[str]
+Format = Literal["keep", "jpeg", "png", "webp", "tiff", "heic", "avif"]
+
+
+class Model:
+    """Weights on an engine, ready to enhance photos; made by `load`. Safe to call from several threads.
+
+    Attributes:
+        weights: the name or path that it was loaded by.
+        engine: "float", or the int8 engine that runs it, as `available_engines` names them.
+        device: "cpu", "cuda" or "mps".
+        threads: CPU threads while it computes; 0 is PyTorch's own number.
+    """
+
+    def __init__(self, engine: Engine, weights: str) -> None:
+        self._engine = engine
+        self.weights = weights
+        self.engine = engine.name
+        self.device = engine.device
+        self.threads = engine.threads
+
+    def __repr__(self) -> str:
+        return f"Model(weights={self.weights!r}, engine={self.engine!r}, device={self.device!r})"
+
+    def __call__(self, array: npt.NDArray[Depth], strength: float = 1.0) -> npt.NDArray[Depth]:
+        """Enhance pixels, as `enhance` does with its defaults.
+
+        Args:
+            array: (H, W, 3) uint8 in 0..255 or uint16 in 0..65535, sRGB-encoded, upright; any height and width.
+            strength: 0..1; 0 returns a copy, 1 is the full effect.
+
+        Returns:
+            A new array of the same shape and type; `array` is not changed.
+
+        Raises:
+            TypeError: `array` is no NumPy array.
+            ValueError: its shape or type, or the strength, is not as above.
+            QatieError: there is too little memory.
+        """
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"pixels are a NumPy array, not {type(array).__name__}")
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype not in (np.uint8, np.uint16) or not array.size:
+            raise ValueError(f"pixels are (H, W, 3) uint8 or uint16, not {array.shape} {array.dtype}")
+        better: npt.NDArray[Depth] = self.enhance(Photo(array, "png"), strength=strength).pixels
+        return better
+
+    def enhance(
+        self, photo: Photo, *, strength: float = 1.0, fast: bool = True, max_memory: int | str | None = None
+    ) -> Photo:
+        """Enhance a photo in its own colour space and bit depth; gray stays gray, transparency passes through.
+
+        Args:
+            photo: as `read` returns it.
+            strength: 0..1; 0 leaves the pixels as they are, 1 is the full effect.
+            fast: run the network on photos above 4 megapixels at reduced size, and bring its residual to full size
+                guided by the photo; tone and edges stay at full size. False takes about twice as long.
+            max_memory: what the whole process may hold meanwhile, in bytes or as "1.5GB"; a photo that needs more is
+                worked on in tiles, with the same result. None allows 60% of the memory that is free.
+
+        Returns:
+            A new photo with other pixels and the same metadata.
+
+        Raises:
+            ValueError: the strength is not in 0..1.
+            QatieError: `max_memory` is too little for the smallest tiles, or no size.
+        """
+        return self._enhancer(strength, fast).within(photo, _bytes(max_memory))
+
+    def _enhancer(self, strength: float, fast: bool) -> Enhancer:
+        from qatie_cli.enhance.photos import Effect, Enhancer
+
+        return Enhancer(self._engine, Effect(strength, fast))
+
+
+def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int = 0, device: str = "cpu") -> Model:
+    """Load weights; the first call imports PyTorch, which takes a second or two.
+
+    Args:
+        weights: the name of shipped weights (`qatie weights list`), or a weights file.
+        engine: one of `available_engines`, or "auto" for the fastest int8 engine here (float on a GPU).
+        threads: CPU threads of the network; 0 leaves PyTorch its own number.
+        device: "cpu", or "cuda" or "mps", which run the float network.
+
+    Raises:
+        QatieError: there are no such weights, or no such engine or device on this machine.
+        ValueError: `threads` is negative.
+    """
+    if threads < 0:
+        raise ValueError(f"threads must be 0 or more, not {threads}")
+    from qatie_cli import engines
+    from qatie_cli.model import checkpoint
+
+    name = os.fspath(weights)
+    found = checkpoint.read(shipped.locate(name))
+    return Model(engines.load(found, engine, device, threads), name)
+
+
+def available_engines() -> tuple[str, ...]:
+    """Engines of this machine, "float" first. Imports PyTorch."""
+    from qatie_cli import engines
+
+    return engines.available()
+
+
+def read(path: PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Read a photo: upright, with colour profile, transparency and metadata.
+
+    Args:
+        path: a JPEG, PNG, WebP, TIFF, HEIC, AVIF or BMP file, or the content of one as bytes.
+        max_pixels: larger photos are refused before they are decoded.
+
+    Returns:
+        The photo; `Photo.pixels` is (H, W, 3), or (H, W, 1) where it is gray, uint8 or uint16.
+
+    Raises:
+        QatieError: no file, no permission, no photo, a damaged one, an animation, or too large.
+    """
+    return decoding.read(path if isinstance(path, bytes) else Path(path), max_pixels)
+
+
+def write(photo: Photo, path: PathLike, *, quality: int | None = None) -> None:
+    """Write a photo atomically: a file that exists is replaced, or left as it is where writing fails.
+
+    Args:
+        path: its suffix chooses the format: .jpg, .png, .webp, .tif, .heic, .avif. What the format cannot hold (16 bit,
+            some metadata) is left out.
+        quality: 1..100 of lossy formats. None is 95, and no coarser than its source for a photo that was a JPEG.
+
+    Raises:
+        ValueError: `quality` is not in 1..100.
+        QatieError: the suffix is none of these, the format cannot hold the photo, or the file cannot be written.
+    """
+    target = Path(path)
+    single.write(single.Enhanced(photo, _format_of(target), ()), target, _quality(quality))
+
+
+def enhance_file(
+    source: PathLike,
+    target: PathLike,
+    *,
+    model: Model | None = None,
+    strength: float = 1.0,
+    fast: bool = True,
+    quality: int | None = None,
+    overwrite: bool = False,
+    max_memory: int | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """Read, enhance and write one photo, atomically.
+
+    Args:
+        source: the photo; it is never changed.
+        target: the file to write, in a folder that exists; its suffix chooses the format, as for `write`.
+        model: None loads the default weights on the best engine, once for the process.
+        strength, fast, max_memory: as for `Model.enhance`.
+        quality: as for `write`.
+        overwrite: replace a `target` that exists.
+        max_pixels: as for `read`.
+
+    Raises:
+        ValueError: `strength` or `quality` is out of range.
+        QatieError: the photo cannot be read, enhanced or written; `target` exists, or is `source`.
+    """
+    source, target = Path(source), Path(target)
+    fmt, writing = _format_of(target), Writing(_quality(quality), max_pixels=max_pixels)
+    allowed = _bytes(max_memory)
+    if target.exists() and identity(target) == identity(source):
+        raise UsageError(f"{target} is the original.", "Name another target.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists.", "Name another target, or pass overwrite=True.")
+    better = (model or _default_model())._enhancer(strength, fast)
+    single.write(
+        single.enhance(source, fmt, writing, lambda photo: better.within(photo, allowed)), target, writing.quality
+    )
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What became of one photo of a folder.
+
+    Attributes:
+        source: the photo.
+        output: the file that was or would have been written.
+        status: `Status.ENHANCED`, `SKIPPED` (the output was there), `FAILED` or `NOT_BEGUN`; each equals its text.
+        reason: why it failed or was skipped, with the next step; empty for an enhanced photo.
+        notes: what the output does not hold of the photo.
+        width, height: of the output in pixels; 0 where the photo was not read.
+    """
+
+    source: Path
+    output: Path
+    status: Status
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a folder.
+
+    Attributes:
+        results: one for each photo: those whose output was there already first, then in the order of the run.
+        not_photos: files that are no photos by their names.
+        unsearched: folders that could not be looked into, with the reason.
+    """
+
+    results: tuple[PhotoResult, ...]
+    not_photos: tuple[Path, ...] = ()
+    unsearched: tuple[tuple[Path, str], ...] = ()
+
+    def with_status(self, status: Status | str) -> tuple[PhotoResult, ...]:
+        """The results with a status, such as "enhanced" or "failed"."""
+        return tuple(result for result in self.results if result.status == status)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every photo has its output."""
+        return not self.unsearched and all(r.status in (Status.ENHANCED, Status.SKIPPED) for r in self.results)
+
+
+def enhance_folder(
+    source: PathLike,
+    target: PathLike,
+    *,
+    model: Model | None = None,
+    on_result: Callable[[PhotoResult], None] | None = None,
+    strength: float = 1.0,
+    fast: bool = True,
+    format: Format = "keep",
+    quality: int | None = None,
+    suffix: str = "",
+    recursive: bool = True,
+    overwrite: bool = False,
+    max_memory: int | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Summary:
+    """Enhance the photos of a folder into another one, which keeps their tree. Originals are never changed.
+
+    Outputs are written atomically. Those that exist are skipped, so the same call resumes after an interruption. A
+    photo that fails is a result with its reason, and the others are enhanced. Decoding, network and encoding of
+    neighbouring photos overlap. KeyboardInterrupt passes through once the photo being written is written or gone.
+
+    Args:
+        source: the folder of photos.
+        target: the folder to write to; it is made.
+        model: None loads the default weights on the best engine, once for the process.
+        on_result: called after each photo, in the calling thread and in the order of the run; not for outputs that
+            were there before. What it raises ends the run after the photos in hand.
+        strength, fast: as for `Model.enhance`.
+        format: "keep" writes HEIC as JPEG and BMP as PNG, and leaves other photos their format.
+        quality: as for `write`.
+        suffix: appended to the stem of every output: a.jpg becomes aSUFFIX.jpg.
+        recursive: search the folders below `source`, too.
+        overwrite: redo outputs that exist.
+        max_memory: for the whole process, with several photos in hand; as for `Model.enhance`.
+        max_pixels: as for `read`.
+
+    Raises:
+        ValueError: `strength`, `format` or `quality` is not as above.
+        QatieError: `source` is no folder, `target` cannot be written, or outputs would replace each other or originals.
+    """
+    folder, out = Path(source), Path(target)
+    if format != "keep" and format not in formats.FORMATS:
+        raise ValueError(f"format is 'keep' or one of {', '.join(formats.FORMATS)}, not {format!r}")
+    if not 0 <= strength <= 1:  # once, rather than as the failure of every photo
+        raise ValueError(f"strength lies in 0..1, not {strength}")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder.", "Name a folder of photos.")
+    request = session.Request(
+        (folder,),
+        out,
+        Naming(format, suffix, recursive, overwrite),
+        Writing(_quality(quality), max_pixels=max_pixels),
+        max_memory=_bytes(max_memory),
+    )
+
+    def tell(result: Result) -> None:
+        if on_result is not None:
+            on_result(_public(result))
+
+    with session.opened(request) as run:
+        run.prepare()
+        if run.plan.tasks:
+            run.run((model or _default_model())._enhancer(strength, fast), tell)
+        skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
+        done = [_public(result) for result in run.results]
+        return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
+
+
+def _public(result: Result) -> PhotoResult:
+    task = result.task
+    return PhotoResult(
+        task.source, task.output, result.status, result.reason, result.notes, result.width, result.height
+    )
+
+
+_default: Model | None = None
+_LOADING = threading.Lock()
+
+
+def _default_model() -> Model:
+    global _default  # noqa: PLW0603
+    with _LOADING:
+        if _default is None:
+            _default = load()
+        return _default
+
+
+def _format_of(path: Path) -> str:
+    fmt = formats.format_of_name(path)
+    if fmt is None:
+        suffixes = ", ".join(suffix for suffix, _ in formats.FORMATS.values())
+        raise PhotoError(f"{path.name} names no format that can be written.", f"Let it end in one of {suffixes}.")
+    return fmt
+
+
+def _quality(quality: int | None) -> int | None:
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality lies in 1..100, not {quality}")
+    return quality
+
+
+def _bytes(size: int | str | None) -> int | None:
+    return sizes.parse_bytes(size) if isinstance(size, str) else size

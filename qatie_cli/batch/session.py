@@ -1,0 +1,181 @@
+"""One run over photos from start to end: what it is asked to do, its plan, its results and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qatie_cli import files
+from qatie_cli.batch import journal, pace, planning, report
+from qatie_cli.batch.planning import Naming, Plan
+from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing, remove_stale
+from qatie_cli.errors import Exit, QatieError
+from qatie_cli.home import user_folder
+from qatie_cli.photo import decoding
+
+if TYPE_CHECKING:  # imports torch, which a plan can do without
+    from qatie_cli.engines import Engine
+    from qatie_cli.enhance.photos import Enhancer
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run shall do.
+
+    Args:
+        inputs: photos and folders.
+        out: where outputs go, as `planning.plan` takes it; None replaces the originals.
+        listed: more inputs, which keep their relative path below `out`.
+        max_memory: bytes for the whole process; None allows 60% of what is free.
+    """
+
+    inputs: tuple[Path, ...]
+    out: Path | None
+    naming: Naming = Naming()
+    writing: Writing = Writing()
+    listed: tuple[Path, ...] = ()
+    max_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan would take: `speed` is in megapixels a second, as `measured` here or typical of two cores."""
+
+    megapixels: float
+    unreadable: int
+    speed: float
+    measured: bool
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run."""
+        return self.megapixels / self.speed
+
+
+@contextlib.contextmanager
+def opened(request: Request) -> Iterator[Session]:
+    """The planned run; nothing is written yet. In place, no other process can start one until the block ends.
+
+    Raises:
+        UsageError: `planning` says why the request cannot be planned.
+        QatieError: another process replaces photos in place.
+    """
+    with contextlib.ExitStack() as until_done:
+        writing = dataclasses.replace(request.writing, overwrite=request.naming.overwrite)
+        if request.out is None:
+            replaced = until_done.enter_context(journal.opened(user_folder() / "in-place.jsonl"))
+            plan = planning.plan_in_place(request.inputs, request.naming, replaced, request.listed)
+            writing = dataclasses.replace(writing, journal=replaced)
+        else:
+            plan = planning.plan(request.inputs, request.out, request.naming, request.listed)
+        yield Session(request, plan, writing)
+
+
+class Session:
+    """A planned run: `prepare`, then `run` at most once. `results` grows while it runs."""
+
+    def __init__(self, request: Request, plan: Plan, writing: Writing) -> None:
+        self.plan = plan
+        self.results: list[Result] = []
+        self.interrupted = False
+        self._request, self._writing = request, writing
+        self._started, self._began = datetime.datetime.now(datetime.UTC), time.monotonic()
+        self._ended: float | None = None
+
+    def estimate(self) -> Estimate:
+        """What the run would take, from the photos' headers."""
+        headers = [decoding.header(task.source) for task in self.plan.tasks]
+        megapixels = sum(header.width * header.height / 1e6 for header in headers if header)
+        known = pace.remembered()
+        return Estimate(megapixels, headers.count(None), known or pace.TYPICAL, measured=known is not None)
+
+    def prepare(self) -> None:
+        """Check that outputs can be written, and remove what killed runs left beside them.
+
+        Raises:
+            QatieError: the output folder cannot be made or written to.
+        """
+        out = self._request.out
+        if self.plan.tasks and out is not None:
+            folder = out.parent if out == self.plan.tasks[0].output else out
+            try:
+                files.check_writable(folder)
+            except OSError as error:
+                raise QatieError(
+                    f"{folder} cannot be written to: {error.strerror or error}.", "Name another folder with -o."
+                ) from error
+        remove_stale([*self.plan.tasks, *self.plan.done])
+
+    def run(self, enhancer: Enhancer, on_result: Callable[[Result], None], previews: Previews | None = None) -> None:
+        """Enhance the plan's photos; `on_result` is called for each, in this thread and in their order.
+
+        KeyboardInterrupt passes through after the photo being written is written or gone.
+        """
+
+        def keep(result: Result) -> None:
+            self.results.append(result)
+            on_result(result)
+
+        pixel_bytes = enhancer.engine.network.bytes_per_pixel
+        runner = Runner(
+            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews
+        )
+        try:
+            runner.run(self.plan.tasks, keep)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
+        finally:
+            self._ended = time.monotonic()
+        pace.remember(self.megapixels, self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the end of `run`, or until now."""
+        return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def megapixels(self) -> float:
+        """Enhanced so far, in millions of pixels."""
+        return sum(result.megapixels for result in self.with_status(Status.ENHANCED))
+
+    def with_status(self, status: Status | str) -> list[Result]:
+        """The results with this status; its value will do, too."""
+        return [result for result in self.results if result.status == status]
+
+    @property
+    def not_begun(self) -> int:
+        """How many photos the run did not reach."""
+        return len(self.plan.tasks) - len(self.results) + len(self.with_status(Status.NOT_BEGUN))
+
+    @property
+    def skipped(self) -> int:
+        """How many outputs were there already."""
+        return len(self.plan.done) + len(self.with_status(Status.SKIPPED))
+
+    def exit_code(self) -> Exit:
+        """What a command that ran this ends with, an interruption aside."""
+        well = all(result.status in (Status.ENHANCED, Status.SKIPPED) for result in self.results)
+        if well and not self.plan.unsearched and (self.results or self.plan.done):
+            return Exit.OK
+        some = self.with_status(Status.ENHANCED) or self.plan.done
+        return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
+
+    def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
+        """The report of the run so far (`batch.report`); `engine` is None where there was nothing to do."""
+        run = report.Run(
+            started=self._started,
+            seconds=round(self.seconds, 4),
+            interrupted=self.interrupted,
+            engine="" if engine is None else engine.name,
+            device="" if engine is None else engine.device,
+            weights=weights,
+            strength=strength,
+        )
+        return report.as_table(run, self.plan, self.results)

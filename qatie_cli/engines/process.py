@@ -1,0 +1,42 @@
+"""Settings of the whole process that the network needs while it computes; each is put back when its block ends.
+
+PyTorch has one quantized engine and one number of threads for the process, not one for each caller. One lock guards
+both, so blocks of different threads follow each other. Inside a block the rest of the process sees the changed setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import torch
+
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def quantized_engine(name: str) -> Iterator[None]:
+    """Make `name` PyTorch's quantized engine inside the block."""
+    with _LOCK:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = name
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let PyTorch compute on `number` threads inside the block; 0 leaves its own choice and takes no lock."""
+    if not number:
+        yield
+        return
+    with _LOCK:
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,81 @@
+"""A photo in, a better photo out: colour profile, gray, transparency, bit depth, reduction and memory inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qatie_cli.engines import Engine
+from qatie_cli.enhance import memory
+from qatie_cli.enhance.pixels import enhance, fast_reduction
+from qatie_cli.photo import colour
+from qatie_cli.photo.content import Photo
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How photos are enhanced.
+
+    Args:
+        strength: 0..1; 0 leaves a photo as it is, 1 is the full effect.
+        fast: show the network photos above 4 megapixels reduced; tone and edges stay at full resolution.
+        reduction: reduce by this factor whatever the photo's size; for measurements. None leaves it to `fast`.
+    """
+
+    strength: float = 1.0
+    fast: bool = True
+    reduction: int | None = None
+
+    def reduction_of(self, width: int, height: int) -> int:
+        """The factor by which the network sees a photo of `width` x `height` pixels reduced."""
+        if self.reduction is not None:
+            return self.reduction
+        return fast_reduction(width, height) if self.fast else 1
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """An engine with an effect. Safe to call from several threads: an engine takes one photo at a time."""
+
+    engine: Engine
+    effect: Effect = Effect()
+
+    def __call__(self, photo: Photo, tile_side: int | None = None) -> Photo:
+        """The photo enhanced: same size, depth, colour space, transparency and metadata; gray stays gray.
+
+        Args:
+            tile_side: a multiple of 8, to bound memory by working in tiles (`tile_side_within` finds one); None for the
+                whole photo at once.
+
+        Raises:
+            ValueError: the strength is not in 0..1.
+        """
+        pixels = photo.rgb()
+        by = self.effect.reduction_of(pixels.shape[1], pixels.shape[0])
+        colours = colour.of_profile(photo.icc)
+        with self.engine.computing():
+            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, by)
+        return photo.with_pixels(better)
+
+    def tile_side_within(self, budget: int, width: int, height: int, sample_bytes: int) -> int | None:
+        """The side of the tiles in which a photo takes less than `budget` bytes; None where it does as a whole.
+
+        Raises:
+            PhotoError: the smallest tiles need more.
+        """
+        by = self.effect.reduction_of(width, height)
+        return memory.tile_side(width, height, self.engine.network.bytes_per_pixel, budget, sample_bytes, by)
+
+    def within(self, photo: Photo, max_memory: int | None = None) -> Photo:
+        """The photo enhanced by itself.
+
+        Args:
+            max_memory: bytes that the whole process may hold meanwhile; None allows 60% of what is free.
+
+        Raises:
+            PhotoError: that is too little.
+            ValueError: the strength is not in 0..1.
+        """
+        height, width = photo.pixels.shape[:2]
+        with self.engine.computing():  # whoever waits measures the free memory when its turn comes
+            budget = memory.available(max_memory) + photo.pixels.nbytes
+            return self(photo, self.tile_side_within(budget, width, height, photo.pixels.itemsize))
