@@ -114,7 +114,7 @@ class DegradedSource:
         self.photos, self.config, self.seed, self.crop, self.validation_set = photos, config, seed, crop, validation
 
     @property
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, object]:
         return {
             "folder": self.photos.folder.name,
             "training_photos": len(self.photos.training),

@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -85,7 +87,7 @@ class DegradationConfig:
             raise ValueError("the degradation's extreme and pages are more than 1 together")
 
     @staticmethod
-    def from_table(table: dict) -> DegradationConfig:
+    def from_table(table: Mapping[str, Any]) -> DegradationConfig:
         """The config from its TOML table: `name = [probability, low, high]`, or `name = share` for those of `SHARES`.
 
         Raises:
@@ -107,7 +109,7 @@ class DegradationConfig:
                 raise ValueError(f"degradation {name} needs [probability, low, high], not {value!r}")
         return dataclasses.replace(DegradationConfig(), **shares, **ranges)  # type: ignore[arg-type]
 
-    def to_table(self) -> dict:
+    def to_table(self) -> dict[str, object]:
         """The inverse of `from_table`."""
         ranges = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SHARES}
         shares = {name: getattr(self, name) for name in SHARES}
