@@ -14,8 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
+from qatie_cli.data import clean as clean_photos
+from qatie_cli.data.clean import CleanPhotos
+from qatie_cli.data.store import Store
 from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import NetworkConfig
@@ -90,6 +94,15 @@ def weights_file(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     checkpoint.write(path, weights)
     return path
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, coffee: np.ndarray) -> CleanPhotos:
+    """Five small good photos, one of them to validate on."""
+    folder = tmp_path_factory.mktemp("clean")
+    for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1], coffee[:300])):
+        Image.fromarray(np.ascontiguousarray(photo)).resize((160, 120)).save(folder / f"{index}.png")
+    return clean_photos.load(folder, Store(10**9), validation_share=0.2, seed=0)
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from PIL import Image
 import qatie_cli
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
-from qatie_cli.data import clean, layouts, making
-from qatie_cli.data.degradation import Recipe
+from qatie_cli.data import clean, generation, layouts
+from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.store import Store
 from qatie_cli.errors import DataError
 from qatie_cli.evaluation import comparison
@@ -70,7 +70,7 @@ def test_every_command_sees_the_same_photos(tree, tmp_path):
     loaded = clean.load(tree, Store(1 << 24), 0.2, 0)
     photos = (*loaded.training, *loaded.validation, *loaded.extreme)
     assert sorted(photo.name for photo in photos) == PHOTOS
-    assert making.make(tree, tmp_path / "made", Recipe()).pairs == len(PHOTOS)
+    assert generation.generate(tree, tmp_path / "made", DegradationConfig()).pairs == len(PHOTOS)
     assert _relative(discovery.photos_of([tree]), tree) == PHOTOS
 
 

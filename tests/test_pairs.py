@@ -104,6 +104,15 @@ def test_fivek_is_recognised_and_expert_c_preferred(tmp_path, inputs, experts, c
     assert {p.target.parent.name for p in found.pairs} == {chosen}
 
 
+def test_links_to_folders_are_followed_and_hidden_files_are_not_pairs(tmp_path):
+    _pairs(tmp_path / "elsewhere", "a", "b")
+    for side, folder in (("input", "a"), ("target", "b")):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        (tmp_path / "data" / side / "sub").symlink_to(tmp_path / "elsewhere" / folder)
+        _write(tmp_path / "data" / side / ".hidden.png", _photo("coffee"))
+    assert [p.name for p in layouts.recognise(tmp_path / "data").pairs] == [f"sub/{n}.png" for n in sorted(NAMES[:4])]
+
+
 def test_files_without_partner_and_second_files_of_a_name_are_listed(tmp_path):
     _pairs(tmp_path, "input", "target")
     _write(tmp_path / "input" / "alone.png", _photo("hubble_deep_field"))

@@ -15,7 +15,7 @@ from qatie_cli import engines, metrics
 from qatie_cli.cli import app
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.exchange import exporting
+from qatie_cli.exchange import formats
 from qatie_cli.model import checkpoint
 from qatie_cli.model import shipped as shipped_weights
 
@@ -104,7 +104,7 @@ EXAMPLES = dict(re.findall(r"\n([A-Za-z]+)[^\n]*:\n\n```python\n(.*?)\n```", REA
 def _run(name: str, tmp_path: Path, monkeypatch, weights, photo: np.ndarray, kind: str, **how) -> np.ndarray:
     """What an example makes of a photo, with a model of the kind that it reads."""
     file = re.search(r'"(qatie[^"]*)"', EXAMPLES[name])[1]
-    (tmp_path / file).write_bytes(exporting.build(weights, kind, **how))
+    (tmp_path / file).write_bytes(formats.build(weights, kind, **how))
     Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=100, subsampling=0)
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLES[name].replace("(1920, 1080)", str(photo.shape[1::-1])), name, "exec"), {})

@@ -14,16 +14,12 @@ import torch
 from PIL import Image
 
 from qatie_cli import engines, metrics
-from qatie_cli.data import clean as clean_photos
-from qatie_cli.data import degradation, sampling, splitting
 from qatie_cli.data.clean import CleanPhotos, DegradedSource
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange
-from qatie_cli.data.store import Store
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, QatieError, UsageError
 from qatie_cli.model import checkpoint, network, whole
 from qatie_cli.model.quantization.scheme import FakeQuantizer
-from qatie_cli.model.tone import LUMA
 from qatie_cli.training import loop, losses, stages
 from qatie_cli.training import run as training
 from qatie_cli.training import state as states
@@ -44,14 +40,6 @@ TINY = Recipe(
     validation_share=0.2,
     tone_dropout=0.5,
 )
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory, astronaut, coffee) -> CleanPhotos:
-    folder = tmp_path_factory.mktemp("clean")
-    for index, photo in enumerate((coffee, astronaut, coffee[:, ::-1], astronaut[:, ::-1], coffee[:300])):
-        Image.fromarray(np.ascontiguousarray(photo)).resize((160, 120)).save(folder / f"{index}.png")
-    return clean_photos.load(folder, Store(10**9), TINY.validation_share, TINY.seed)
 
 
 def train(photos: CleanPhotos, recipe: Recipe, out: Path, *, init=None, **options) -> training.Finished:
@@ -158,69 +146,6 @@ def test_the_network_learns_detail(clean):
     assert loss < 0.9 * losses.l1(batch.input, reference)
 
 
-def test_batches_are_a_function_of_seed_and_step(clean):
-    source = DegradedSource(clean, DegradationConfig(), 0, 32)
-    first, again, other = (source.crops(step, range(2)) for step in (4, 4, 5))
-    assert torch.equal(first.input, again.input)
-    assert torch.equal(first.view, again.view)
-    assert not torch.equal(first.target, other.target)
-
-
-def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
-    none, one = ParameterRange(0, 0.01, 0.01), ParameterRange(1, 0.01, 0.01)
-    usual, faint, rough = (
-        DegradedSource(clean, DegradationConfig(untouched=0.5, faint=f, surface=s), 0, 32).crops(0, range(16))
-        for f, s in ((none, none), (one, none), (none, one))
-    )
-    for sharp, target in zip(usual.target, faint.target, strict=True):
-        expected = degradation.faint(sharp.permute(1, 2, 0).numpy(), 0.01)
-        np.testing.assert_allclose(target.permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    within = ((usual.target > 0.1) & (usual.target < 0.9)).all(1)  # where nothing is clipped
-    added = (rough.target - usual.target).movedim(1, -1)[within]
-    assert len(added) > 1000
-    assert added.square().mean().sqrt() == pytest.approx(0.01, rel=0.15)
-    assert np.ptp(added.numpy(), axis=1).max() < 1e-6  # gray, as what phones leave of noise is
-    assert 0 <= rough.target.min() <= rough.target.max() <= 1
-    same = [
-        [torch.equal(*pair) for pair in zip(batch.input, batch.target, strict=True)] for batch in (usual, faint, rough)
-    ]
-    assert same[0] == same[1] == same[2]  # the untouched are, and no others
-    assert 3 < sum(same[0]) < 13
-    assert torch.equal(usual.view, rough.view)  # tone is decided by the photo itself
-
-
-def test_crops_reach_from_native_pixels_to_the_whole_frame():
-    rng = np.random.default_rng(0)
-    sides = [
-        right - left for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng) for _ in range(500))
-    ]
-    assert min(sides) < 70
-    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.WHOLE_SHARE, abs=0.06)
-
-
-def test_the_split_depends_on_names_and_seed_only():
-    names = [f"{i}.jpg" for i in range(50)]
-    held_out = splitting.held_out(names, 0.1, seed=0)
-    assert len(held_out) == 5
-    assert splitting.held_out(names[::-1], 0.1, seed=0) == held_out
-    assert splitting.held_out(names, 0.1, seed=1) != held_out
-
-
-def test_no_validation_photo_is_learnt_from(clean):
-    assert clean.validation
-    assert not {p.name for p in clean.training} & {p.name for p in clean.validation}
-
-
-def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
-    Image.fromarray(coffee).save(tmp_path / "a.png")
-    Image.fromarray(coffee // 8).save(tmp_path / "dark.png")
-    (tmp_path / "broken.png").write_bytes(b"no photo")
-    with pytest.raises(DataError) as refused:
-        clean_photos.load(tmp_path, Store(0), 0.1, 0)
-    assert "1 usable photos; training needs at least 4" in str(refused.value)
-    assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
-
-
 def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
     with pytest.raises(DataError, match="no run"):
         train(clean, TINY, tmp_path / "none", resume=True)
@@ -234,29 +159,6 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
     with pytest.raises(UsageError, match="no multiple"):
         train(clean, TINY, tmp_path / "run", init=weights)
-
-
-def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, coffee):
-    for name in ("a", "b", "c", "d"):
-        Image.fromarray(coffee[:, :: 1 - 2 * (name > "b")]).save(tmp_path / f"{name}.png")
-    Image.fromarray((coffee * 0.15).astype(np.uint8)).save(tmp_path / "dark.png")
-    Image.fromarray(coffee[:20, :20]).save(tmp_path / "small.png")
-    photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
-    assert [p.name for p in photos.extreme] == ["dark.png"]
-    assert photos.too_small == ("small.png",)
-    source = DegradedSource(photos, DegradationConfig(untouched=0.5, extreme=0.6, pages=0, middle=0.9), 0, 32)
-    rows = range(48)
-    names, batch = source.full_frame_names(0, rows), source.full_frames(0, rows)
-    dark = torch.tensor([name == "dark.png" for name in names])
-    untouched = (batch.input == batch.target).all(3).all(2).all(1)
-    assert 6 < int(dark.sum()) < 24
-    assert bool(untouched[dark].all())
-    assert "dark.png" not in source.crop_names(0, rows)
-    # Untouched photos keep their own tone, the other targets come to the middle.
-    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1).mean((1, 2))
-    assert (luma[dark] < 0.2).all()
-    assert (luma[~untouched] - degradation.MIDDLE_LUMA).abs().mean() < 0.03
-    assert (luma[untouched & ~dark] - degradation.MIDDLE_LUMA).abs().mean() > 0.05
 
 
 def test_weights_record_names_and_no_paths(clean, tmp_path):
@@ -294,49 +196,6 @@ def test_recipes_that_make_no_sense_are_refused(table):
         Recipe.from_table(table)
 
 
-def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
-    target = torch.from_numpy(astronaut[:128, :128].astype(np.float32) / 255).permute(2, 0, 1)[None]
-    darker = 0.8 * target**1.1
-    assert losses.l1(target, darker) > 0.05
-    assert losses.l1(losses.matched_tone(target, darker), darker) < 0.004
-
-
-@pytest.mark.parametrize(
-    "term",
-    [
-        losses.l1,
-        losses.log_mse,
-        losses.gradient,
-        losses.dissimilarity,
-        losses.ms_dissimilarity,
-        losses.colour,
-        losses.psnr_y,
-        losses.cosine,
-        losses.outlier,
-    ],
-)
-def test_losses_are_zero_for_equal_photos_and_grow_with_the_error(term):
-    torch.manual_seed(0)
-    photo, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
-    values = [float(term(photo + s * noise, photo)) for s in (0.0, 0.05, 0.2)]
-    assert values[0] == pytest.approx(0, abs=1e-6)
-    assert values[0] < values[1] < values[2]
-
-
-def test_the_gradient_does_not_see_tone():
-    torch.manual_seed(0)
-    photo = torch.rand(1, 3, 32, 32)
-    assert losses.l1(photo + 0.1, photo) > 0.09
-    assert losses.gradient(photo + 0.1, photo) < 1e-6
-
-
-def test_ssim_of_loss_and_metric_agree(astronaut, coffee):
-    a = astronaut[:256, :256]
-    b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
-    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
-    assert 1 - float(losses.dissimilarity(*as_tensor)) == pytest.approx(metrics.ssim(a, b), abs=0.03)
-
-
 def test_the_tone_stage_goes_on_from_where_validation_was_best(clean, tmp_path, monkeypatch):
     """It overfits a few hundred photos before its steps are done."""
     scores = iter([20.0, 25.0, 21.0])
@@ -365,53 +224,6 @@ def test_the_tone_stage_goes_on_from_where_validation_was_best(clean, tmp_path, 
         train(clean, recipe, tmp_path / "run", on_progress=look)
     kept = training_state().ema.tone.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in run[0].items())
-
-
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(losses.LossWeights)])
-def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
-    """What lets processes share a batch."""
-    only = losses.LossWeights(**{f.name: float(f.name == name) for f in dataclasses.fields(losses.LossWeights)})
-    torch.manual_seed(0)
-    photo, other = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)
-
-    def loss(rows: slice) -> float:
-        return float(losses.total(only, losses.terms(only, photo[rows], other[rows])))
-
-    assert loss(slice(0, 4)) == pytest.approx((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, rel=1e-5)
-    assert loss(slice(0, 4)) > 0
-
-
-def test_psnr_y_is_the_psnr_of_luma(astronaut):
-    a = astronaut[:64, :64]
-    b = np.clip(a.astype(int) + 9, 0, 255).astype(np.uint8)
-    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
-    luma = [(x.astype(np.float64) / 255) @ [0.257, 0.504, 0.098] for x in (a, b)]
-    expected = -10 * np.log10(np.mean((luma[0] - luma[1]) ** 2))
-    assert 80 - 100 * float(losses.psnr_y(*as_tensor)) == pytest.approx(expected, abs=0.01)
-
-
-def test_ms_ssim_agrees_with_the_published_definition(astronaut):
-    """As torchmetrics computes it, where all five scales fit."""
-    metric = pytest.importorskip("torchmetrics.functional.image")
-    a = astronaut[:256, :256]
-    b = np.clip(a + np.random.default_rng(0).normal(0, 20, a.shape), 0, 255).astype(np.uint8)
-    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (b, a)]
-    theirs = metric.multiscale_structural_similarity_index_measure(*as_tensor, data_range=1.0)
-    assert 1 - float(losses.ms_dissimilarity(*as_tensor)) == pytest.approx(float(theirs), abs=0.005)
-
-
-def test_errors_that_stray_count_more():
-    flat, spike = torch.full((1, 3, 16, 16), 0.1), torch.zeros(1, 3, 16, 16)
-    spike[..., 0, 0] = 0.1 * 256
-    target = torch.zeros(1, 3, 16, 16)
-    assert losses.l1(flat, target) == pytest.approx(float(losses.l1(spike, target)))
-    assert losses.outlier(flat, target) < 0.1 * losses.outlier(spike, target)
-
-
-@pytest.mark.parametrize("terms", [{"l1": -1.0}, {f.name: 0.0 for f in dataclasses.fields(losses.LossWeights)}])
-def test_losses_that_ask_for_nothing_are_refused(terms):
-    with pytest.raises(ValueError, match="loss weights"):
-        losses.LossWeights(**terms)
 
 
 def test_training_goes_on_from_given_weights_and_keeps_them_where_nothing_is_better(clean, tmp_path):
@@ -575,10 +387,6 @@ def test_a_step_that_ruins_the_weights_is_noticed_before_they_are_saved(clean, t
             checkpoint.read(path)  # refuses what is not finite
 
 
-def test_not_all_photos_are_held_out():
-    assert len(splitting.held_out(["a", "b", "c", "d"], 0.99, 0)) == 3
-
-
 def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
     recipe = dataclasses.replace(TINY, tone_steps=0, qat_steps=0, steps=2, ema=0.0)
     whole, parts = (
@@ -588,25 +396,6 @@ def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
     assert all((tensor - whole.state[name]).abs().max() < 2e-4 for name, tensor in parts.state.items())
     with pytest.raises(ValueError, match="no multiple"):
         dataclasses.replace(recipe, micro_batch=4)
-
-
-def test_drawn_pages_are_shown_as_they_are(clean):
-    source = DegradedSource(clean, DegradationConfig(untouched=1, extreme=0, pages=0.5), 0, 32)
-    batch = source.full_frames(0, range(64))
-    assert torch.equal(batch.input, batch.target)
-    assert batch.target.min() >= 0
-    assert batch.target.max() <= 1
-    drawn = [name == "a drawn page" for name in source.full_frame_names(0, range(64))]
-    assert 20 < sum(drawn) < 44
-    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1)
-    pages = [values for values, is_page in zip(luma, drawn, strict=True) if is_page]
-    assert sum(float(values.quantile(0.9)) > 0.8 for values in pages) > 0.4 * len(pages)  # paper is light, mostly
-    assert sum(float(values.quantile(0.9)) < 0.4 for values in pages) >= 1  # or dark
-    light = [values for values in pages if float(values.median()) > 0.8]
-    assert sum(float(values.min()) < 0.5 for values in light) > 0.5 * len(light)  # letters are seen, not washed out
-    assert torch.equal(source.full_frames(0, range(5, 9)).target, batch.target[5:9])
-    with pytest.raises(ValueError, match="more than 1"):
-        DegradationConfig(extreme=0.6, pages=0.5)
 
 
 def test_bfloat16_brings_the_gradient_of_rounded_networks_hardly_off_course(weights, clean):

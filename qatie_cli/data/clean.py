@@ -145,7 +145,7 @@ class DegradedSource:
         self.validation_set, self.view_px, self.tone = validation, view_px, tone
 
     @property
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, object]:
         return {
             "folder": self.photos.folder.name,
             "training_photos": len(self.photos.training),

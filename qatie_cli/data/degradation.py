@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -100,7 +102,7 @@ class DegradationConfig:
                 raise ValueError(f"the degradation's {name} must lie in 0..1, not {getattr(self, name)}")
 
     @staticmethod
-    def from_table(table: dict) -> DegradationConfig:
+    def from_table(table: Mapping[str, Any]) -> DegradationConfig:
         """The config from its TOML table: `name = [probability, low, high]`, or `name = share` for those of `SHARES`.
 
         Raises:
@@ -115,7 +117,7 @@ class DegradationConfig:
         ranges = {n: ParameterRange.from_list(n, value) for n, value in table.items() if n not in SHARES}
         return dataclasses.replace(DegradationConfig(), **shares, **ranges)  # type: ignore[arg-type]
 
-    def to_table(self) -> dict:
+    def to_table(self) -> dict[str, object]:
         """The inverse of `from_table`."""
         ranges = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in SHARES}
         shares = {name: getattr(self, name) for name in SHARES}

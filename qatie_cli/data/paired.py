@@ -126,7 +126,7 @@ class PairSource:
         self.validation_set = validation or ValidationSet(pairs.validation, pairs.store)
 
     @property
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, object]:
         return {
             "folder": self.pairs.folder.name,
             "layout": self.pairs.layout,

@@ -47,7 +47,7 @@ class Source(Protocol):
     """
 
     @property
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, object]:
         """What the weights file records of the data."""
 
     @property

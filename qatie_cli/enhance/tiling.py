@@ -39,12 +39,12 @@ class SeenPixels:
     @property
     def height(self) -> int:
         """Rows."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
         """Columns."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     def network_input(self, tile: Tile) -> np.ndarray:
         """The pixels of a tile."""

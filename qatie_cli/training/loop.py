@@ -162,7 +162,7 @@ class TrainingLoop:
         )
 
     def _enter(self, stage: Stage) -> None:
-        """Begin a stage: the averaged weights become the weights, the optimizer starts anew."""
+        """Begin a stage: the averaged weights become the weights, the optimizer is reset."""
         state = self.state
         self.stage.leave(state)
         self.group.broadcast_parameters(state.ema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,13 +199,13 @@ def _shape(init: Weights) -> dict[str, object]:
     return table
 
 
-def merged(table: dict, settings: Sequence[str]) -> Recipe:
+def merged(table: Mapping[str, object], settings: Sequence[str]) -> Recipe:
     """The recipe of a table whose settings are overridden by texts such as `rate=1e-3` or `loss.psnr_y=2`.
 
     Raises:
         UsageError: a text is no setting, or the recipe cannot be used.
     """
-    table = dict(table)
+    values = dict(table)
     for text in settings:
         name, equals, value = text.partition("=")
         section, dot, inner = name.strip().partition(".")
@@ -215,12 +215,12 @@ def merged(table: dict, settings: Sequence[str]) -> Recipe:
             parsed = None
         if not equals or parsed is None:
             raise UsageError(f"Invalid setting '{text}'.", "Write it as name=value, as in rate=1e-3.")
-        if dot and isinstance(part := table.get(section, {}), dict):
-            table[section] = part | {inner: parsed}
+        if dot and isinstance(part := values.get(section, {}), dict):
+            values[section] = part | {inner: parsed}
         else:
-            table[name.strip()] = parsed
+            values[name.strip()] = parsed
     try:
-        return Recipe.from_table(table)
+        return Recipe.from_table(values)
     except (ValueError, TypeError) as error:
         raise UsageError(f"The recipe cannot be used: {error}.") from error
 

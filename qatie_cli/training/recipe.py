@@ -8,7 +8,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
@@ -95,7 +95,7 @@ class Recipe:
         tone_steps = self.tone_steps if self.tone else 0
         return (("tone", tone_steps), ("float", self.steps), ("qat", self.qat_steps))
 
-    def to_table(self) -> dict:
+    def to_table(self) -> dict[str, Any]:
         """Plain values, as in a TOML file."""
         table = dataclasses.asdict(self)
         return table | {"degradation": self.degradation.to_table(), "light": self.light.to_table()}
@@ -110,7 +110,7 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     @staticmethod
-    def from_table(table: dict) -> Recipe:
+    def from_table(table: dict[str, Any]) -> Recipe:
         """The inverse of `to_table`; names left out keep their defaults.
 
         Raises:
@@ -181,7 +181,7 @@ _KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
 FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 3e-4}
 
 
-def read_table(path: Path | None) -> dict:
+def read_table(path: Path | None) -> dict[str, Any]:
     """The table of a recipe's TOML file; empty for None.
 
     Raises:

@@ -82,7 +82,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def write_metrics(out: Path, history: list[dict]) -> None:
+def write_metrics(out: Path, history: list[dict[str, object]]) -> None:
     """Every validation of the run so far, one row each; a loss term is empty in stages that do not have it.
 
     The table is rewritten every time: stages add columns, and a resumed run drops what came after its checkpoint.

@@ -21,7 +21,7 @@ def weights(
     state: State,
     stage: str,
     activations: dict[str, Activation] | None,
-    table: list[dict] | None = None,
+    table: list[dict[str, object]] | None = None,
 ) -> Weights:
     """The averaged weights as a file holds them; `table` are the closing validation's figures."""
     return Weights(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.data.source import TrainingBatch
+from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.model import checkpoint
 from qatie_cli.model.network import EXACT, Rounding
 from qatie_cli.model.quantization import calibration, equalization
@@ -108,7 +108,7 @@ class Stage(abc.ABC):
         """Whether the stage has to be entered before its step (from 0)."""
         return state.stage != self.name
 
-    def start(self, state: State, pairs: list[validation.PairPixels]) -> None:  # noqa: B027 (a hook)
+    def start(self, state: State, pairs: list[PairPixels]) -> None:  # noqa: B027 (a hook)
         """Called once before a run that starts from given weights; `pairs` are rank 0's validation photos."""
 
     def enter(self, state: State) -> None:  # noqa: B027 (a hook)
@@ -199,7 +199,7 @@ class ToneTraining(Stage):
         rows = self.group.rows(self.batch_size)
         return ((uniform >= share) / (1 - share))[rows.start : rows.stop].to(self.inputs.setting.device)
 
-    def start(self, state: State, pairs: list[validation.PairPixels]) -> None:
+    def start(self, state: State, pairs: list[PairPixels]) -> None:
         """The given tone stage is the one to beat."""
         state.best_db = self.group.broadcast(validation.score(state.ema, pairs, None).psnr_db)
         self.keep_best(state)

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -37,7 +38,7 @@ class State:
     activations: dict[str, Activation] | None = None
     best_db: float = -math.inf  # of the stage
     best_tone: dict[str, Tensor] | None = None  # tone stage at its best validation: it overfits before its end
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def rounding(self) -> Rounding:
@@ -93,7 +94,7 @@ class SavedState:
 
     path: Path
     stage: str
-    header: dict
+    header: dict[str, Any]
     tensors: dict[str, Tensor]
 
     def restore(self, state: State, device: torch.device) -> None:

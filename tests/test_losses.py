@@ -1,0 +1,102 @@
+"""The training losses: their definitions, and that processes can share a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from qatie_cli import metrics
+from qatie_cli.training import losses
+
+
+def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
+    target = torch.from_numpy(astronaut[:128, :128].astype(np.float32) / 255).permute(2, 0, 1)[None]
+    darker = 0.8 * target**1.1
+    assert losses.l1(target, darker) > 0.05
+    assert losses.l1(losses.matched_tone(target, darker), darker) < 0.004
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        losses.l1,
+        losses.log_mse,
+        losses.gradient,
+        losses.dissimilarity,
+        losses.ms_dissimilarity,
+        losses.colour,
+        losses.psnr_y,
+        losses.cosine,
+        losses.outlier,
+    ],
+)
+def test_losses_are_zero_for_equal_photos_and_grow_with_the_error(term):
+    torch.manual_seed(0)
+    photo, noise = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
+    values = [float(term(photo + s * noise, photo)) for s in (0.0, 0.05, 0.2)]
+    assert values[0] == pytest.approx(0, abs=1e-6)
+    assert values[0] < values[1] < values[2]
+
+
+def test_the_gradient_does_not_see_tone():
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32)
+    assert losses.l1(photo + 0.1, photo) > 0.09
+    assert losses.gradient(photo + 0.1, photo) < 1e-6
+
+
+def test_ssim_of_loss_and_metric_agree(astronaut, coffee):
+    a = astronaut[:256, :256]
+    b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
+    assert 1 - float(losses.dissimilarity(*as_tensor)) == pytest.approx(metrics.ssim(a, b), abs=0.03)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(losses.LossWeights)])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
+    """What lets processes share a batch."""
+    only = losses.LossWeights(**{f.name: float(f.name == name) for f in dataclasses.fields(losses.LossWeights)})
+    torch.manual_seed(0)
+    photo, other = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)
+
+    def loss(rows: slice) -> float:
+        return float(losses.total(only, losses.terms(only, photo[rows], other[rows])))
+
+    assert loss(slice(0, 4)) == pytest.approx((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, rel=1e-5)
+    assert loss(slice(0, 4)) > 0
+
+
+def test_psnr_y_is_the_psnr_of_luma(astronaut):
+    a = astronaut[:64, :64]
+    b = np.clip(a.astype(int) + 9, 0, 255).astype(np.uint8)
+    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
+    luma = [(x.astype(np.float64) / 255) @ [0.257, 0.504, 0.098] for x in (a, b)]
+    expected = -10 * np.log10(np.mean((luma[0] - luma[1]) ** 2))
+    assert 80 - 100 * float(losses.psnr_y(*as_tensor)) == pytest.approx(expected, abs=0.01)
+
+
+def test_ms_ssim_agrees_with_the_published_definition(astronaut):
+    """As torchmetrics computes it, where all five scales fit."""
+    metric = pytest.importorskip("torchmetrics.functional.image")
+    a = astronaut[:256, :256]
+    b = np.clip(a + np.random.default_rng(0).normal(0, 20, a.shape), 0, 255).astype(np.uint8)
+    as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (b, a)]
+    theirs = metric.multiscale_structural_similarity_index_measure(*as_tensor, data_range=1.0)
+    assert 1 - float(losses.ms_dissimilarity(*as_tensor)) == pytest.approx(float(theirs), abs=0.005)
+
+
+def test_errors_that_stray_count_more():
+    flat, spike = torch.full((1, 3, 16, 16), 0.1), torch.zeros(1, 3, 16, 16)
+    spike[..., 0, 0] = 0.1 * 256
+    target = torch.zeros(1, 3, 16, 16)
+    assert losses.l1(flat, target) == pytest.approx(float(losses.l1(spike, target)))
+    assert losses.outlier(flat, target) < 0.1 * losses.outlier(spike, target)
+
+
+@pytest.mark.parametrize("terms", [{"l1": -1.0}, {f.name: 0.0 for f in dataclasses.fields(losses.LossWeights)}])
+def test_losses_that_ask_for_nothing_are_refused(terms):
+    with pytest.raises(ValueError, match="loss weights"):
+        losses.LossWeights(**terms)
