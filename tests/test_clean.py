@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from qatie_cli.data import clean as clean_photos
-from qatie_cli.data import degradation, sampling, splitting
-from qatie_cli.data.clean import DegradedSource
+from qatie_cli.data import degradation, full_frames, sampling, splitting
+from qatie_cli.data.clean import DegradedSource, ToneSampling
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange
+from qatie_cli.data.full_frames import FullFrameConfig
+from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.store import Store
 from qatie_cli.errors import DataError
-from qatie_cli.model.tone import LUMA
+from qatie_cli.model import tone_features
 
 
 def test_batches_are_a_function_of_seed_and_step(clean):
@@ -83,43 +87,82 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
 
 
+PHOTOS_ONLY = FullFrameConfig(extreme=0, dark=0, page=0, flat=0, night=0)
+
+
+def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedSource:
+    tone = ToneSampling(frames, rendering=RenderingConfig(strength=strength))
+    return DegradedSource(photos, DegradationConfig(), 0, 32, tone=tone)
+
+
 def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, coffee):
     for name in ("a", "b", "c", "d"):
         Image.fromarray(coffee[:, :: 1 - 2 * (name > "b")]).save(tmp_path / f"{name}.png")
     Image.fromarray((coffee * 0.15).astype(np.uint8)).save(tmp_path / "dark.png")
     Image.fromarray(coffee[:20, :20]).save(tmp_path / "small.png")
     photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
-    assert [p.name for p in photos.extreme] == ["dark.png"]
+    assert [p.name for p in photos.extreme] == [p.name for p in photos.dark] == ["dark.png"]
     assert photos.too_small == ("small.png",)
-    source = DegradedSource(photos, DegradationConfig(untouched=0.5, extreme=0.6, pages=0, middle=0.9), 0, 32)
-    rows = range(48)
+    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.2, dark=0.1, untouched=0.3, middle=0.9, middle_untouched=0.0)
+    source, rows = _source(photos, frames), range(48)
     names, batch = source.full_frame_names(0, rows), source.full_frames(0, rows)
     dark = torch.tensor([name == "dark.png" for name in names])
     untouched = (batch.input == batch.target).all(3).all(2).all(1)
     assert 6 < int(dark.sum()) < 24
     assert bool(untouched[dark].all())
     assert "dark.png" not in source.crop_names(0, rows)
-    # Untouched photos keep their own tone, the other targets come to the middle.
-    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1).mean((1, 2))
+    # The targets of degraded photos come to the middle.
+    luma = tone_features.luma(batch.target).mean((1, 2, 3))
     assert (luma[dark] < 0.2).all()
-    assert (luma[~untouched] - degradation.MIDDLE_LUMA).abs().mean() < 0.03
-    assert (luma[untouched & ~dark] - degradation.MIDDLE_LUMA).abs().mean() > 0.05
+    degraded = (batch.input - batch.target).abs().amax((1, 2, 3)) > 0.1
+    assert degraded.sum() > 10
+    assert (luma[degraded] - full_frames.MIDDLE_LUMA).abs().mean() < 0.04
 
 
-def test_drawn_pages_are_shown_as_they_are(clean):
-    source = DegradedSource(clean, DegradationConfig(untouched=1, extreme=0, pages=0.5), 0, 32)
-    batch = source.full_frames(0, range(64))
+@pytest.mark.parametrize("kind", ["page", "flat", "night"])
+@pytest.mark.parametrize("side", [64, 128])
+def test_drawings_are_their_own_targets(clean, kind, side):
+    frames = dataclasses.replace(PHOTOS_ONLY, **{kind: 1.0})
+    source = DegradedSource(clean, DegradationConfig(), 0, 32, view_px=side, tone=ToneSampling(frames))
+    batch = source.full_frames(0, range(24))
+    assert set(source.full_frame_names(0, range(24))) == {f"a drawn {kind}"}
+    assert batch.input.shape == (24, 3, side, side)
     assert torch.equal(batch.input, batch.target)
     assert batch.target.min() >= 0
     assert batch.target.max() <= 1
-    drawn = [name == "a drawn page" for name in source.full_frame_names(0, range(64))]
-    assert 20 < sum(drawn) < 44
-    luma = (batch.target * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1)
-    pages = [values for values, is_page in zip(luma, drawn, strict=True) if is_page]
-    assert sum(float(values.quantile(0.9)) > 0.8 for values in pages) > 0.4 * len(pages)  # paper is light, mostly
-    assert sum(float(values.quantile(0.9)) < 0.4 for values in pages) >= 1  # or dark
-    light = [values for values in pages if float(values.median()) > 0.8]
-    assert sum(float(values.min()) < 0.5 for values in light) > 0.5 * len(light)  # letters are seen, not washed out
     assert torch.equal(source.full_frames(0, range(5, 9)).target, batch.target[5:9])
+    luma = tone_features.luma(batch.target).flatten(1)
+    if kind == "page":
+        assert (luma.quantile(0.9, 1) > 0.8).sum() > 8  # paper is light, mostly
+        assert (luma.quantile(0.9, 1) < 0.4).any()  # or dark
+        light = luma[luma.median(1).values > 0.8]
+        assert (light.amin(1) < 0.5).sum() > len(light) / 2  # letters are seen, not washed out
+    elif kind == "night":
+        assert (luma.quantile(0.1, 1) < 0.2).sum() > 16  # something of a night is dark
+        assert luma.mean(1).median() < 0.3
+    else:
+        assert (luma.quantile(0.95, 1) - luma.quantile(0.05, 1)).median() < 0.3
+
+
+def test_shares_of_full_frames_add_up():
     with pytest.raises(ValueError, match="more than 1"):
-        DegradationConfig(extreme=0.6, pages=0.5)
+        FullFrameConfig(extreme=0.6, page=0.5)
+
+
+def test_targets_are_rendered(clean):
+    plain, rendered = (
+        _source(clean, dataclasses.replace(PHOTOS_ONLY, untouched=1, middle_untouched=0), strength=s) for s in (0, 1)
+    )
+    before, after = plain.full_frames(0, range(8)), rendered.full_frames(0, range(8))
+    assert torch.equal(before.input, after.input)
+    torch.testing.assert_close(before.input, before.target, atol=1e-5, rtol=0)
+    assert (after.target - before.target).abs().mean() > 0.01
+
+
+def test_boxes_say_where_crops_lie(clean):
+    batch = DegradedSource(clean, DegradationConfig(untouched=1), 0, 32, view_px=128).crops(0, range(12))
+    assert ((batch.boxes > -1e-5) & (batch.boxes < 1.00001)).all()
+    for crop, view, box in zip(batch.input, batch.view, batch.boxes, strict=True):
+        left, top, right, bottom = (box * 128).round().int().tolist()
+        part = view[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+        assert (part.mean((1, 2)) - crop.mean((1, 2))).abs().max() < 0.1

@@ -23,7 +23,7 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
     "term",
     [
         losses.l1,
-        losses.log_mse,
+        lambda output, target: losses.tone_error(output, target, torch.zeros_like(target)),
         losses.gradient,
         losses.dissimilarity,
         losses.ms_dissimilarity,
@@ -39,6 +39,21 @@ def test_losses_are_zero_for_equal_photos_and_grow_with_the_error(term):
     values = [float(term(photo + s * noise, photo)) for s in (0.0, 0.05, 0.2)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values[0] < values[1] < values[2]
+
+
+def test_the_tone_of_a_photo_that_is_its_own_target_counts_more_for_small_changes():
+    torch.manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32)
+    changed = photo + 2 / 255
+    kept, degraded = losses.tone_error(changed, photo, photo), losses.tone_error(changed, photo, 0.5 * photo)
+    assert kept > 4 * degraded
+
+
+def test_even_gains_cost_nothing():
+    grids = torch.full((2, 8, 16, 16), 0.7)
+    assert losses.unevenness(grids) == 0
+    grids[0, 0, 3, 3] = 0
+    assert losses.unevenness(grids) > 0
 
 
 def test_the_gradient_does_not_see_tone():

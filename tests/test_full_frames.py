@@ -1,0 +1,102 @@
+"""The tone stage's samples: exposure of targets, the degradation of many views at once, uneven light, the rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import as_tensor
+
+from qatie_cli.data import degradation, full_frames, rendering, uneven_light
+from qatie_cli.data.degradation import DegradationConfig, ParameterRange
+from qatie_cli.data.full_frames import Frame, Kind
+from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.uneven_light import LightConfig, LightParameters
+from qatie_cli.model.tone_features import luma
+
+FULL = RenderingConfig(strength=1)
+
+
+@pytest.mark.parametrize("level", [0.15, 0.35, 0.8])
+def test_targets_come_nearer_to_the_middle_by_the_share_asked_for(astronaut, level):
+    photo = as_tensor(astronaut)
+    photo = photo * (level / luma(photo).mean() * 0.6)
+    before = float(luma(photo).mean())
+    after = float(luma(full_frames.toward_middle(photo, torch.full((1, 1, 1, 1), 0.5))).mean())
+    assert after == pytest.approx(before + 0.5 * (full_frames.MIDDLE_LUMA - before), abs=0.01)
+
+
+def test_views_are_degraded_as_crops_are(astronaut):
+    rng = np.random.default_rng(3)
+    noiseless = dataclasses.replace(
+        DegradationConfig(untouched=0), shot_noise=ParameterRange(0, 0, 0), read_noise=ParameterRange(0, 0, 0)
+    )
+    view = degradation.from_u8(astronaut[::4, ::4])
+    frames = [Frame(view, Kind.PHOTO, degradation.sample(noiseless, rng)) for _ in range(12)]
+    at_once = full_frames.degraded(as_tensor(astronaut[::4, ::4]).expand(12, -1, -1, -1), frames)
+    for frame, made in zip(frames, at_once, strict=True):
+        alone = degradation.apply(frame.parameters, view, tone_only=True)
+        np.testing.assert_allclose(made.permute(1, 2, 0).numpy(), alone, atol=1e-4)
+
+
+def test_a_backlight_darkens_what_is_dark_most(astronaut):
+    photo = as_tensor(astronaut[::4, ::4])
+    field = uneven_light.field([LightParameters(backlight=1.5, backlight_contrast=6)], photo)
+    dark = luma(photo) < luma(photo).quantile(0.2)
+    bright = luma(photo) > luma(photo).quantile(0.8)
+    assert -1.5 <= field.min() <= field.max() <= 0
+    assert field[dark].mean() < field[bright].mean() - 0.4
+
+
+def test_a_vignette_darkens_the_corners_by_its_strength():
+    field = uneven_light.field([LightParameters(vignette=0.8)], torch.full((1, 3, 65, 65), 0.5))[0, 0]
+    assert field[0, 0] == pytest.approx(-0.8, abs=1e-3)
+    assert field[32, 32] == pytest.approx(0, abs=1e-3)
+
+
+def test_light_is_a_function_of_its_randomness():
+    first, again, other = (uneven_light.sample(LightConfig(), np.random.default_rng(s)) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def _photo(dark: float, bright: float) -> torch.Tensor:
+    """A textured photo: dark on its left, bright on its right."""
+    rng = np.random.default_rng(0)
+    halves = np.where(np.arange(128) < 64, dark, bright) * (1 + 0.35 * rng.uniform(-1, 1, (128, 128)))
+    return torch.from_numpy(np.clip(halves, 0, 1).astype(np.float32)).expand(1, 3, 128, 128)
+
+
+def test_the_rendering_opens_textured_shadows_and_keeps_white():
+    photo = _photo(0.15, 0.7)
+    rendered = rendering.render(photo, FULL)
+    assert luma(rendered)[..., :64].mean() > 1.2 * luma(photo)[..., :64].mean()
+    white = torch.cat([photo, torch.ones(1, 3, 128, 32)], dim=3)
+    assert rendering.render(white, FULL)[..., 128:].min() > 0.99
+
+
+def test_smooth_shadows_stay_dark():
+    smooth = torch.full((1, 3, 128, 128), 0.8)
+    smooth[..., :64] = 0.12
+    rendered = rendering.render(smooth, FULL)
+    opened = rendering.render(smooth, dataclasses.replace(FULL, smooth_shadows=0))
+    assert rendered[..., :50].mean() < 0.13
+    assert opened[..., :50].mean() > 0.15
+
+
+def test_a_photo_that_is_dark_as_a_whole_is_left_as_it_is():
+    photo = _photo(0.05, 0.2)
+    assert torch.equal(rendering.render(photo, FULL), photo)
+
+
+def test_strength_is_the_share_of_the_rendering(astronaut):
+    photo = as_tensor(astronaut)
+    full, half = (rendering.render(photo, RenderingConfig(strength=s)) for s in (1.0, 0.5))
+    torch.testing.assert_close(half, (photo + full) / 2)
+
+
+@pytest.mark.parametrize("wrong", [{"strength": 1.5}, {"dark_from": 0.5}, {"black": 0.95}])
+def test_impossible_renderings_are_refused(wrong):
+    with pytest.raises(ValueError, match="rendering"):
+        RenderingConfig(**wrong)
