@@ -20,7 +20,7 @@ from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, QatieError, UsageError
 from qatie_cli.model import checkpoint, network, whole
 from qatie_cli.model.quantization.scheme import FakeQuantizer
-from qatie_cli.training import loop, losses, stages
+from qatie_cli.training import ahead, loop, losses, stages
 from qatie_cli.training import run as training
 from qatie_cli.training import state as states
 from qatie_cli.training.distributed import ProcessGroup
@@ -412,3 +412,17 @@ def test_bfloat16_brings_the_gradient_of_rounded_networks_hardly_off_course(weig
     assert totals[1] == pytest.approx(totals[0], rel=0.02)
     assert not torch.equal(*gradients)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.97
+
+
+def test_workers_prepare_the_same_samples(clean):
+    source = DegradedSource(clean, TINY.degradation, TINY.seed, TINY.crop)
+
+    def samples(step):
+        return source.crops(step, range(2))
+
+    for workers in (0, 2):
+        prepared = list(ahead.prepared(samples, range(3, 8), workers))
+        assert len(prepared) == 5
+        for step, batch in zip(range(3, 8), prepared, strict=True):
+            assert torch.equal(batch.input, samples(step).input)
+    assert list(ahead.prepared(samples, range(0))) == []

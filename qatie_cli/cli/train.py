@@ -52,6 +52,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in OUT from its last checkpoint.")] = False,
     device: Annotated[TrainingDevice, typer.Option(help="auto takes a GPU where there is one.")] = TrainingDevice.auto,
     threads: Threads = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that prepare samples, for a GPU with many cores; 0 uses a thread.")
+    ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events to OUT/events (extra tensorboard).")
     ] = False,
@@ -88,6 +91,7 @@ def train(
         resume=resume,
         device=device.value,
         tensorboard=tensorboard,
+        workers=workers,
     )
     bar = progress("reading pairs", quiet=quiet)
     read = bar.add_task("", total=None)

@@ -44,7 +44,7 @@ class FullFrameConfig:
     middle_untouched: float = 0.25  # the same for photos that are not degraded
     # Shares of the samples that must keep their tone:
     extreme: float = 0.06
-    dark: float = 0.03
+    dark: float = 0.0
     page: float = 0.06
     flat: float = 0.04
     night: float = 0.06
@@ -113,7 +113,7 @@ def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingCo
     """What a degraded photo should become: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
     middle = toward_middle(clean, torch.full((1, 1, 1, 1), config.middle))
-    return rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
 
 
 def toward_middle(photo: Tensor, share: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -78,9 +79,13 @@ def base_layer(y: Tensor, radius: int) -> Tensor:
 
 def _box_mean(x: Tensor, radius: int) -> Tensor:
     """Means over windows of 2 * `radius` + 1 pixels; at the edges over the pixels that there are."""
-    for padding in ((radius, 0), (0, radius)):
-        window = (2 * padding[0] + 1, 2 * padding[1] + 1)
-        x = F.avg_pool2d(x, window, stride=1, padding=padding, count_include_pad=False)
+    for axis in (2, 3):
+        pixels = torch.arange(x.shape[axis], device=x.device)
+        first, end = (pixels - radius).clamp(min=0), (pixels + radius + 1).clamp(max=x.shape[axis])
+        before = (0, 0, 1, 0) if axis == 2 else (1, 0)
+        sums = F.pad(x.cumsum(axis), before)
+        count = (end - first).view((-1, 1) if axis == 2 else (-1,))
+        x = (sums.index_select(axis, end) - sums.index_select(axis, first)) / count
     return x
 
 

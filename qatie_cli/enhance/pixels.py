@@ -50,7 +50,7 @@ def enhance(
     if strength == 0:
         return pixels.copy()
     toned = TonedPhoto(pixels, engine, colours)
-    out = np.empty_like(pixels)
+    out = np.empty_like(pixels, order="C")
     height, width = out.shape[:2]
     if reduction > 1:
         reduced = toned.reduced(reduction)

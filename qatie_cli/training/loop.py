@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from qatie_cli.errors import DataError, Exit, QatieError
 from qatie_cli.evaluation import pairs
 from qatie_cli.model import checkpoint
 from qatie_cli.model.network import Rounding
-from qatie_cli.training import reporting, results, stages, validation
+from qatie_cli.training import ahead, reporting, results, stages, validation
 from qatie_cli.training import state as states
 from qatie_cli.training.reporting import Events, NoEvents, Progress
 from qatie_cli.training.setting import RunInputs
@@ -109,13 +109,10 @@ class TrainingLoop:
             self.events.close()
 
     def _batches(self, should_stop: Callable[[], bool]) -> Iterator[tuple[int, TrainingBatch]]:
-        """The remaining steps with this process's samples, prepared one step ahead in a thread."""
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._samples, self.state.step)
-            for step in range(self.state.step, self.steps):
-                batch = coming.result()
-                if step + 1 < self.steps:
-                    coming = ahead.submit(self._samples, step + 1)
+        """The remaining steps with this process's samples."""
+        steps = range(self.state.step, self.steps)
+        with contextlib.closing(ahead.prepared(self._samples, steps, self.setting.workers)) as batches:
+            for step, batch in zip(steps, batches, strict=True):
                 if self._any_stops(should_stop()):
                     self._save()
                     raise RunInterruptedError(f"Stopped at step {step} of {self.steps}.", "Go on with --resume.")

@@ -56,6 +56,7 @@ class Options:
     resume: bool = False
     device: str = "auto"
     tensorboard: bool = False
+    workers: int = 0  # processes that prepare samples; with 0 a thread does
 
     @property
     def overrides(self) -> dict[str, int]:
@@ -134,7 +135,7 @@ def prepare(
     engines.check_device(device)
     recipe, notes, init = _settled(options)
     with distributed.join(device) as (group, place):
-        setting = Setting(options.out, group, place, init, notes, options.tensorboard)
+        setting = Setting(options.out, group, place, init, notes, options.tensorboard, options.workers)
         run.check(recipe, setting, options.resume)  # before hours of reading photos
         if ("data" in notes) == ("clean" in notes):
             raise UsageError("A run needs photos.", "Give either --data PAIRS or --clean PHOTOS.")

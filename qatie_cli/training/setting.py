@@ -27,6 +27,7 @@ class Setting:
     init: Weights | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
     tensorboard: bool = False
+    workers: int = 0  # processes that prepare samples; with 0 a thread does
 
 
 @dataclass(frozen=True)
