@@ -103,7 +103,7 @@ def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, c
     photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
     assert [p.name for p in photos.extreme] == [p.name for p in photos.dark] == ["dark.png"]
     assert photos.too_small == ("small.png",)
-    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.2, dark=0.1, untouched=0.3, middle=0.9, middle_untouched=0.0)
+    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.2, dark=0.1, untouched=0.3, middle=0.9, middle_bright=0.9)
     source, rows = _source(photos, frames), range(48)
     names, batch = source.full_frame_names(0, rows), source.full_frames(0, rows)
     dark = torch.tensor([name == "dark.png" for name in names])
@@ -128,6 +128,7 @@ def test_drawings_are_their_own_targets(clean, kind, side):
     assert set(source.full_frame_names(0, range(24))) == {f"a drawn {kind}"}
     assert batch.input.shape == (24, 3, side, side)
     assert torch.equal(batch.input, batch.target)
+    assert batch.exact.all()
     assert batch.target.min() >= 0
     assert batch.target.max() <= 1
     assert torch.equal(source.full_frames(0, range(5, 9)).target, batch.target[5:9])
@@ -151,7 +152,8 @@ def test_shares_of_full_frames_add_up():
 
 def test_targets_are_rendered(clean):
     plain, rendered = (
-        _source(clean, dataclasses.replace(PHOTOS_ONLY, untouched=1, middle_untouched=0), strength=s) for s in (0, 1)
+        _source(clean, dataclasses.replace(PHOTOS_ONLY, untouched=1, middle=0, middle_bright=0), strength=s)
+        for s in (0, 1)
     )
     before, after = plain.full_frames(0, range(8)), rendered.full_frames(0, range(8))
     assert torch.equal(before.input, after.input)

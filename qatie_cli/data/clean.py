@@ -183,7 +183,9 @@ class DegradedSource:
             targets.append(target)
             whole.append(degradation.apply(parameters, view, tone_only=True))
             places.append(place)
-        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places))
+        return TrainingBatch.of_crops(
+            views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places)
+        )
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
@@ -195,7 +197,7 @@ class DegradedSource:
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         frames = [self._frame(sampling.full_frame_rng(self.seed, step, row)) for row in rows]
-        return TrainingBatch.of_full_frames(*full_frames.samples(frames, self.tone.frames, self.tone.rendering))
+        return full_frames.samples(frames, self.tone.frames, self.tone.rendering)
 
     def _frame(self, rng: np.random.Generator) -> Frame:
         kind, photo = self._kind_and_photo(rng)

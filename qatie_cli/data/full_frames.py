@@ -17,6 +17,7 @@ from torch import Tensor
 from qatie_cli.data import degradation, rendering, uneven_light, views
 from qatie_cli.data.degradation import UNTOUCHED, DegradationParameters
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.source import TrainingBatch
 from qatie_cli.data.uneven_light import LightParameters
 from qatie_cli.model.tone_features import luma
 
@@ -35,19 +36,22 @@ class Kind(StrEnum):
     NIGHT = "night"
 
 
+DRAWINGS = (Kind.PAGE, Kind.FLAT, Kind.NIGHT)
+
+
 @dataclass(frozen=True)
 class FullFrameConfig:
     """What the tone stage is trained on."""
 
-    untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
-    middle: float = 0.5  # how far degraded photos' targets are moved to a mean luma of 0.48
-    middle_untouched: float = 0.25  # the same for photos that are not degraded
+    untouched: float = 0.25  # share of the photos that are not degraded; rendered they are
+    middle: float = 0.5  # how far the targets of darker photos are moved to a mean luma of 0.48
+    middle_bright: float = 0.3  # the same of brighter ones
     # Shares of the samples that must keep their tone:
-    extreme: float = 0.06
+    extreme: float = 0.03
     dark: float = 0.0
     page: float = 0.06
     flat: float = 0.04
-    night: float = 0.06
+    night: float = 0.05
 
     def __post_init__(self) -> None:
         shares = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -87,15 +91,16 @@ def darkened(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return view * np.float32(rng.uniform(_DARKEST, 1.0))
 
 
-def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, (N, 3, side, side) in 0..1, in the order of the frames."""
+def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> TrainingBatch:
+    """The samples of these frames, in their order; drawings must keep their tone to the level."""
     inputs = views.stack([frame.view for frame in frames])
     targets = inputs.clone()
     photos = [index for index, frame in enumerate(frames) if frame.kind is Kind.PHOTO]
     if photos:
         chosen = [frames[index] for index in photos]
         inputs[photos], targets[photos] = _photo_samples(inputs[photos], chosen, config, rendered)
-    return inputs, targets
+    drawings = torch.tensor([frame.kind in DRAWINGS for frame in frames])
+    return TrainingBatch.of_full_frames(inputs, targets, drawings)
 
 
 def _photo_samples(
@@ -103,8 +108,7 @@ def _photo_samples(
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of photos, (N, 3, side, side) each."""
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
-    shares = torch.where(touched, config.middle, config.middle_untouched)
-    middle = toward_middle(clean, shares)
+    middle = toward_middle(clean, middle_share(clean, config))
     inputs = torch.where(touched, degraded(middle, frames), clean)
     return inputs, rendering.render(middle, rendered)
 
@@ -112,8 +116,13 @@ def _photo_samples(
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
     """What a degraded photo should become: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
-    middle = toward_middle(clean, torch.full((1, 1, 1, 1), config.middle))
+    middle = toward_middle(clean, middle_share(clean, config))
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+
+
+def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
+    """How far photos' targets are moved to the middle, (N, 1, 1, 1)."""
+    return torch.where(luma(photo).mean((1, 2, 3), keepdim=True) < MIDDLE_LUMA, config.middle, config.middle_bright)
 
 
 def toward_middle(photo: Tensor, share: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Recipe:
     crop: int = 128
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
-    tone_smoothness: float = 0.1  # weight of the differences between the gains of neighbouring cells
+    tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
