@@ -41,7 +41,9 @@ _OPTIONS = {
     "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
+    "CUMSUM": "CumsumOptions",
     "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "EXPAND_DIMS": "ExpandDimsOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GATHER": "GatherOptions",
     "LEAKY_RELU": "LeakyReluOptions",
@@ -52,6 +54,8 @@ _OPTIONS = {
     "REDUCE_MIN": "ReducerOptions",
     "RESHAPE": "ReshapeOptions",
     "SPLIT": "SplitOptions",
+    "SQUEEZE": "SqueezeOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
     "SUB": "SubOptions",
 }
 Option = int | float | bool | np.ndarray
@@ -91,6 +95,10 @@ class Writer:
         if any_size:
             self.tensors[index].shapeSignature = np.array([1, -1, -1, shape[3]], np.int32)
         return Tensor(index, tuple(shape), at)
+
+    def any_size(self, x: Tensor) -> bool:
+        """Whether x is an input whose sides are left to whoever runs the model."""
+        return self.tensors[x.index].shapeSignature is not None
 
     def constant(self, values: np.ndarray, name: str = "", scales: np.ndarray | None = None) -> Tensor:
         """A constant of the array's type; integers may have `scales`, one for each entry of their first axis."""
