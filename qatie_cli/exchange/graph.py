@@ -126,7 +126,7 @@ def toned(ops: Operators[T], stage: ToneStage, photo: T, view: T) -> T:
     base = ops.clamp(apply(ops, photo, decision.curves, decision.matrix, stage.config.knots))
     if decision.ramps is None:
         return base
-    return gained(ops, base, _sliced(ops, stage, decision.ramps, photo, base))
+    return gained(ops, base, _sliced(ops, stage, decision.ramps, base))
 
 
 def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
@@ -154,7 +154,7 @@ def gained(ops: Operators[T], photo: T, gain: T) -> T:
     return ops.mul(photo, ops.as_channel(ops.div(gain, divisor)))
 
 
-def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T, toned: T) -> T:
+def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T) -> T:
     """The gain of each pixel of a toned photo, a plane: `tone_map.apply_grid`.
 
     The grid is enlarged layer by layer, so that a runtime holds one layer at the photo's size and not all of them.
@@ -162,15 +162,21 @@ def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T, toned: T) -
     cells, depth = stage.config.grid, stage.config.depth
     down, across = (_hats(ops, photo, side, cells) for side in ("height", "width"))
     stacked = ops.stacked(ramps)
-    place = ops.mul(ops.plane(ops.weighted_channels(toned, LUMA)), depth - 1.0)
+    place = ops.weighted_plane(photo, [(depth - 1) * weight for weight in LUMA])
 
     def enlarged(layer: int) -> T:
-        return ops.linear(ops.linear(down, ops.rows(stacked, layer * cells, (layer + 1) * cells)), across)
+        return ops.products(ops.products(down, ops.rows(stacked, layer * cells, (layer + 1) * cells)), across)
 
-    log_gain = enlarged(0)
-    for layer in range(1, depth):
-        below = ops.clamp(ops.sub(place, layer - 1.0))
-        log_gain = ops.add(log_gain, ops.mul(enlarged(layer), below))
+    def risen(layer: int) -> T:
+        return ops.mul(enlarged(layer), ops.clamp(ops.sub(place, layer - 1.0)))
+
+    # Each term is written before the sum in front of it: onnxruntime begins with what was written last, and otherwise
+    # holds all terms before it adds any.
+    log_gain, term = enlarged(0), risen(1)
+    for layer in range(2, depth):
+        following = risen(layer)
+        log_gain, term = ops.add(log_gain, term), following
+    log_gain = ops.add(log_gain, term)
     return ops.exp(log_gain)
 
 
@@ -264,8 +270,8 @@ def _ramps(ops: Operators[T], stage: ToneStage, seen: _Seen[T], trust: T) -> T:
 
 
 def _convolved(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
-    for index in range(len(stage.get_submodule(name))):
-        x = ops.leaky(_conv(ops, stage, f"{name}.{index}", x))
+    for layer, _ in stage.get_submodule(name).named_children():
+        x = ops.leaky(_conv(ops, stage, f"{name}.{layer}", x))
     return x
 
 

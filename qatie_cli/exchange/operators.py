@@ -223,8 +223,8 @@ class Operators(Protocol[T]):
 
     # --- matrices and planes
 
-    def places(self, photo: T, side: Literal["height", "width"]) -> T:
-        """(pixels, 1): where the centres of a photo's pixels lie along a side, in 0..1."""
+    def places(self, picture: T, side: Literal["height", "width"]) -> T:
+        """(pixels, 1): where the centres of a float picture's pixels lie along a side, in 0..1."""
 
     def stacked(self, x: T) -> T:
         """A picture's channels as one matrix (C * columns, rows), each channel transposed."""
@@ -232,8 +232,14 @@ class Operators(Protocol[T]):
     def rows(self, x: T, start: int, stop: int) -> T:
         """Rows start..stop of a matrix."""
 
+    def products(self, a: T, b: T) -> T:
+        """(n, m): the product of each row of a matrix (n, k) with each of another (m, k)."""
+
     def plane(self, x: T) -> T:
         """A picture of one channel in the form that broadcasts with a matrix (rows, columns)."""
+
+    def weighted_plane(self, photo: T, weights: Sequence[float]) -> T:
+        """The weighted sum of a photo's channels, as a plane."""
 
     def as_channel(self, plane: T) -> T:
         """A plane as a picture of one channel again."""

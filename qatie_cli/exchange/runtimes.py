@@ -93,7 +93,9 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
     # It reports the processor on Python's standard error.
     with _refusals("ExecuTorch"), contextlib.redirect_stderr(io.StringIO()):
         method = Runtime.get().load_program(model).load_method("forward")
-        sides = [method.metadata.input_tensor_meta(index).sizes()[-1] for index in range(1, method.metadata.num_inputs())]
+        sides = [
+            method.metadata.input_tensor_meta(index).sizes()[-1] for index in range(1, method.metadata.num_inputs())
+        ]
         pictures = [photo, *(tone.view_u8(photo, side) for side in sides)]
         (out,) = method.execute([torch.from_numpy(_nchw(picture)) for picture in pictures])
         return _levels(out[0].permute(1, 2, 0).numpy())

@@ -34,7 +34,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     Returns:
         A model whose inputs and output are float32. Whole: `photo` (1, 3, H, W) in 0..1 and, where the weights have a
         tone stage, `thumbnail` (1, 3, side, side) in 0..1 as `tone.view` makes it of its `view_px`, to `enhanced`
-        (1, 3, H, W) in 0..1. Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal range -1..1.
+        (1, 3, H, W) in 0..1. Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal
+        range -1..1.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.

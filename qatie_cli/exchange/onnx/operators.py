@@ -300,9 +300,9 @@ class OnnxOperators:
 
     # --- matrices and planes
 
-    def places(self, photo: Value, side: Literal["height", "width"]) -> Value:
+    def places(self, picture: Value, side: Literal["height", "width"]) -> Value:
         axis = {"height": 2, "width": 3}[side]
-        pixels = self.node("Squeeze", self.node("Shape", photo, rank=1, start=axis, end=axis + 1), rank=0)
+        pixels = self.node("Squeeze", self.node("Shape", picture, rank=1, start=axis, end=axis + 1), rank=0)
         first, step = (self.constant(np.array(number)) for number in (0, 1))
         numbers = self.node("Cast", self.node("Range", first, pixels, step, rank=1), to=TensorProto.FLOAT)
         shares = self.div(self.add(numbers, 0.5), self.node("Cast", pixels, to=TensorProto.FLOAT))
@@ -314,8 +314,17 @@ class OnnxOperators:
     def rows(self, x: Value, start: int, stop: int) -> Value:
         return self._slice(x, start, stop, 0)
 
+    def products(self, a: Value, b: Value) -> Value:
+        return self.linear(a, b)
+
     def plane(self, x: Value) -> Value:
         return x
+
+    def weighted_plane(self, photo: Value, weights: Sequence[float]) -> Value:
+        """A product of matrices: onnxruntime's convolution fills three channels and one up to 16 each."""
+        rows = self.node("Reshape", photo, self._integers(3, -1), rank=2)
+        summed = self.mix(self.constant(np.array([weights], np.float32)), rows)
+        return self.node("Reshape", summed, self.node("Shape", photo, rank=1, start=2), rank=2)
 
     def as_channel(self, plane: Value) -> Value:
         return plane

@@ -314,20 +314,14 @@ class TfliteOperators:
 
     # --- matrices and planes
 
-    def places(self, photo: Tensor, side: Literal["height", "width"]) -> Tensor:
+    def places(self, picture: Tensor, side: Literal["height", "width"]) -> Tensor:
+        """Counted along one line of the picture: a size read from it would make all that follows dynamic."""
         axis = {"height": 1, "width": 2}[side]
-        pixels = photo.shape[axis]
-        if not self.file.any_size(photo):
-            return self.constant(((np.arange(pixels, dtype=np.float32) + 0.5) / pixels)[:, None])
-        # Counted along one line of the photo: a size that is read from it would make all that follows dynamic.
+        pixels = picture.shape[axis]
         limits = (self._integers([value] * 4) for value in (0, 1, 1))
         shape = [pixels if i == axis else 1 for i in range(4)]
-        kind = np.float32 if photo.at is None else np.uint8
-        line = self.file.operator(
-            "STRIDED_SLICE", photo, *limits, shape=shape, at=photo.at, kind=kind, endMask=1 << axis
-        )
-        line = self.real(line)
-        line = self.file.operator("RESHAPE", line, self._integers([-1, 1]), shape=(pixels, 1), newShape=[-1, 1])
+        line = self.file.operator("STRIDED_SLICE", picture, *limits, shape=shape, endMask=1 << axis)
+        line = self.file.operator("RESHAPE", line, self._integers([-1, 1]), shape=(pixels, 1))
         ones = self.add(self.mul(line, 0.0), 1.0)
         ends = self.file.operator("CUMSUM", ones, self.constant(np.array(0, np.int32)), shape=(pixels, 1))
         return self.div(self.sub(ends, 0.5), self._reduce("REDUCE_MAX", ends, (0,)))
@@ -342,8 +336,16 @@ class TfliteOperators:
         shape = (stop - start, x.shape[1])
         return self.file.operator("SLICE", x, self._integers([start, 0]), self._integers(shape), shape=shape)
 
+    def products(self, a: Tensor, b: Tensor) -> Tensor:
+        """By an operator that XNNPACK takes: what it leaves to others runs as soon as it can, and waits in memory."""
+        shape = (a.shape[0], b.shape[0])
+        return self.file.operator("BATCH_MATMUL", a, b, shape=shape, adjX=False, adjY=True)
+
     def plane(self, x: Tensor) -> Tensor:
-        return self.file.operator("SQUEEZE", x, shape=x.shape[1:3], squeezeDims=[0, 3])
+        return self.file.operator("SQUEEZE", x, shape=x.shape[1:3], squeezeDims=np.array([0, 3], np.int32))
+
+    def weighted_plane(self, photo: Tensor, weights: Sequence[float]) -> Tensor:
+        return self.plane(self.weighted_channels(photo, weights))
 
     def as_channel(self, plane: Tensor) -> Tensor:
         axis = self.constant(np.array(2, np.int32))

@@ -38,6 +38,7 @@ _VERSIONS = {
 }
 _OPTIONS = {
     "ADD": "AddOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
@@ -95,10 +96,6 @@ class Writer:
         if any_size:
             self.tensors[index].shapeSignature = np.array([1, -1, -1, shape[3]], np.int32)
         return Tensor(index, tuple(shape), at)
-
-    def any_size(self, x: Tensor) -> bool:
-        """Whether x is an input whose sides are left to whoever runs the model."""
-        return self.tensors[x.index].shapeSignature is not None
 
     def constant(self, values: np.ndarray, name: str = "", scales: np.ndarray | None = None) -> Tensor:
         """A constant of the array's type; integers may have `scales`, one for each entry of their first axis."""
