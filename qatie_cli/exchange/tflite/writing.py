@@ -38,10 +38,13 @@ _VERSIONS = {
 }
 _OPTIONS = {
     "ADD": "AddOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
+    "CUMSUM": "CumsumOptions",
     "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "EXPAND_DIMS": "ExpandDimsOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GATHER": "GatherOptions",
     "LEAKY_RELU": "LeakyReluOptions",
@@ -52,6 +55,8 @@ _OPTIONS = {
     "REDUCE_MIN": "ReducerOptions",
     "RESHAPE": "ReshapeOptions",
     "SPLIT": "SplitOptions",
+    "SQUEEZE": "SqueezeOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
     "SUB": "SubOptions",
 }
 Option = int | float | bool | np.ndarray
