@@ -87,7 +87,7 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
 
 
-PHOTOS_ONLY = FullFrameConfig(extreme=0, dark=0, page=0, flat=0, night=0)
+PHOTOS_ONLY = FullFrameConfig(extreme=0, dark=0, page=0, screen=0, flat=0, night=0)
 
 
 def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedSource:
@@ -119,7 +119,7 @@ def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, c
     assert (luma[degraded] - full_frames.MIDDLE_LUMA).abs().mean() < 0.04
 
 
-@pytest.mark.parametrize("kind", ["page", "flat", "night"])
+@pytest.mark.parametrize("kind", ["page", "screen", "flat", "night"])
 @pytest.mark.parametrize("side", [64, 128])
 def test_drawings_are_their_own_targets(clean, kind, side):
     frames = dataclasses.replace(PHOTOS_ONLY, **{kind: 1.0})
@@ -141,7 +141,7 @@ def test_drawings_are_their_own_targets(clean, kind, side):
     elif kind == "night":
         assert (luma.quantile(0.1, 1) < 0.2).sum() > 16  # something of a night is dark
         assert luma.mean(1).median() < 0.3
-    else:
+    elif kind == "flat":
         assert (luma.quantile(0.95, 1) - luma.quantile(0.05, 1)).median() < 0.3
 
 

@@ -32,11 +32,12 @@ class Kind(StrEnum):
     EXTREME = "extreme"  # a photo too dark, bright or flat to be a target
     DARK = "dark"  # such a photo of the dark ones, made darker
     PAGE = "page"
+    SCREEN = "screen"
     FLAT = "flat"
     NIGHT = "night"
 
 
-DRAWINGS = (Kind.PAGE, Kind.FLAT, Kind.NIGHT)
+DRAWINGS = (Kind.PAGE, Kind.SCREEN, Kind.FLAT, Kind.NIGHT)
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class FullFrameConfig:
     """What the tone stage is trained on."""
 
     untouched: float = 0.25  # share of the photos that are not degraded; rendered they are
-    middle: float = 0.5  # how far the targets of darker photos are moved to a mean luma of 0.48
+    middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
     middle_bright: float = 0.3  # the same of brighter ones
     # Shares of the samples that must keep their tone:
     extreme: float = 0.03
     dark: float = 0.0
-    page: float = 0.06
+    page: float = 0.05
+    screen: float = 0.05
     flat: float = 0.04
     night: float = 0.05
 
@@ -58,12 +60,12 @@ class FullFrameConfig:
         if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
             raise ValueError(f"the full frames' {', '.join(wrong)} must lie in 0..1")
         if sum(share for _, share in self.kept) > 1:
-            raise ValueError("the full frames' extreme, dark, page, flat and night are more than 1 together")
+            raise ValueError("the full frames' extreme, dark, page, screen, flat and night are more than 1 together")
 
     @property
     def kept(self) -> tuple[tuple[Kind, float], ...]:
         """Kinds that keep their tone, with their shares of the samples."""
-        kinds = (Kind.EXTREME, Kind.DARK, Kind.PAGE, Kind.FLAT, Kind.NIGHT)
+        kinds = (Kind.EXTREME, Kind.DARK, *DRAWINGS)
         return tuple((kind, float(getattr(self, kind.value))) for kind in kinds)
 
     def choose(self, rng: np.random.Generator) -> Kind:
@@ -133,11 +135,7 @@ def toward_middle(photo: Tensor, share: Tensor) -> Tensor:
     """
     photo = photo.clamp(min=1e-6)
     mean = luma(photo).mean((1, 2, 3), keepdim=True).clamp(0.02, 0.98)
-    wanted, power = mean + share * (MIDDLE_LUMA - mean), torch.ones_like(mean)
-    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
-        reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(1e-3, 0.999)
-        power = power * torch.log(wanted) / torch.log(reached)
-    return photo**power
+    return rendering.with_mean(photo, mean + share * (MIDDLE_LUMA - mean))
 
 
 def degraded(photo: Tensor, frames: Sequence[Frame]) -> Tensor:

@@ -108,10 +108,20 @@ def _with_contrast(x: Tensor, contrast: float) -> Tensor:
 
 
 def _deepened(x: Tensor, most: float) -> Tensor:
-    """Black set once more: luma's 1% rank comes to 0.01 where it is not far above."""
+    """Black set once more: luma's 1% rank comes to 0.01 where it is not far above; the mean stays."""
     ordered = luma(x).flatten(1).sort(dim=1).values
     low = (ordered[:, int(0.01 * ordered.shape[1])] - 0.01).clamp(0, most).view(-1, 1, 1, 1)
-    return ((x - low) / (1 - low)).clamp(0, 1)
+    deep = ((x - low) / (1 - low)).clamp(1e-6, 1)
+    return with_mean(deep, luma(x).mean((1, 2, 3), keepdim=True))
+
+
+def with_mean(photo: Tensor, mean: Tensor) -> Tensor:
+    """Photos with their mean luma at `mean` (N, 1, 1, 1), by a power curve; values from 1e-6 on."""
+    wanted, power = mean.clamp(0.001, 0.999), torch.ones_like(mean)
+    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
+        reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(0.001, 0.999)
+        power = power * torch.log(wanted) / torch.log(reached)
+    return photo**power
 
 
 def _vibrant(x: Tensor, vibrance: float) -> Tensor:
