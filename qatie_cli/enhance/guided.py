@@ -37,19 +37,27 @@ class GuidedResidual:
             seen = slice(max(0, top - reach), min(height, bottom + reach))
             lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
             strips.append(lines[:, :, top - seen.start : bottom - seen.start])
-        self._lines = torch.cat(strips, dim=2)
+        # (h, 6, w): three slopes and three offsets
+        self.lines = np.ascontiguousarray(torch.cat(strips, dim=2)[0].permute(1, 0, 2).numpy())
 
     def rows(self, top: int, photo: np.ndarray) -> np.ndarray:
         """Residual of the full-size rows from `top` on; `photo` are these rows, (h, W, 3) float32 in 0..1."""
         height, width = photo.shape[:2]
-        factor = self.factor
-        first = max(0, top // factor - 1)
-        last = min(self._lines.shape[2], -(-(top + height) // factor) + 1)
-        part = self._lines[:, :, first:last]
-        large = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
-        start = top - first * factor
-        slope, offset = large[0, :, start : start + height, :width].permute(1, 2, 0).split(3, dim=2)
-        return torch.addcmul(offset, slope, torch.from_numpy(photo)).numpy()
+        above, down = self.neighbours(top, height, self.lines.shape[0])
+        left, across = self.neighbours(0, width, self.lines.shape[2])
+        part = self.lines[above]
+        part += (self.lines[np.minimum(above + 1, self.lines.shape[0] - 1)] - part) * down[:, None, None]
+        steps = np.diff(part, axis=2, append=part[..., -1:])
+        large = part[..., left] + steps[..., left] * across
+        slope, offset = large[:, :3].transpose(0, 2, 1), large[:, 3:].transpose(0, 2, 1)
+        return offset + slope * photo
+
+    def neighbours(self, first: int, pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of full-size pixels from `first` on along a side: the reduced one before each, and the share of the next."""
+        centres = np.arange(first, first + pixels, dtype=np.float64) + 0.5
+        position = np.clip(centres / self.factor - 0.5, 0, cells - 1)
+        before = position.astype(np.int64)
+        return before, (position - before).astype(np.float32)
 
 
 def _planes(pixels_hwc: np.ndarray) -> Tensor:
