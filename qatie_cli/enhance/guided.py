@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RADIUS = 2  # of a window, in pixels of the reduced photo
+from qatie_cli import kernels
+from qatie_cli.kernels.threads import over_rows
+
+RADIUS = 2  # of a window, in pixels of the reduced photo; as in kernels.lines
 MIRRORED_PX = 16  # by which the reduced photo goes on beyond its edges for the network, a multiple of 8
 _STRIP_ROWS = 64
 EPSILON = 1e-5  # of a channel's variance: below about a level of 8 bit, the photo says nothing about the residual
@@ -29,16 +32,10 @@ class GuidedResidual:
 
     def __init__(self, reduced: np.ndarray, residual: np.ndarray, factor: int) -> None:
         self.factor = factor
-        height = reduced.shape[0]
-        reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
-        strips = []
-        for top in range(0, height, _STRIP_ROWS):
-            bottom = min(height, top + _STRIP_ROWS)
-            seen = slice(max(0, top - reach), min(height, bottom + reach))
-            lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
-            strips.append(lines[:, :, top - seen.start : bottom - seen.start])
-        # (h, 6, w): three slopes and three offsets
-        self.lines = np.ascontiguousarray(torch.cat(strips, dim=2)[0].permute(1, 0, 2).numpy())
+        # (h, 6, w): three slopes, then three offsets
+        self.lines = (
+            _compiled(reduced, residual) if kernels.usable(reduced.size // 3) else _in_strips(reduced, residual)
+        )
 
     def rows(self, top: int, photo: np.ndarray) -> np.ndarray:
         """Residual of the full-size rows from `top` on; `photo` are these rows, (h, W, 3) float32 in 0..1."""
@@ -58,6 +55,28 @@ class GuidedResidual:
         position = np.clip(centres / self.factor - 0.5, 0, cells - 1)
         before = position.astype(np.int64)
         return before, (position - before).astype(np.float32)
+
+
+def _compiled(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    from qatie_cli.kernels import lines
+
+    height, width = reduced.shape[:2]
+    out = np.empty((height, 6, width), np.float32)
+    given = np.ascontiguousarray(reduced), np.ascontiguousarray(residual), np.float32(EPSILON)
+    over_rows(height, out.size, lambda first, last: lines.fitted(*given, first, last, out))
+    return out
+
+
+def _in_strips(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    height = reduced.shape[0]
+    reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
+    strips = []
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        seen = slice(max(0, top - reach), min(height, bottom + reach))
+        lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
+        strips.append(lines[:, :, top - seen.start : bottom - seen.start])
+    return np.ascontiguousarray(torch.cat(strips, dim=2)[0].permute(1, 0, 2).numpy())
 
 
 def _planes(pixels_hwc: np.ndarray) -> Tensor:
