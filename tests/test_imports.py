@@ -17,6 +17,7 @@ FLOORS = [
     ["data", "enhance"],
     ["engines"],
     ["model"],
+    ["kernels"],
     ["photo", "home", "metrics"],
     ["files"],
     ["sizes"],

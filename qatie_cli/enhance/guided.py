@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RADIUS = 2  # of a window, in pixels of the reduced photo
+from qatie_cli import kernels
+from qatie_cli.kernels.threads import over_rows
+
+RADIUS = 2  # of a window, in pixels of the reduced photo; as in kernels.lines
 MIRRORED_PX = 16  # by which the reduced photo goes on beyond its edges for the network, a multiple of 8
 _STRIP_ROWS = 64
 EPSILON = 1e-5  # of a channel's variance: below about a level of 8 bit, the photo says nothing about the residual
@@ -29,27 +32,51 @@ class GuidedResidual:
 
     def __init__(self, reduced: np.ndarray, residual: np.ndarray, factor: int) -> None:
         self.factor = factor
-        height = reduced.shape[0]
-        reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
-        strips = []
-        for top in range(0, height, _STRIP_ROWS):
-            bottom = min(height, top + _STRIP_ROWS)
-            seen = slice(max(0, top - reach), min(height, bottom + reach))
-            lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
-            strips.append(lines[:, :, top - seen.start : bottom - seen.start])
-        self._lines = torch.cat(strips, dim=2)
+        # (h, 6, w): three slopes, then three offsets
+        self.lines = (
+            _compiled(reduced, residual) if kernels.usable(reduced.size // 3) else _in_strips(reduced, residual)
+        )
 
     def rows(self, top: int, photo: np.ndarray) -> np.ndarray:
         """Residual of the full-size rows from `top` on; `photo` are these rows, (h, W, 3) float32 in 0..1."""
         height, width = photo.shape[:2]
-        factor = self.factor
-        first = max(0, top // factor - 1)
-        last = min(self._lines.shape[2], -(-(top + height) // factor) + 1)
-        part = self._lines[:, :, first:last]
-        large = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
-        start = top - first * factor
-        slope, offset = large[0, :, start : start + height, :width].permute(1, 2, 0).split(3, dim=2)
-        return torch.addcmul(offset, slope, torch.from_numpy(photo)).numpy()
+        above, down = self.neighbours(top, height, self.lines.shape[0])
+        left, across = self.neighbours(0, width, self.lines.shape[2])
+        part = self.lines[above]
+        part += (self.lines[np.minimum(above + 1, self.lines.shape[0] - 1)] - part) * down[:, None, None]
+        steps = np.diff(part, axis=2, append=part[..., -1:])
+        large = part[..., left] + steps[..., left] * across
+        slope, offset = large[:, :3].transpose(0, 2, 1), large[:, 3:].transpose(0, 2, 1)
+        return offset + slope * photo
+
+    def neighbours(self, first: int, pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of full-size pixels from `first` on along a side: the reduced one before each, and the share of the next."""
+        centres = np.arange(first, first + pixels, dtype=np.float64) + 0.5
+        position = np.clip(centres / self.factor - 0.5, 0, cells - 1)
+        before = position.astype(np.int64)
+        return before, (position - before).astype(np.float32)
+
+
+def _compiled(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    from qatie_cli.kernels import lines
+
+    height, width = reduced.shape[:2]
+    out = np.empty((height, 6, width), np.float32)
+    given = np.ascontiguousarray(reduced), np.ascontiguousarray(residual), np.float32(EPSILON)
+    over_rows(height, out.size, lambda first, last: lines.fitted(*given, first, last, out))
+    return out
+
+
+def _in_strips(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    height = reduced.shape[0]
+    reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
+    strips = []
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        seen = slice(max(0, top - reach), min(height, bottom + reach))
+        lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
+        strips.append(lines[:, :, top - seen.start : bottom - seen.start])
+    return np.ascontiguousarray(torch.cat(strips, dim=2)[0].permute(1, 0, 2).numpy())
 
 
 def _planes(pixels_hwc: np.ndarray) -> Tensor:

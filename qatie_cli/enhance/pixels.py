@@ -8,8 +8,9 @@ import numpy as np
 
 from qatie_cli.engines import Engine, Features, ResidualNetwork
 from qatie_cli.enhance.guided import MIRRORED_PX, GuidedResidual
-from qatie_cli.enhance.tiling import residual_of, tiled
-from qatie_cli.enhance.toning import Region, TonedPhoto
+from qatie_cli.enhance.tiling import Region, residual_of, tiled
+from qatie_cli.enhance.toned_rows import blended
+from qatie_cli.enhance.toning import TonedPhoto
 from qatie_cli.photo.colour import Colours
 
 FAST_PIXELS = 4_000_000  # what the network sees of a photo in fast mode, at most
@@ -55,10 +56,13 @@ def enhance(
     if reduction > 1:
         reduced = toned.reduced(reduction)
         guided = GuidedResidual(reduced, _residual_to_the_edge(engine.network, reduced, tile_side), reduction)
+        if toned.colours is None:
+            toned.finish_by(guided, strength, out)
+            return out
         for top, bottom in toned.strips(0, height, width):
             region = Region(top, bottom, 0, width)
             rows = toned.rows(region)
-            _finish(toned, region, rows, guided.rows(top, rows), strength, out)
+            _finish_in_own_space(toned, region, rows, guided.rows(top, rows), strength, out)
         return out
     for tile, features in tiled(engine.network, toned, tile_side):
         left, right = tile.core[2], min(tile.core[3], width)
@@ -68,7 +72,10 @@ def enhance(
             first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
             residual = engine.network.residual(features, first, last)[: bottom - top, columns]
             region = Region(top, bottom, left, right)
-            _finish(toned, region, toned.rows(region), residual, strength, out)
+            if toned.colours is None:
+                toned.finish(region, residual, strength, out)
+            else:
+                _finish_in_own_space(toned, region, toned.rows(region), residual, strength, out)
     return out
 
 
@@ -88,20 +95,14 @@ def _residual_to_the_edge(network: ResidualNetwork[Features], pixels: np.ndarray
     return residual[MIRRORED_PX:-MIRRORED_PX, MIRRORED_PX:-MIRRORED_PX]
 
 
-def _finish(
+def _finish_in_own_space(
     toned: TonedPhoto, region: Region, rows: np.ndarray, residual: np.ndarray, strength: float, out: np.ndarray
 ) -> None:
     """Toned rows plus residual, in the photo's own space and depth, into their region of `out`."""
-    place = slice(region.top, region.bottom), slice(region.left, region.right)
-    source = toned.pixels[place]
-    result = np.clip(rows + residual, 0, 1)
-    if toned.colours is not None:
-        result = _in_own_space(result, source, toned.colours)
+    source = region.of(toned.pixels)
+    result = _in_own_space(np.clip(rows + residual, 0, 1), source, toned.colours)
     result *= np.float32(np.iinfo(out.dtype).max)
-    if strength < 1:
-        result = source + np.float32(strength) * (result - source)
-    np.rint(result, out=result)
-    out[place] = result
+    region.of(out)[:] = np.rint(blended(result, source, strength))
 
 
 def _in_own_space(result: np.ndarray, source: np.ndarray, colours: Colours) -> np.ndarray:

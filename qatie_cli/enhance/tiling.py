@@ -15,6 +15,47 @@ STRIP_PIXELS = 1 << 18  # full-size work is done in strips of about this size: t
 CONVERTED_STRIP_PIXELS = 1 << 20  # where colours are converted: setting up a conversion takes milliseconds
 
 
+Place = tuple[int, int]  # row and column
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a photo in pixels; bottom and right are exclusive."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    @property
+    def place(self) -> Place:
+        """Its first row and column."""
+        return self.top, self.left
+
+    @property
+    def pixels(self) -> int:
+        """Rows times columns."""
+        return self.height * self.width
+
+    def rows(self, first: int, last: int) -> Region:
+        """Its own rows first..last."""
+        return Region(self.top + first, self.top + last, self.left, self.right)
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:
+        """This part of `pixels` (H, W, ...); a view."""
+        return pixels[self.top : self.bottom, self.left : self.right]
+
+
 class Seen(Protocol):
     """A photo as the network sees it; height and width are multiples of 8."""
 
@@ -52,10 +93,10 @@ class SeenPixels:
         return np.ascontiguousarray(self.pixels[top:bottom, left:right])
 
 
-def strips(top: int, bottom: int, width: int, converted: bool = False) -> list[tuple[int, int]]:
-    """(top, bottom) of strips that cover the rows top..bottom; every strip starts at an even row if `top` is even."""
+def strips(top: int, bottom: int, width: int, converted: bool = False, multiple: int = 2) -> list[tuple[int, int]]:
+    """(top, bottom) of strips that cover the rows top..bottom; all but the last have a multiple of `multiple` rows."""
     pixels = CONVERTED_STRIP_PIXELS if converted else STRIP_PIXELS
-    rows = max(2, pixels // width // 2 * 2)
+    rows = max(1, pixels // width // multiple) * multiple
     return [(first, min(first + rows, bottom)) for first in range(top, bottom, rows)]
 
 

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import tiling
-from qatie_cli.model import tone, tone_map
+from qatie_cli.enhance.guided import GuidedResidual
+from qatie_cli.enhance.tiling import Region
+from qatie_cli.enhance.toned_rows import ToneRows
+from qatie_cli.model import tone
 from qatie_cli.model.moments import Tile
 from qatie_cli.model.network import SIZE_MULTIPLE
 from qatie_cli.photo.colour import Colours
-
-
-@dataclass(frozen=True)
-class Region:
-    """A rectangle of a photo in pixels; bottom and right are exclusive."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
 
 
 class TonedPhoto:
@@ -35,33 +24,38 @@ class TonedPhoto:
     """
 
     def __init__(self, pixels: np.ndarray, engine: Engine, colours: Colours | None) -> None:
-        self.pixels, self.colours = pixels, colours
+        self.pixels, self.colours = np.ascontiguousarray(pixels), colours
         self.photo_height, self.photo_width = pixels.shape[:2]
         self.height, self.width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in pixels.shape[:2])
-        self._white = int(np.iinfo(pixels.dtype).max)
         decided = tone.decide(engine.tone, pixels if colours is None else _overview(pixels, colours))
-        self._table = None if decided is None else decided.table(self._white + 1)
-        self._grid = None if decided is None else decided.grid
+        self._tone = ToneRows.of(decided, int(np.iinfo(pixels.dtype).max) + 1, pixels.shape[:2])
 
     def rows(self, region: Region) -> np.ndarray:
         """A region inside the photo, toned: (rows, columns, 3) float32 in 0..1."""
-        part = self.pixels[region.top : region.bottom, region.left : region.right]
-        if self.colours is not None:
-            part = self.colours.to_srgb(part)
-        return self._toned(part, region)
+        return self._tone.floats(*self._in_srgb(region), region.place)
 
-    def _toned(self, part: np.ndarray, region: Region) -> np.ndarray:
-        """`part` (rows, columns, 3), the sRGB values at `region` of a photo of photo_height x photo_width, toned.
+    def finish(self, region: Region, residual: np.ndarray, strength: float, out: np.ndarray) -> None:
+        """A region toned, plus `residual` (rows, columns, 3) float32, blended with the photo, into its place in `out`.
 
-        Every toned value comes from here.
+        Only for a photo in sRGB; `out` is shaped and typed as it.
         """
-        if self._table is None:
-            return part / np.float32(self._white)
-        toned = tone_map.apply_table(part, self._table)
-        if self._grid is None:
-            return toned
-        size = self.photo_height, self.photo_width
-        return tone_map.apply_gains(toned, self._grid, region.top, region.left, size)
+        self._tone.finished(self.pixels, region, residual, strength, out)
+
+    def finish_by(self, guided: GuidedResidual, strength: float, out: np.ndarray) -> None:
+        """The whole photo toned, plus the residual that it guides; else as `finish`."""
+        self._tone.finished_by(self.pixels, guided, strength, out)
+
+    def _in_srgb(self, region: Region) -> tuple[np.ndarray, Region]:
+        """Where the sRGB values of a region are found: in the photo, or converted."""
+        if self.colours is None:
+            return self.pixels, region
+        return self.colours.to_srgb(region.of(self.pixels)), Region(0, region.height, 0, region.width)
+
+    def _pieces(self, region: Region, multiple: int = 1) -> list[tuple[int, int]]:
+        """(first, last) of the rows that pass at a time: all, but where colours are converted, which takes memory."""
+        if self.colours is None:
+            return [(0, region.height)]
+        return tiling.strips(0, region.height, region.width, converted=True, multiple=multiple)
 
     def strips(self, top: int, bottom: int, width: int) -> list[tuple[int, int]]:
         """Strips of a convenient height for `rows`; see `tiling.strips`."""
@@ -72,11 +66,10 @@ class TonedPhoto:
         top, bottom, left, right = tile.seen
         seen = np.empty((bottom - top, right - left, 3), np.uint8)
         height, width = min(bottom, self.photo_height), min(right, self.photo_width)
-        for first, last in self.strips(top, height, right - left):
-            part = self.rows(Region(first, last, left, width))
-            part *= np.float32(255)
-            np.rint(part, out=part)
-            seen[first - top : last - top, : width - left] = part
+        inside = Region(top, height, left, width)
+        for first, last in self._pieces(inside):
+            rows = inside.rows(first, last)
+            self._tone.rounded(*self._in_srgb(rows), rows.place, seen[first:last])
         seen[: height - top, width - left :] = seen[: height - top, width - left - 1 : width - left]
         seen[height - top :] = seen[height - top - 1]
         return seen
@@ -89,15 +82,10 @@ class TonedPhoto:
         height, width = self.photo_height, self.photo_width
         sides = [-(-side // (factor * SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in (height, width)]
         out = np.empty((*sides, 3), np.uint8)
-        rows = factor * max(1, tiling.STRIP_PIXELS // width // factor)
-        for top in range(0, height, rows):
-            part = self.rows(Region(top, min(top + rows, height), 0, width))
-            margin = [(0, -part.shape[0] % factor), (0, factor * sides[1] - width), (0, 0)]
-            part = np.pad(part, margin, mode="edge")
-            means = torch.from_numpy(part).permute(2, 0, 1)[None]
-            means = F.avg_pool2d(means, factor)[0].permute(1, 2, 0).mul_(255).round_()
-            first = top // factor
-            out[first : first + means.shape[0]] = means.numpy()
+        whole = Region(0, height, 0, width)
+        for first, last in self._pieces(whole, factor):
+            rows = whole.rows(first, last)
+            self._tone.means(*self._in_srgb(rows), rows.place, factor, out[first // factor :])
         covered = -(-height // factor)
         out[covered:] = out[covered - 1]
         return out

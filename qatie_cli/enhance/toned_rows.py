@@ -1,0 +1,151 @@
+"""Rows of a photo through its tone map: compiled where that is worth it, in NumPy elsewhere, with the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from qatie_cli import kernels
+from qatie_cli.enhance.guided import GuidedResidual
+from qatie_cli.enhance.tiling import Place, Region, strips
+from qatie_cli.kernels.threads import over_rows
+from qatie_cli.model import tone_map
+from qatie_cli.model.tone_map import ToneMap, cells_of
+
+_NO_GRID = np.empty((0, 0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class ToneRows:
+    """The tone map of one photo, ready for its pixels.
+
+    Rows are given as a `region` of `source` (H, W, 3) uint8 or uint16, C-contiguous; `place` is the row and column of
+    the whole photo where that region begins.
+    """
+
+    table: np.ndarray
+    grid: np.ndarray | None
+    size: tuple[int, int]  # height and width of the whole photo
+
+    @staticmethod
+    def of(decided: ToneMap | None, levels: int, size: tuple[int, int]) -> ToneRows:
+        """Those of `decided`; None leaves the values as they are."""
+        if decided is not None:
+            return ToneRows(decided.table(levels), decided.grid, size)
+        values = np.arange(levels, dtype=np.float32) / np.float32(levels - 1)
+        table = np.zeros((3, levels, 3), np.float32)
+        table[range(3), :, range(3)] = values
+        return ToneRows(table, None, size)
+
+    def floats(self, source: np.ndarray, region: Region, place: Place) -> np.ndarray:
+        """The rows toned, (h, w, 3) float32 in 0..1."""
+        if not kernels.usable(region.pixels):
+            toned = tone_map.apply_table(region.of(source), self.table)
+            return toned if self.grid is None else tone_map.apply_gains(toned, self.grid, *place, self.size)
+        from qatie_cli.kernels import tone
+
+        out = np.empty((region.height, region.width, 3), np.float32)
+        given = self._given(source, region, place)
+        over_rows(region.height, out.size, lambda first, last: tone.to_float(*given, first, last, out))
+        return out
+
+    def rounded(self, source: np.ndarray, region: Region, place: Place, out: np.ndarray) -> None:
+        """The rows toned and rounded into the first columns of `out` (h, columns, 3) uint8."""
+        if not kernels.usable(region.pixels):
+            for first, last in strips(0, region.height, region.width):
+                toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
+                toned *= np.float32(255)
+                out[first:last, : region.width] = np.rint(toned, out=toned)
+            return
+        from qatie_cli.kernels import tone
+
+        given = self._given(source, region, place)
+        over_rows(region.height, out.size, lambda first, last: tone.to_bytes(*given, first, last, out))
+
+    def means(self, source: np.ndarray, region: Region, place: Place, factor: int, out: np.ndarray) -> None:
+        """Means of factor x factor toned pixels into the first rows of `out` (h, w, 3) uint8; edges repeat."""
+        if not kernels.usable(region.pixels):
+            for first, last in strips(0, region.height, region.width, multiple=factor):
+                toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
+                margin = [(0, (first - last) % factor), (0, factor * out.shape[1] - region.width), (0, 0)]
+                toned = torch.from_numpy(np.pad(toned, margin, mode="edge")).permute(2, 0, 1)[None]
+                means = F.avg_pool2d(toned, factor)[0].permute(1, 2, 0).mul_(255).round_().numpy()
+                out[first // factor : first // factor + len(means)] = means
+            return
+        from qatie_cli.kernels import tone
+
+        given = self._given(source, region, place)
+        rows = -(-region.height // factor)
+        over_rows(rows, region.pixels * 3, lambda first, last: tone.to_means(*given, first, last, factor, out))
+
+    def finished(
+        self, source: np.ndarray, region: Region, residual: np.ndarray, strength: float, out: np.ndarray
+    ) -> None:
+        """The rows toned, plus `residual` (h, w, 3) float32, blended with what they were, into their region of `out`.
+
+        `source` is the whole photo, and `out` shaped and typed as it.
+        """
+        if not kernels.usable(region.pixels):
+            result = np.clip(self.floats(source, region, region.place) + residual, 0, 1)
+            region.of(out)[:] = _levels(result, region.of(source), strength)
+            return
+        from qatie_cli.kernels import tone
+
+        given = *self._given(source, region, region.place), np.float32(strength), np.float32(np.iinfo(out.dtype).max)
+        residual = np.ascontiguousarray(residual)
+        over_rows(region.height, residual.size, lambda first, last: tone.to_result(*given, residual, first, last, out))
+
+    def finished_by(self, source: np.ndarray, guided: GuidedResidual, strength: float, out: np.ndarray) -> None:
+        """All rows toned, plus the residual that they guide, blended with what they were, into `out`."""
+        height, width = self.size
+        if not kernels.usable(height * width):
+            for first, last in strips(0, height, width):
+                region = Region(first, last, 0, width)
+                rows = self.floats(source, region, region.place)
+                result = np.clip(rows + guided.rows(first, rows), 0, 1)
+                region.of(out)[:] = _levels(result, region.of(source), strength)
+            return
+        from qatie_cli.kernels import tone
+
+        whole = Region(0, height, 0, width)
+        given = *self._given(source, whole, (0, 0)), np.float32(strength), np.float32(np.iinfo(out.dtype).max)
+        rows, columns = (
+            guided.neighbours(0, side, guided.lines.shape[axis]) for side, axis in ((height, 0), (width, 2))
+        )
+        lines = guided.lines, *rows, *columns
+        over_rows(height, out.size, lambda first, last: tone.to_guided_result(*given, *lines, first, last, out))
+
+    def _given(self, source: np.ndarray, region: Region, place: Place) -> tuple:
+        """The arguments that all kernels share."""
+        grid = _NO_GRID if self.grid is None else self.grid
+        empty = np.empty(0, np.int64)
+        if self.grid is None:
+            above, down = np.zeros(region.height, np.int64), np.zeros(region.height, np.float32)
+            starts, cells, across = empty, empty, np.empty(region.width, np.float32)
+        else:
+            above, down = cells_of(place[0], region.height, self.size[0], grid.shape[0])
+            left, across = cells_of(place[1], region.width, self.size[1], grid.shape[1])
+            starts = np.flatnonzero(np.diff(left, prepend=-1, append=-1))
+            cells = left[starts[:-1]]
+        return _frozen(source), region.top, region.left, self.table, grid, above, down, starts, cells, across
+
+
+def _levels(result: np.ndarray, before: np.ndarray, strength: float) -> np.ndarray:
+    """Results (h, w, 3) float32 in 0..1 in levels of `before`, uint8 or uint16, rounded and blended with it."""
+    result *= np.float32(np.iinfo(before.dtype).max)
+    return np.rint(blended(result, before, strength))
+
+
+def blended(result: np.ndarray, before: np.ndarray, strength: float) -> np.ndarray:
+    """Between `before` and `result` (float32, both in levels) at a strength of 0..1."""
+    return result if strength == 1 else before + np.float32(strength) * (result - before)
+
+
+def _frozen(pixels: np.ndarray) -> np.ndarray:
+    """A read-only view: numba compiles a second time for arrays that may be written to."""
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
