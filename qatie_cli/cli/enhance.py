@@ -73,7 +73,7 @@ def enhance(
         Path | None,
         typer.Option(
             help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
-            "paths are kept under OUT.",
+            "paths are kept under OUT; folders are searched, but for . and /.",
             show_default=False,
         ),
     ] = None,
@@ -141,7 +141,7 @@ def enhance(
             from qatie_cli.batch.report import check_writable
 
             check_writable(report)
-        follower.tell_not_photos()
+        follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
             _ask(len(run.plan.tasks))
         run.prepare()
@@ -179,10 +179,10 @@ def _check(
 
 
 def _read_list(path: Path) -> tuple[Path, ...]:
-    from qatie_cli.batch.planning import read_list
+    from qatie_cli.batch import listing
 
     try:
-        return read_list(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
+        return listing.read(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
 
