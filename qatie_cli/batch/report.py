@@ -103,6 +103,8 @@ def check_writable(path: Path) -> None:
     """Raise QatieError if the report could not be written later."""
     if formats.has_photo_suffix(path):
         raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
+    if files.is_special(path):
+        return
     try:
         files.check_writable(path.parent)
     except OSError as error:
@@ -112,11 +114,16 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: dict) -> None:
-    """Write the report atomically.
+    """Write the report, atomically to a regular file.
 
     Raises:
         OSError: it cannot be written.
     """
+    files.write_atomic(path, encoded(content))
+
+
+def encoded(content: dict) -> bytes:
+    """The report's bytes."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # Names that are not valid UTF-8 become JSON escapes, which are read back as the name.
-    files.write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")

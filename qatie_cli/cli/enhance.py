@@ -84,7 +84,7 @@ def enhance(
     max_pixels: MaxPixels = MAX_PIXELS,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write the outcome of every photo as JSON.", show_default=False),
+        typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
     ] = None,
     gallery: Annotated[
         bool | None,
@@ -137,7 +137,7 @@ def enhance(
             follower.show_plan()
             return
         has_gallery = _wants_gallery(out, gallery, run.plan)
-        if report is not None:
+        if report not in (None, stream.DASH):
             from qatie_cli.batch.report import check_writable
 
             check_writable(report)

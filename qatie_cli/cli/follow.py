@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
+from qatie_cli.cli.stream import DASH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +123,11 @@ class Follower:
         from qatie_cli.batch import report
 
         try:
-            report.write(path, content)
+            if path == DASH:
+                sys.stdout.buffer.write(report.encoded(content))
+                sys.stdout.buffer.flush()
+            else:
+                report.write(path, content)
         except OSError as error:
             self.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
             return False
