@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli import stream
-from qatie_cli.cli.console import console, plain
+from qatie_cli.cli.console import confirm, console, plain
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
     Device,
@@ -23,6 +23,7 @@ from qatie_cli.cli.options import (
     Threads,
     Verbose,
     WeightsOption,
+    Yes,
     load_engine,
 )
 from qatie_cli.errors import Exit, UsageError
@@ -39,7 +40,7 @@ def enhance(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False, readable=False
+            metavar="INPUT", help="Photos and folders; - is standard input.", show_default=False, readable=False
         ),
     ] = None,
     out: Annotated[
@@ -67,7 +68,7 @@ def enhance(
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
@@ -143,7 +144,8 @@ def enhance(
             check_writable(report)
         follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
-            _ask(len(run.plan.tasks))
+            question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
+            confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
         ready = enhancer() if run.plan.tasks else None
         album = None
@@ -185,12 +187,6 @@ def _read_list(path: Path) -> tuple[Path, ...]:
         return listing.read(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
-
-
-def _ask(photos: int) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError("--in-place replaces originals and there is nobody to ask.", "Add --yes if that is meant.")
-    typer.confirm(f"Replace {count(photos)} by their enhanced versions?", abort=True, err=True)
 
 
 def _wants_gallery(out: Path | None, asked: bool | None, plan: Plan) -> bool:
