@@ -330,7 +330,7 @@ def enhance_folder(
 
     Raises:
         ValueError: `strength`, `format` or `quality` is not as above.
-        QatieError: `source` is no folder, `target` cannot be written, or outputs would replace each other or originals.
+        QatieError: `source` is no folder, `target` cannot be written, or every output would replace an original.
     """
     folder, out = Path(source), Path(target)
     if format != "keep" and format not in formats.FORMATS:
@@ -356,7 +356,7 @@ def enhance_folder(
         if run.plan.tasks:
             run.run((model or _default_model())._enhancer(strength, fast), tell)
         skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
-        done = [_public(result) for result in run.results]
+        done = [_public(result) for result in (*run.refused, *run.results)]
         return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
 
 

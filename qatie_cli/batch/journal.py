@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.errors import QatieError
 
 
@@ -48,7 +48,7 @@ class Journal:
             lines = []
         for line in lines:
             try:
-                entry = json.loads(line)
+                entry = parsing.from_json(line)
                 self._known[entry["path"]] = (entry["size"], entry["mtime_ns"])
             except (ValueError, KeyError, TypeError):
                 continue  # a line that a killed process left half-written

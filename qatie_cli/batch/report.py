@@ -10,7 +10,8 @@
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
                      input_bytes, output_bytes, seconds {decode, network, encode}
 
-Status is enhanced, skipped (done before), failed, not begun, or not a photo (by its name).
+Status is enhanced, skipped (done before), failed, not begun, not a photo (by its name), or not searched (a folder of a
+system's or another program's own, such as #recycle).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from qatie_cli.photo import formats
 
 SCHEMA = 1
 NOT_A_PHOTO = "not a photo"
+NOT_SEARCHED = "not searched"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result]) -> dict:
     photos += [
         {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its suffix is not a photo's."}
         for path in plan.not_photos
+    ]
+    photos += [
+        {"input": str(path), "output": None, "status": NOT_SEARCHED, "reason": "It is a system's or a program's own."}
+        for path in plan.system_folders
     ]
     photos += [
         {"input": str(path), "output": None, "status": Status.FAILED.value, "reason": f"Cannot be searched: {reason}."}
@@ -97,6 +103,8 @@ def check_writable(path: Path) -> None:
     """Raise QatieError if the report could not be written later."""
     if formats.has_photo_suffix(path):
         raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
+    if files.is_special(path):
+        return
     try:
         files.check_writable(path.parent)
     except OSError as error:
@@ -106,11 +114,16 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: dict) -> None:
-    """Write the report atomically.
+    """Write the report, atomically to a regular file.
 
     Raises:
         OSError: it cannot be written.
     """
+    files.write_atomic(path, encoded(content))
+
+
+def encoded(content: dict) -> bytes:
+    """The report's bytes."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # Names that are not valid UTF-8 become JSON escapes, which are read back as the name.
-    files.write_atomic(path, text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")

@@ -78,10 +78,11 @@ def opened(request: Request) -> Iterator[Session]:
 
 
 class Session:
-    """A planned run: `prepare`, then `run` at most once. `results` grows while it runs."""
+    """A planned run: `prepare`, then `run` at most once. `refused` failed before, `results` grows while it runs."""
 
     def __init__(self, request: Request, plan: Plan, writing: Writing) -> None:
         self.plan = plan
+        self.refused = tuple(Result(r.task, Status.FAILED, reason=r.reason) for r in plan.refused)
         self.results: list[Result] = []
         self.interrupted = False
         self._request, self._writing = request, writing
@@ -146,8 +147,8 @@ class Session:
         return sum(result.megapixels for result in self.with_status(Status.ENHANCED))
 
     def with_status(self, status: Status | str) -> list[Result]:
-        """The results with this status; its value will do, too."""
-        return [result for result in self.results if result.status == status]
+        """The results with this status, refused photos among the failed; its value will do, too."""
+        return [result for result in (*self.refused, *self.results) if result.status == status]
 
     @property
     def not_begun(self) -> int:
@@ -161,10 +162,10 @@ class Session:
 
     def exit_code(self) -> Exit:
         """What a command that ran this ends with, an interruption aside."""
-        well = all(result.status in (Status.ENHANCED, Status.SKIPPED) for result in self.results)
+        well = not self.refused and all(r.status in (Status.ENHANCED, Status.SKIPPED) for r in self.results)
         if well and not self.plan.unsearched and (self.results or self.plan.done):
             return Exit.OK
-        some = self.with_status(Status.ENHANCED) or self.plan.done
+        some = self.with_status(Status.ENHANCED) or self.plan.done or self.refused
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
     def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
@@ -178,4 +179,4 @@ class Session:
             weights=weights,
             strength=strength,
         )
-        return report.as_table(run, self.plan, self.results)
+        return report.as_table(run, self.plan, [*self.refused, *self.results])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli import stream
-from qatie_cli.cli.console import console, plain
+from qatie_cli.cli.console import confirm, console, plain
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
     Device,
@@ -23,6 +23,7 @@ from qatie_cli.cli.options import (
     Threads,
     Verbose,
     WeightsOption,
+    Yes,
     load_engine,
 )
 from qatie_cli.errors import Exit, UsageError
@@ -39,7 +40,7 @@ def enhance(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False, readable=False
+            metavar="INPUT", help="Photos and folders; - is standard input.", show_default=False, readable=False
         ),
     ] = None,
     out: Annotated[
@@ -67,13 +68,13 @@ def enhance(
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
         typer.Option(
             help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
-            "paths are kept under OUT.",
+            "paths are kept under OUT; folders are searched, but for . and /.",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +85,7 @@ def enhance(
     max_pixels: MaxPixels = MAX_PIXELS,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write the outcome of every photo as JSON.", show_default=False),
+        typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
     ] = None,
     gallery: Annotated[
         bool | None,
@@ -137,13 +138,14 @@ def enhance(
             follower.show_plan()
             return
         has_gallery = _wants_gallery(out, gallery, run.plan)
-        if report is not None:
+        if report not in (None, stream.DASH):
             from qatie_cli.batch.report import check_writable
 
             check_writable(report)
-        follower.tell_not_photos()
+        follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
-            _ask(len(run.plan.tasks))
+            question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
+            confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
         ready = enhancer() if run.plan.tasks else None
         album = None
@@ -179,18 +181,12 @@ def _check(
 
 
 def _read_list(path: Path) -> tuple[Path, ...]:
-    from qatie_cli.batch.planning import read_list
+    from qatie_cli.batch import listing
 
     try:
-        return read_list(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
+        return listing.read(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
-
-
-def _ask(photos: int) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError("--in-place replaces originals and there is nobody to ask.", "Add --yes if that is meant.")
-    typer.confirm(f"Replace {count(photos)} by their enhanced versions?", abort=True, err=True)
 
 
 def _wants_gallery(out: Path | None, asked: bool | None, plan: Plan) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.errors import WeightsError
 from qatie_cli.home import user_folder
 
@@ -55,7 +54,7 @@ def manifest() -> dict[str, Shipped]:
     """
     path = packaged_folder() / "manifest.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parsing.from_json(path.read_text(encoding="utf-8"))
         return {name: Shipped(name, e["file"], e["sha256"], e["description"]) for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"The list of shipped weights, {path}, cannot be read: {error}.", REINSTALL) from error

@@ -54,12 +54,12 @@ def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
 
 
 def _datasets_without_places(datasets: bytes) -> bytes:
-    kept, at = b"", 0
+    kept, at = [], 0
     while at + 5 <= len(datasets) and datasets[at] == 0x1C:
         record, dataset, size = struct.unpack_from(">BBH", datasets, at + 1)
         if size & 0x8000:  # an extended dataset, of kilobytes: not a place name
-            return kept
+            break
         if not (record == 2 and dataset in _PLACES):
-            kept += datasets[at : at + 5 + size]
+            kept.append(datasets[at : at + 5 + size])
         at += 5 + size
-    return kept
+    return b"".join(kept)

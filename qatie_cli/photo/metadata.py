@@ -64,6 +64,8 @@ def read(
             block, notes = None, ("EXIF left out, it is damaged",)
     packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
     packet = packet.encode() if isinstance(packet, str) else packet
+    if packet and len(packet) > xmp.LARGEST:
+        packet, notes = None, (*notes, f"XMP left out, it is longer than {xmp.LARGEST >> 20} MB")
     photoshop = (
         tiff.photoshop
         or _joined(image, containers.APP13, containers.PHOTOSHOP)

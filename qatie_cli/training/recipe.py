@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qatie_cli import parsing
 from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import FullFrameConfig
@@ -190,7 +190,7 @@ def read_table(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parsing.from_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # bad TOML, or not UTF-8
