@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qatie_cli.model.tone_features import QUANTILES, confidence, quantiles, statistics
+from qatie_cli.model.tone_features import QUANTILES, confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import Decision, ToneMap, with_pinned_ends
 from qatie_cli.photo import resize
 
@@ -114,6 +114,8 @@ class ToneStage(nn.Module):
         if self.second is not None:
             hidden = F.leaky_relu(self.second(hidden), 0.2)
         trust = confidence(thumbnail)
+        if self.config.grid:
+            trust = trust * texture_confidence(view)
         raw = self.decide(hidden) * trust
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]
