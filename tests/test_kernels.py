@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from qatie_cli import kernels
+from qatie_cli import engines, kernels
 from qatie_cli.enhance.guided import GuidedResidual
-from qatie_cli.enhance.tiling import Region
+from qatie_cli.enhance.tiling import Region, residual_of
 from qatie_cli.enhance.toned_rows import ToneRows
 from qatie_cli.kernels import threads
-from qatie_cli.model import tone_map
+from qatie_cli.model import moments, tone_map
 from qatie_cli.model.tone_map import ToneMap
 
 needs_numba = pytest.mark.skipif(not kernels.installed(), reason="numba is not installed")
@@ -195,3 +196,28 @@ sys.stdout.flush()
 assert "numba" not in sys.modules
 """
     _run(code)
+
+
+@needs_numba
+@pytest.mark.parametrize("name", [name for name in engines.available() if name != "float"])
+@pytest.mark.parametrize("tile_side", [None, 128])
+def test_the_int8_network_gives_the_same_bits_compiled(compiled, weights, coffee, name, tile_side):
+    engine = engines.load(weights, name)
+    results = []
+    for on in (False, True):
+        compiled(on)
+        results.append(residual_of(engine.network, coffee[:, :592].copy(), tile_side))
+    np.testing.assert_array_equal(*results)
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", [(1, 3, 7, 5), (1, 16, 200, 300), (1, 64, 1, 1)])
+def test_moments_are_exact(compiled, shape):
+    x = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    sums = []
+    for on in (False, True):
+        compiled(on)
+        sums.append(moments.Sums.of(x))
+    assert sums[0].count == sums[1].count
+    assert torch.equal(sums[0].total, sums[1].total)
+    assert torch.equal(sums[0].squares, sums[1].squares)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qatie_cli.engines import process
+from qatie_cli import kernels
+from qatie_cli.engines import pointwise, process
 from qatie_cli.engines.floating import feature_rows, tail_rows
 from qatie_cli.model import network
 from qatie_cli.model.moments import Moments, of_whole
@@ -81,16 +82,32 @@ class Int8Network:
         self._at = lambda name: activation_at(name, activations)
         with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
-            self._tanh = {name: _table(torch.tanh, self._at(f"{name}.pre")) for name in ("down1", "down2")}
-            self._rescaled = {
-                fuse: _table(_rescaling_to(self._at(f"{fuse}.encoded")), self._at(f"{block}.out"))
-                for fuse, block in (("fuse1", "refine1"), ("fuse2", "refine2"))
-            }
+            self._tables = self._byte_tables([block.name for block in net.refinements()])
+            self._pair_tables = {name: _of_pairs(self._tables[name]) for name in ("down1", "down2", "fuse1", "fuse2")}
         self._norms = {b.name: (b.norm.weight.contiguous(), b.norm.bias.contiguous()) for b in net.refinements()}
         self._weight, self._bias = net.tail()
 
+    def _byte_tables(self, blocks: list[str]) -> dict[str, np.ndarray]:
+        """Layers as functions of one byte (256) or two (256, 256), for the compiled passes."""
+        tables = {}
+        for name in ("down1", "down2"):
+            product = self._at(f"{name}.product")
+            tanh = _every_byte(self._at(f"{name}.tanh"))
+            tables[name] = _table(torch.tanh(_every_byte(self._at(f"{name}.pre"))))
+            tables[f"{name}.product"] = _table(_OPS.mul(*_every_pair(tanh, tanh), product.scale, product.zero_point))
+        for name, block in (("fuse1", "refine1"), ("fuse2", "refine2")):
+            at = self._at(f"{name}.encoded")
+            tables[name] = _table(_OPS.cat([_every_byte(self._at(f"{block}.out"))], 1, at.scale, at.zero_point))
+        for name in blocks:
+            out, shortcut = self._at(f"{name}.out"), _every_byte(self._at(f"{name}.shortcut"))
+            tables[f"{name}.inner"] = _table(self._leaky(_every_byte(self._at(f"{name}.inner")), f"{name}.inner_leaky"))
+            outer = self._leaky(_every_byte(self._at(f"{name}.outer")), f"{name}.outer_leaky")
+            tables[f"{name}.out"] = _table(_OPS.add(*_every_pair(outer, shortcut), out.scale, out.zero_point))
+        return tables
+
     @torch.inference_mode()
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
+        kernels.usable(photo_u8_hwc.size // 3)  # loads numba where that pays; parts of the photo then find it loaded
         with process.quantized_engine(self._engine):
             return self._features(photo_u8_hwc, moments)
 
@@ -120,14 +137,14 @@ class Int8Network:
         def encode2(local: Tensor, side: Tensor) -> tuple[Tensor, ...]:
             encoded = self._refined("refine1", local, side, norm)
             x, pair = self._gate("down2", encoded)
-            return self._skip("fuse1", encoded), pair, *self._branches("refine2", x)
+            return encoded, pair, *self._branches("refine2", x)
 
         encoded1, pair2, local, side = _in_strips(encode2, [local, side], [2, 2], reach=3, widest=2 * line)
         norm = self._norm("refine2", local, moments)
 
         def encode3(local: Tensor, side: Tensor) -> tuple[Tensor, ...]:
             encoded = self._refined("refine2", local, side, norm)
-            return self._skip("fuse2", encoded), *self._branches("bottleneck", torch.max_pool2d(encoded, 2))
+            return encoded, *self._branches("bottleneck", torch.max_pool2d(encoded, 2))
 
         encoded2, local, side = _in_strips(encode3, [local, side], [2, 2], reach=2, widest=2 * line)
         norm = self._norm("bottleneck", local, moments)
@@ -156,8 +173,13 @@ class Int8Network:
         return _OPS.conv2d(x, self._convs[name], a.scale, a.zero_point)
 
     def _gate(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        pair = _looked_up(self._conv(f"{name}.pair", x, f"{name}.pre"), self._tanh[name], self._at(f"{name}.tanh"))
         product = self._at(f"{name}.product")
+        pair = self._conv(f"{name}.pair", x, f"{name}.pre")
+        if kernels.usable(0):
+            out = _empty_at(product, (1, pair.shape[1] // 2, *pair.shape[2:]))
+            pointwise.gate(_hwc(pair), self._tables[name], self._tables[f"{name}.product"], _hwc(out))
+            return out, _read_as(pair, self._at(f"{name}.tanh"))
+        pair = _looked_up(pair, self._pair_tables[name], self._at(f"{name}.tanh"))
         # On halves that are strided views the multiplication takes three times as long.
         return _OPS.mul(*_halves(pair), product.scale, product.zero_point), pair
 
@@ -172,26 +194,44 @@ class Int8Network:
         return Norm(mean.float(), variance.float(), *self._norms[name])
 
     def _refined(self, name: str, local: Tensor, side: Tensor, norm: Norm) -> Tensor:
-        """The rest of a block. Its norm is a batch norm of one photo, whose statistics tiles can share.
+        """The rest of a block."""
+        if not kernels.usable(0):
+            y = _joined([self._normed(name, local, norm), side])
+            out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")
+            out = self._leaky(self._conv(f"{name}.outer", out, f"{name}.outer"), f"{name}.outer_leaky")
+            at = self._at(f"{name}.out")
+            return _OPS.add(out, self._conv(f"{name}.shortcut", y, f"{name}.shortcut"), at.scale, at.zero_point)
+        y = _empty_like(side, channels=local.shape[1] + side.shape[1])
+        every = _every_byte(self._at(f"{name}.local")).expand(1, local.shape[1], 16, 16)
+        pointwise.join(_hwc(local), _table(self._normed(name, every, norm)), _hwc(side), _hwc(y))
+        out = self._conv(f"{name}.inner", y, f"{name}.inner")
+        pointwise.look_up(_hwc(out), self._tables[f"{name}.inner"])
+        out = self._conv(f"{name}.outer", _read_as(out, self._at(f"{name}.inner_leaky")), f"{name}.outer")
+        shortcut = self._conv(f"{name}.shortcut", y, f"{name}.shortcut")
+        pointwise.combine(_hwc(out), _hwc(shortcut), self._tables[f"{name}.out"])
+        return _read_as(out, self._at(f"{name}.out"))
+
+    def _normed(self, name: str, local: Tensor, norm: Norm) -> Tensor:
+        """A block's norm and its activation: a batch norm of one photo, whose statistics tiles can share.
 
         That takes half the time of `quantized::instance_norm`, which has no vectorized sums.
         """
-        out_at, norm_at = self._at(f"{name}.out"), self._at(f"{name}.norm")
+        at = self._at(f"{name}.norm")
         normed = _OPS.batch_norm2d(
-            local, norm.gain, norm.offset, norm.mean, norm.variance, NORM_EPS, norm_at.scale, norm_at.zero_point
+            local, norm.gain, norm.offset, norm.mean, norm.variance, NORM_EPS, at.scale, at.zero_point
         )
-        y = _joined([self._leaky(normed, f"{name}.y"), side])
-        out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")
-        out = self._leaky(self._conv(f"{name}.outer", out, f"{name}.outer"), f"{name}.outer_leaky")
-        return _OPS.add(out, self._conv(f"{name}.shortcut", y, f"{name}.shortcut"), out_at.scale, out_at.zero_point)
-
-    def _skip(self, name: str, encoded: Tensor) -> Tensor:
-        """Encoder features as the decoder joins them: in the scale of the gates."""
-        return _looked_up(encoded, self._rescaled[name], self._at(f"{name}.encoded"))
+        return self._leaky(normed, f"{name}.y")
 
     def _fuse(self, name: str, deep: Tensor, encoded: Tensor, pair: Tensor) -> Tensor:
+        """`deep` at twice its size, joined with what the encoder left, in the scale of the gates."""
         phases = self._conv(f"{name}.up", deep, f"{name}.up")
-        return self._conv(f"{name}.reduce", _joined([encoded, pair], phases), f"{name}.reduced")
+        if kernels.usable(0):
+            channels = phases.shape[1] // 4 + encoded.shape[1] + pair.shape[1]
+            joined = _empty_like(pair, channels=channels)
+            pointwise.fuse(_hwc(phases), _hwc(encoded), self._tables[name], _hwc(pair), _hwc(joined))
+        else:
+            joined = _joined([_looked_up(encoded, self._pair_tables[name], self._at(f"{name}.encoded")), pair], phases)
+        return self._conv(f"{name}.reduce", joined, f"{name}.reduced")
 
     def _leaky(self, x: Tensor, point: str) -> Tensor:
         a = self._at(point)
@@ -217,22 +257,37 @@ def peak_rate(engine: str) -> float:
     return best
 
 
-def _table(function: Callable[[Tensor], Tensor], at: Activation) -> Tensor:
-    """A function of single bytes as a look-up table for pairs of them: an int16 for each of 65,536 uint16."""
-    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    single = function(torch._make_per_tensor_quantized_tensor(every, at.scale, at.zero_point)).int_repr().flatten()
+def _every_byte(at: Activation) -> Tensor:
+    """All 256 stored values (1, 1, 16, 16), in order."""
+    stored = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    return torch._make_per_tensor_quantized_tensor(stored, at.scale, at.zero_point)
+
+
+def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors of 256 values with every value of the first beside every one of the second, (1, 1, 256, 256)."""
+    first, second = x.int_repr().view(256, 1).expand(256, 256), y.int_repr().view(1, 256).expand(256, 256)
+    return tuple(
+        torch._make_per_tensor_quantized_tensor(
+            stored.contiguous().view(1, 1, 256, 256), like.q_scale(), like.q_zero_point()
+        )
+        for stored, like in ((first, x), (second, y))
+    )
+
+
+def _table(made: Tensor) -> np.ndarray:
+    """What became of every byte (256), of those of each channel (C, 256), or of every pair (256, 256)."""
+    return made.int_repr().contiguous().view(-1, 256).squeeze(0).numpy()
+
+
+def _of_pairs(table: np.ndarray) -> Tensor:
+    """A table of single bytes as one of pairs of them: an int16 for each of 65,536 uint16."""
+    single = torch.from_numpy(table)
     return torch.stack([single.repeat(256), single.repeat_interleave(256)], dim=1).view(torch.int16).flatten()
-
-
-def _rescaling_to(at: Activation) -> Callable[[Tensor], Tensor]:
-    return lambda x: _OPS.cat([x], 1, at.scale, at.zero_point)
 
 
 def _looked_up(x: Tensor, table: Tensor, at: Activation) -> Tensor:
     """A tensor through a table of byte pairs, in a quarter of the time of `tanh`."""
-    out = torch._empty_affine_quantized(
-        x.shape, scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8, memory_format=torch.channels_last
-    )
+    out = _empty_at(at, x.shape)
     # Rows are multiples of four pixels wide, so there is an even number of bytes.
     pairs = _stored(x).permute(0, 2, 3, 1).flatten().view(torch.uint16).int()
     target = _stored(out).permute(0, 2, 3, 1).flatten().view(torch.int16)
@@ -276,12 +331,28 @@ def _stored(x: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
+def _hwc(x: Tensor) -> np.ndarray:
+    """The integers of a channels-last tensor (1, C, H, W) as an array (H, W, C); a view."""
+    return _stored(x)[0].permute(1, 2, 0).numpy()
+
+
+def _read_as(x: Tensor, at: Activation) -> Tensor:
+    """The integers of a quantized tensor in another scale; a view."""
+    empty = torch._empty_affine_quantized([0], scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8)
+    return empty.set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
+
+
+def _empty_at(at: Activation, shape: tuple[int, ...]) -> Tensor:
+    """An uninitialized channels-last tensor (1, C, H, W)."""
+    return torch._empty_affine_quantized(
+        shape, scale=at.scale, zero_point=at.zero_point, dtype=torch.quint8, memory_format=torch.channels_last
+    )
+
+
 def _empty_like(x: Tensor, height: int | None = None, channels: int | None = None) -> Tensor:
     """An uninitialized channels-last tensor with the scale of `x` (1, C, H, W)."""
     shape = (1, channels or x.shape[1], height or x.shape[2], x.shape[3])
-    return torch._empty_affine_quantized(
-        shape, scale=x.q_scale(), zero_point=x.q_zero_point(), dtype=torch.quint8, memory_format=torch.channels_last
-    )
+    return _empty_at(Activation(x.q_scale(), x.q_zero_point()), shape)
 
 
 def _wide(x: Tensor, channels: int) -> Tensor:

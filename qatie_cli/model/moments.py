@@ -11,8 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from qatie_cli import kernels
+from qatie_cli.kernels.threads import over_rows
 
 # Full-size pixels that one pixel of the residual depends on, to each side, norms aside. From the photo to the features:
 # a stride-2 convolution at S, three 3x3 convolutions at S/2, a stride-2 one, three at S/4, three at S/8, two
@@ -44,6 +48,8 @@ class Sums:
         Those of uint8 are exact, so that a photo and its tiles have the very same moments: squares of values between
         -128 and 127 fit float32's 24 bits in groups of 1024.
         """
+        if x.dtype == torch.uint8 and kernels.usable(0):
+            return _exact_sums(x)
         channels = x.shape[1]
         pixels = x[0].permute(1, 2, 0).reshape(-1, channels)
         middle = 128.0 if x.dtype == torch.uint8 else 0.0
@@ -68,6 +74,17 @@ class Sums:
         """Mean and biased variance (C)."""
         mean = self.total / self.count
         return mean, (self.squares / self.count - mean * mean).clamp_(min=0)
+
+
+def _exact_sums(x: Tensor) -> Sums:
+    """`Sums.of` uint8, in integers."""
+    from qatie_cli.kernels import features
+
+    values = np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
+    parts: list[np.ndarray] = []
+    over_rows(values.shape[0], values.size, lambda first, last: parts.append(features.sums(values, first, last)))
+    total, squares = torch.from_numpy(sum(parts)).double()
+    return Sums(values.shape[0] * values.shape[1], total, squares)
 
 
 def of_whole(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
