@@ -157,7 +157,7 @@ def plan_in_place(
     """
     for path in inputs:
         _kind(path)
-    found = _search(inputs, listed, naming, exclude=None)
+    found = _search(inputs, listed, naming, exclude=None, follow_links=False)
     sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link's target is replaced, the link stays
     tasks = [Task(source, source) for source in sources]
     done = [t for t in tasks if not naming.overwrite and journal.holds(t.source)]
@@ -196,7 +196,9 @@ def _hint_of_missing(path: Path) -> str:
     return "Check its spelling."
 
 
-def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None) -> _Found:
+def _search(
+    inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None, follow_links: bool = True
+) -> _Found:
     found = _Found()
 
     def add(source: Path, relative: Path) -> None:
@@ -205,9 +207,17 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
         else:
             found.not_photos.append(source)
 
+    def search(folder: Path, relative: Path) -> None:
+        here = discovery.find(folder, recursive=naming.recursive, exclude=exclude, follow_links=follow_links)
+        for photo in here.photos:
+            found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
+        found.not_photos.extend(here.others)
+        found.unsearched.extend(here.unsearched)
+        found.system_folders.extend(here.system_folders)
+
     for path in inputs:
         if path.is_dir():
-            _search_folder(path, Path(), naming, exclude, found)
+            search(path, Path())
         else:
             add(path, Path())
     for path in listed:
@@ -219,17 +229,8 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
         elif listing.names_everything(path):
             found.refused[path] = f"{path} in a list is not searched. Name it as an input if all of it is meant."
         else:
-            _search_folder(path, relative / path.name, naming, exclude, found)
+            search(path, relative / path.name)
     return found
-
-
-def _search_folder(folder: Path, relative: Path, naming: Naming, exclude: Path | None, found: _Found) -> None:
-    here = discovery.find(folder, recursive=naming.recursive, exclude=exclude)
-    for photo in here.photos:
-        found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
-    found.not_photos.extend(here.others)
-    found.unsearched.extend(here.unsearched)
-    found.system_folders.extend(here.system_folders)
 
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from qatie_cli import files
-from qatie_cli.batch import reasons
+from qatie_cli.batch import reasons, targets
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Claim, Ledger, State
 from qatie_cli.batch.planning import Task, state_of
@@ -80,6 +80,7 @@ class Writing:
     strip_metadata: bool = False
     strip_gps: bool = False
     overwrite: bool = False
+    preserve_times: bool = False  # outputs get the times of their sources
     max_pixels: int = MAX_PIXELS
     settings: Settings | None = None  # to record with each output
     ledger: Ledger | None = None  # of the output folder
@@ -217,8 +218,10 @@ class Runner:
             if not task.in_place and not self._begin(hand, wait):
                 return hand
             fmt = self._format(task)
-            _check_target(task)
-            hand.seen = _identity(task.source)
+            targets.check(task)
+            if task.in_place:
+                targets.check_names(task.source)
+            hand.seen = targets.identity(task.source)
             hand.input_bytes = hand.seen[0]
             self._reserve(hand, fmt)
             hand.began = time.monotonic()
@@ -360,8 +363,14 @@ class Runner:
             mode = task.source.stat().st_mode & 0o7777
 
         def before_replace(made: Path) -> None:
-            if task.in_place and _identity(task.source) != hand.seen:
-                raise PhotoError(f"{task.source} was changed while it was enhanced; it stays as it is.", "Try again.")
+            if task.in_place:
+                if targets.identity(task.source) != hand.seen:
+                    changed = f"{task.source} was changed while it was enhanced; it stays as it is."
+                    raise PhotoError(changed, "Try again.")
+                targets.keep_attributes(task.source, made)
+            if writing.preserve_times:
+                status = task.source.stat()
+                os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
             if writing.journal is not None:
                 writing.journal.record(task.output, made, writing.settings)
             if writing.ledger is not None and hand.seen is not None:
@@ -398,30 +407,6 @@ class Runner:
             free = 0
         if free < _NO_SPACE_LEFT or self._full_in_a_row >= _FAILURES_OF_A_FULL_DISK:
             self._stop.set()
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    """What tells a changed file: size, modification time and inode.
-
-    Raises:
-        PhotoError: there is no such file, or it cannot be looked at.
-    """
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise PhotoError(f"There is no file {path}.") from None
-    except OSError as error:
-        raise PhotoError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _check_target(task: Task) -> None:
-    """Raise PhotoError if the output could not be written later."""
-    folder = task.output.parent
-    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
-    if task.output.is_dir():
-        raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
 
 
 def remove_stale(tasks: Sequence[Task]) -> int:

@@ -69,6 +69,7 @@ def enhance(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
     yes: Yes = False,
+    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Outputs get their photos' times.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
@@ -118,7 +119,7 @@ def enhance(
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels)
+    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
