@@ -233,6 +233,30 @@ def check_writable(folder: Path) -> None:
     Path(name).unlink(missing_ok=True)
 
 
+def keep_attributes(source: Path, target: Path) -> None:
+    """Give `target` the owner, group, permissions, extended attributes and ACLs of `source`.
+
+    Raises:
+        OSError: one of them cannot be given.
+    """
+    wanted, there = source.stat(), target.stat()
+    if hasattr(os, "chown") and (wanted.st_uid, wanted.st_gid) != (there.st_uid, there.st_gid):
+        os.chown(target, wanted.st_uid, wanted.st_gid)
+    with contextlib.suppress(OSError):  # a file system without permissions, such as FAT
+        target.chmod(wanted.st_mode & 0o7777)
+    if not hasattr(os, "listxattr"):
+        return
+    try:
+        names = os.listxattr(source)
+        held = {name: os.getxattr(target, name) for name in os.listxattr(target)}
+    except OSError:  # a file system without them
+        return
+    for name in names:  # ACLs are among them
+        value = os.getxattr(source, name)
+        if held.get(name) != value:
+            os.setxattr(target, name, value)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from qatie_cli.batch import listing
 from qatie_cli.batch.journal import Journal
+from qatie_cli.batch.made import Found, Ledger, State
+from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import UsageError
 from qatie_cli.photo import discovery, formats
 from qatie_cli.photo.discovery import identity
@@ -95,12 +97,15 @@ class _Found:
         )
 
 
-def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = ()) -> Plan:
+def plan(
+    inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = (), ledger: Ledger | None = None
+) -> Plan:
     """Decide every output.
 
     A directory input keeps its tree below `out`; a file lands in `out` itself. One file and an `out` with a photo's
     suffix that is no directory names the output file. Files of a list (`listed`) keep their relative path. Entries of a
-    list that do not exist are refused one by one, and so are photos that would replace each other or an original.
+    list that do not exist are refused one by one, and so are photos that would replace each other, an original, or a
+    file that the `ledger` does not know as qatie's. Without a ledger every output that exists is done.
 
     Raises:
         UsageError: an input does not exist, `out` cannot be used, or every photo is refused for its output.
@@ -114,7 +119,7 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
     if formats.format_of_name(out) and not out_is_folder:
         if kinds != [_FILE] or listed:
             raise UsageError(f"{out} names one photo, and the input is more than one.", "Name a folder with -o.")
-        return _split(_Found(), [_named(inputs[0], out, naming)], naming)
+        return _split(_Found(), [_named(inputs[0], out, naming)], naming, ledger)
     if out_is_file:
         raise UsageError(f"{out} is a file.", "Name a folder with -o.")
     found = _search(inputs, listed, naming, exclude=out)
@@ -128,24 +133,44 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
     tasks = _told_apart(tasks, naming)
     tasks = _with_places_for_alpha(tasks, naming)
-    return _split(found, tasks, naming)
+    return _split(found, tasks, naming, ledger)
 
 
-def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, listed: Sequence[Path] = ()) -> Plan:
+def folder_of(out: Path) -> Path:
+    """The folder that outputs go to, where `out` may also name the one output."""
+    return out.parent if formats.format_of_name(out) and not out.is_dir() else out
+
+
+def plan_in_place(
+    inputs: Sequence[Path],
+    naming: Naming,
+    journal: Journal,
+    listed: Sequence[Path] = (),
+    settings: Settings | None = None,
+) -> Plan:
     """Every photo becomes its own output; those that `journal` says were enhanced before are done.
+
+    Where they were enhanced with other settings than `settings` they are refused: their originals are gone.
 
     Raises:
         UsageError: an input does not exist.
     """
     for path in inputs:
         _kind(path)
-    found = _search(inputs, listed, naming, exclude=None)
+    found = _search(inputs, listed, naming, exclude=None, follow_links=False)
     sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link's target is replaced, the link stays
     tasks = [Task(source, source) for source in sources]
-    done = {t for t in tasks if not naming.overwrite and journal.holds(t.source)}
-    return found.plan([t for t in tasks if t not in done], [t for t in tasks if t in done], ())
+    done = [t for t in tasks if not naming.overwrite and journal.holds(t.source)]
+    refused = [Refused(t, _IN_PLACE_BEFORE.format(t.source)) for t in done if journal.differs(t.source, settings)]
+    without = {t.source for t in done}
+    otherwise = {refusal.task.source for refusal in refused}
+    left = [t for t in tasks if t.source not in without]
+    return found.plan(left, [t for t in done if t.source not in otherwise], refused)
 
 
+_IN_PLACE_BEFORE = (
+    "{} was enhanced in place before, with other settings, and its original is gone. --overwrite enhances it once more."
+)
 _FILE, _FOLDER = "file", "folder"
 
 
@@ -171,7 +196,9 @@ def _hint_of_missing(path: Path) -> str:
     return "Check its spelling."
 
 
-def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None) -> _Found:
+def _search(
+    inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None, follow_links: bool = True
+) -> _Found:
     found = _Found()
 
     def add(source: Path, relative: Path) -> None:
@@ -180,9 +207,17 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
         else:
             found.not_photos.append(source)
 
+    def search(folder: Path, relative: Path) -> None:
+        here = discovery.find(folder, recursive=naming.recursive, exclude=exclude, follow_links=follow_links)
+        for photo in here.photos:
+            found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
+        found.not_photos.extend(here.others)
+        found.unsearched.extend(here.unsearched)
+        found.system_folders.extend(here.system_folders)
+
     for path in inputs:
         if path.is_dir():
-            _search_folder(path, Path(), naming, exclude, found)
+            search(path, Path())
         else:
             add(path, Path())
     for path in listed:
@@ -194,17 +229,8 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
         elif listing.names_everything(path):
             found.refused[path] = f"{path} in a list is not searched. Name it as an input if all of it is meant."
         else:
-            _search_folder(path, relative / path.name, naming, exclude, found)
+            search(path, relative / path.name)
     return found
-
-
-def _search_folder(folder: Path, relative: Path, naming: Naming, exclude: Path | None, found: _Found) -> None:
-    here = discovery.find(folder, recursive=naming.recursive, exclude=exclude)
-    for photo in here.photos:
-        found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
-    found.not_photos.extend(here.others)
-    found.unsearched.extend(here.unsearched)
-    found.system_folders.extend(here.system_folders)
 
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:
@@ -240,19 +266,27 @@ def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     return made
 
 
-def _split(found: _Found, tasks: Sequence[Task], naming: Naming) -> Plan:
-    """Separate the tasks that are refused, and those that are done: outputs are atomic, so a non-empty one is complete.
+def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger | None) -> Plan:
+    """Separate the tasks that are refused, and those that are done.
 
     Raises:
-        UsageError: every photo is refused.
+        UsageError: every photo is refused for its name.
     """
     refused = _refused(tasks)
     if tasks and len(refused) == len(tasks):
         raise UsageError(refused[0].reason)
     without = {refusal.task for refusal in refused}
-    wanted = [task for task in tasks if task not in without]
-    done = set() if naming.overwrite else {task for task in wanted if is_done(task)}
-    return found.plan([t for t in wanted if t not in done], [t for t in wanted if t in done], refused)
+    left: list[Task] = []
+    done: list[Task] = []
+    for task in tasks:
+        if task in without:
+            continue
+        there = Found(State.MISSING) if naming.overwrite else state_of(task, ledger)
+        if there.state is State.LEFT:
+            refused.append(Refused(task, there.reason))
+        else:
+            (done if there.state is State.DONE else left).append(task)
+    return found.plan(left, done, refused)
 
 
 def _refused(tasks: Sequence[Task]) -> list[Refused]:
@@ -282,9 +316,13 @@ def _both(task: Task, other: Task) -> str:
     return f"{task.source} and {other.source} would both become {task.output}. Enhance it on its own: {command}"
 
 
-def is_done(task: Task) -> bool:
-    """Whether the output exists."""
-    return any(_is_complete(path) for path in (task.output, task.with_alpha) if path is not None)
+def state_of(task: Task, ledger: Ledger | None) -> Found:
+    """What is in the place of a task's output, or of the one that it has if the photo has transparent parts."""
+    places = [path for path in (task.output, task.with_alpha) if path is not None]
+    if ledger is None:  # outputs are written atomically, so one that is not empty is complete
+        return Found(State.DONE if any(map(_is_complete, places)) else State.MISSING)
+    found = [ledger.find(path, task.source) for path in places]
+    return next((there for there in found if there.state is State.DONE), found[0])
 
 
 def _is_complete(path: Path) -> bool:

@@ -66,9 +66,10 @@ def enhance(
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
     ] = False,
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
     yes: Yes = False,
+    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Outputs get their photos' times.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
@@ -101,20 +102,24 @@ def enhance(
 ) -> None:
     """Enhance photos; the originals are never touched unless --in-place says so.
 
-    Folders are searched with all below them and keep their tree under OUT. Outputs that exist are skipped, so an
-    interrupted run resumes where it stopped. Exit code 3 says that some photos failed; they are named at the end.
+    Folders are searched with all below them and keep their tree under OUT. An output that was made from this photo
+    with these settings is skipped, so an interrupted run resumes where it stopped; one that was made otherwise is
+    redone, and one that somebody changed since is named and left. OUT/.qatie remembers what each was made from.
+    Exit code 3 says that some photos failed; they are named at the end.
     """
     from qatie_cli import sizes
     from qatie_cli.batch import session
     from qatie_cli.batch.planning import Naming
     from qatie_cli.batch.running import Writing
+    from qatie_cli.batch.settings import FLOAT, INT8, Settings
     from qatie_cli.enhance import memory
+    from qatie_cli.model import shipped
 
     memory.keep_together()  # before there are threads
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels)
+    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
@@ -132,7 +137,12 @@ def enhance(
             console().print(f"[yellow]Note:[/] {plain(note)}.")
         return
     listed = () if files_from is None else _read_list(files_from)
-    with session.opened(session.Request(paths, None if in_place else out, naming, writing, listed, allowed)) as run:
+    arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
+    settings = Settings(
+        weights, shipped.digest(weights), arithmetic, strength, fast, quality, strip_metadata, strip_gps
+    )
+    request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
+    with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)
         if dry_run:
             follower.show_plan()

@@ -80,6 +80,22 @@ def locate(name_or_path: str) -> Path:
     raise WeightsError(f"There {wanted} {name_or_path}.", f"Shipped are: {', '.join(shipped)}.")
 
 
+def digest(name_or_path: str) -> str:
+    """The SHA-256 of the file that `locate` finds, without making or repairing the cached copy.
+
+    Raises:
+        WeightsError: no such name or file, or it cannot be read.
+    """
+    path = Path(name_or_path)
+    if not path.is_file() or not (path.suffix or path.parent != Path()):
+        known = manifest()
+        return known[name_or_path].sha256 if name_or_path in known else files.sha256(locate(name_or_path))
+    try:
+        return files.sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+
+
 def _current(shipped: Shipped) -> Path:
     if is_intact(shipped.cached, shipped):
         return shipped.cached

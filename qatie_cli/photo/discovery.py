@@ -38,13 +38,13 @@ class Found:
     system_folders: tuple[Path, ...] = ()  # of a system's or another program's own: not searched
 
 
-def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None) -> Found:
+def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, follow_links: bool = True) -> Found:
     """The photos in `folder`, told by their suffixes. Every command searches folders by this function.
 
     Links to files and folders are followed; a folder that is reached twice, as in a loop of links, is searched once.
     Left out are hidden and system files, hidden folders, those of a system's or another program's own (`#recycle`,
     `.photoslibrary`), galleries, anything that is not a regular file, and the folder `exclude`, unless that is `folder`
-    itself.
+    itself. Links to folders that `follow_links` forbids to follow are among the unsearched.
     """
     photos: list[Path] = []
     others: list[Path] = []
@@ -66,6 +66,10 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None) -
         if here is not None:
             seen.add(here)
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
+        if recursive and not follow_links:
+            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not _is_hidden(f)]
+            unsearched += [(Path(parent, f), "it is a link, which is not followed in place") for f in links]
+            folders[:] = [f for f in folders if f not in links]
         if recursive:
             system_folders += [Path(parent, f) for f in sorted(folders) if _is_system_folder(f)]
         folders[:] = sorted(f for f in folders if not (_is_hidden(f) or _is_system_folder(f))) if recursive else []

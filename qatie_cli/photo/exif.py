@@ -18,6 +18,7 @@ _SHORT, _LONG = 3, 4
 STORAGE_TAGS = frozenset(
     {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339, 347}
     | {*range(512, 533), 700, 33723, 34377, 34675}
+    | {37724, 50255}  # Photoshop's layers and annotations
 )
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 PREFIX = b"Exif\x00\x00"

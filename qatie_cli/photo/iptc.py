@@ -16,6 +16,11 @@ def resource(datasets: bytes) -> bytes:
     return struct.pack(">4sHHI", b"8BIM", _IPTC, 0, len(datasets)) + datasets + b"\0" * (len(datasets) % 2)
 
 
+def is_in(block: bytes) -> bool:
+    """Whether the block has a resource with IPTC."""
+    return any(identity == _IPTC for identity, _, _ in _resources(block) or ())
+
+
 def without_thumbnails(block: bytes) -> bytes:
     """The block without its thumbnails; unchanged if it cannot be parsed."""
     found = _resources(block)
