@@ -87,7 +87,7 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
 
 
-PHOTOS_ONLY = FullFrameConfig(extreme=0, dark=0, page=0, screen=0, flat=0, night=0)
+PHOTOS_ONLY = FullFrameConfig(extreme=0, page=0, screen=0, flat=0, night=0)
 
 
 def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedSource:
@@ -98,22 +98,27 @@ def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedS
 def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, coffee):
     for name in ("a", "b", "c", "d"):
         Image.fromarray(coffee[:, :: 1 - 2 * (name > "b")]).save(tmp_path / f"{name}.png")
-    Image.fromarray((coffee * 0.15).astype(np.uint8)).save(tmp_path / "dark.png")
+    night = (coffee * 0.15).astype(np.uint8)
+    Image.fromarray(night).save(tmp_path / "unlit.png")
+    night[:60, :80] = 220
+    Image.fromarray(night).save(tmp_path / "dark.png")
     Image.fromarray(coffee[:20, :20]).save(tmp_path / "small.png")
     photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
-    assert [p.name for p in photos.extreme] == [p.name for p in photos.dark] == ["dark.png"]
+    assert [p.name for p in photos.extreme] == ["dark.png"]
+    assert [p.name for p in photos.unlit] == ["unlit.png"]
     assert photos.too_small == ("small.png",)
-    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.2, dark=0.1, untouched=0.3, middle=0.9, middle_bright=0.9)
+    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.3, untouched=0.3, middle=0.9, middle_bright=0.9)
     source, rows = _source(photos, frames), range(48)
     names, batch = source.full_frame_names(0, rows), source.full_frames(0, rows)
     dark = torch.tensor([name == "dark.png" for name in names])
     untouched = (batch.input == batch.target).all(3).all(2).all(1)
     assert 6 < int(dark.sum()) < 24
     assert bool(untouched[dark].all())
-    assert "dark.png" not in source.crop_names(0, rows)
+    assert not {"dark.png", "unlit.png"} & set(source.crop_names(0, rows))
+    assert "unlit.png" not in names
     # The targets of degraded photos come to the middle.
     luma = tone_features.luma(batch.target).mean((1, 2, 3))
-    assert (luma[dark] < 0.2).all()
+    assert (luma[dark] < 0.3).all()
     degraded = (batch.input - batch.target).abs().amax((1, 2, 3)) > 0.1
     assert degraded.sum() > 10
     assert (luma[degraded] - full_frames.MIDDLE_LUMA).abs().mean() < 0.04

@@ -22,7 +22,6 @@ from qatie_cli.data.uneven_light import LightParameters
 from qatie_cli.model.tone_features import luma
 
 MIDDLE_LUMA = 0.48
-_DARKEST = 0.3  # of the photos that are kept dark: the factor that may darken them further
 
 
 class Kind(StrEnum):
@@ -30,7 +29,6 @@ class Kind(StrEnum):
 
     PHOTO = "photo"
     EXTREME = "extreme"  # a photo too dark, bright or flat to be a target
-    DARK = "dark"  # such a photo of the dark ones, made darker
     PAGE = "page"
     SCREEN = "screen"
     FLAT = "flat"
@@ -49,7 +47,6 @@ class FullFrameConfig:
     middle_bright: float = 0.3  # the same of brighter ones
     # Shares of the samples that must keep their tone:
     extreme: float = 0.03
-    dark: float = 0.0
     page: float = 0.05
     screen: float = 0.05
     flat: float = 0.04
@@ -60,12 +57,12 @@ class FullFrameConfig:
         if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
             raise ValueError(f"the full frames' {', '.join(wrong)} must lie in 0..1")
         if sum(share for _, share in self.kept) > 1:
-            raise ValueError("the full frames' extreme, dark, page, screen, flat and night are more than 1 together")
+            raise ValueError("the full frames' extreme, page, screen, flat and night are more than 1 together")
 
     @property
     def kept(self) -> tuple[tuple[Kind, float], ...]:
         """Kinds that keep their tone, with their shares of the samples."""
-        kinds = (Kind.EXTREME, Kind.DARK, *DRAWINGS)
+        kinds = (Kind.EXTREME, *DRAWINGS)
         return tuple((kind, float(getattr(self, kind.value))) for kind in kinds)
 
     def choose(self, rng: np.random.Generator) -> Kind:
@@ -86,11 +83,6 @@ class Frame:
     kind: Kind
     parameters: DegradationParameters = UNTOUCHED
     light: LightParameters = LightParameters()
-
-
-def darkened(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dark photo's view, darker still."""
-    return view * np.float32(rng.uniform(_DARKEST, 1.0))
 
 
 def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> TrainingBatch:

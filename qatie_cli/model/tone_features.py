@@ -19,7 +19,7 @@ FLAT, FULL = 0.15, 0.3
 # Blocks of this side of a view have texture where their luma deviates by this share of its mean.
 TEXTURE_BLOCK, TEXTURED = 8, 0.05
 # Share of textured blocks up to which a photo is left alone, and from which the decision is applied in full.
-SMOOTH, STRUCTURED = 0.16, 0.42
+SMOOTH, STRUCTURED = 0.2, 0.42
 
 
 def confidence(thumbnail: Tensor) -> Tensor:
