@@ -51,8 +51,8 @@ class CleanPhoto:
 class CleanPhotos:
     """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
 
-    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone. `unlit`
-    are dark ones without a light in them, which teach nothing: nobody can tell them from underexposed ones.
+    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone.
+    `unlit` are dark ones without a light in them, which teach nothing: nobody can tell them from underexposed ones.
     """
 
     folder: Path
@@ -115,8 +115,8 @@ def load(
     if len(found) < splitting.FEWEST:
         raise DataError(
             f"{folder} holds {len(found)} usable photos; training needs at least {splitting.FEWEST}.",
-            f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme) + len(unlit)} too dark, bright or "
-            "flat.",
+            f"{len(unreadable)} could not be read; {len(too_small)} are too small, "
+            f"{len(extreme) + len(unlit)} too dark, bright or flat.",
         )
     sources = {p.name: splitting.source_of(p.name) for p in found}
     held_out = set() if separate_validation else splitting.held_out(list(sources.values()), validation_share, seed)
