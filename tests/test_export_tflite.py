@@ -108,11 +108,12 @@ def test_int8_behind_gains_from_place_to_place_is_the_int8_engine(size, referenc
 
 
 @pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
-@pytest.mark.parametrize(("smooth", "share"), [(0.7, 0.4), (0.9, 0)])
-def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, share, reference, shipped, astronaut):
+@pytest.mark.parametrize("smooth", [0.7, 0.9])
+def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, reference, shipped, astronaut):
     weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
     view = tone.view(photo, tone.LOCAL_VIEW_PX)
-    assert tone_features.texture_confidence(view) == pytest.approx(share, abs=0.1 if share else 0)
+    share = float(tone_features.texture_confidence(view))
+    assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
     assert tone_features.confidence(tone.statistics_view(view)) == 1
     for int8, least in ((False, 60), (True, 45)):
         ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))

@@ -301,9 +301,7 @@ def _texture_confidence(ops: Operators[T], view: T) -> T:
     deviation = ops.sqrt(ops.relu(ops.sub(mean_square, ops.mul(mean, mean))))
     relative = ops.div(deviation, ops.add(mean, 0.1))
     textured = ops.mean_row(ops.clamp(ops.sub(ops.div(relative, tone_features.TEXTURED), 0.5)))
-    return ops.clamp(
-        ops.div(ops.sub(textured, tone_features.SMOOTH), tone_features.STRUCTURED - tone_features.SMOOTH)
-    )
+    return ops.clamp(ops.div(ops.sub(textured, tone_features.SMOOTH), tone_features.STRUCTURED - tone_features.SMOOTH))
 
 
 def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:

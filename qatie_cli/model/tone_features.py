@@ -32,7 +32,7 @@ def confidence(thumbnail: Tensor) -> Tensor:
 
 
 def texture_confidence(view: Tensor) -> Tensor:
-    """Share (N, 1) in 0..1 of the decided change that is applied to photos seen as views (N, 3, H, W): 0 for smooth ones.
+    """Share (N, 1) in 0..1 of the decided change that is applied to views' photos (N, 3, H, W): 0 for smooth ones.
 
     A photo that is smooth nearly everywhere (a lamp on a wall, an empty sky over dark land) has no detail to open or to
     show better: what a stage changes there shows as noise, colour blotches and banding.
