@@ -66,6 +66,12 @@ def flattened(photo: np.ndarray, contrast: float) -> np.ndarray:
     return (200 - contrast * (200 - photo.clip(0, 200).astype(np.float32))).astype(np.uint8)
 
 
+def smoothed(photo: np.ndarray, share: float) -> np.ndarray:
+    """A photo whose upper part, this share of its rows, is an even bright sky."""
+    height = len(photo)
+    return np.concatenate([np.full_like(photo[: round(share * height)], 235), photo[round(share * height) :]])
+
+
 def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
     """(1, 3, H, W) in 0..1 of a photo (H, W, 3) of 8 bit."""
     return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]

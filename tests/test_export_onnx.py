@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import LOCAL, flattened, random_weights, with_local_tone
+from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -150,6 +150,18 @@ def test_gains_from_place_to_place_are_those_of_our_engines(size, shipped, astro
             onnx.checker.check_model(written, full_check=True)
             assert [d.dim_value for d in written.graph.input[1].type.tensor_type.shape.dim] == [1, 3, 128, 128]
             assert metrics.psnr(_enhanced(written, photo), ours) > least
+
+
+@pytest.mark.parametrize("smooth", [0.7, 0.9])
+def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
+    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    share = float(tone_features.texture_confidence(view))
+    assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
+    assert tone_features.confidence(tone.statistics_view(view)) == 1
+    for int8, least in ((False, 60), (True, BARS["shipped"])):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        assert metrics.psnr(_enhanced(build(weights, int8=int8), photo), ours) > least
 
 
 def test_residual_of_float_is_the_float_engines(named, astronaut):

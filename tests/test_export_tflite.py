@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import LOCAL, flattened, random_weights, with_local_tone
+from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, WeightsError
 from qatie_cli.exchange import runtimes
-from qatie_cli.model import checkpoint, tone
+from qatie_cli.model import checkpoint, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.integers import integer_convs
@@ -105,6 +105,20 @@ def test_int8_behind_gains_from_place_to_place_is_the_int8_engine(size, referenc
     for fixed in (size, None):
         computed = runtimes.litert(build(weights, int8=True, size=fixed), photo, reference=reference)
         assert metrics.psnr(computed, ours) > 45
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+@pytest.mark.parametrize("smooth", [0.7, 0.9])
+def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, reference, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
+    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    share = float(tone_features.texture_confidence(view))
+    assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
+    assert tone_features.confidence(tone.statistics_view(view)) == 1
+    for int8, least in ((False, 60), (True, 45)):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        computed = runtimes.litert(build(weights, int8=int8), photo, reference=reference)
+        assert metrics.psnr(computed, ours) > least
 
 
 def test_the_grid_is_never_held_at_the_photo_s_size(astronaut):

@@ -145,7 +145,8 @@ def degraded(photo: Tensor, frames: Sequence[Frame]) -> Tensor:
     gains = photo.new_tensor([p.gain for p in parameters])[:, :, None, None]
     light = light * torch.exp2(exposure + uneven_light.field([frame.light for frame in frames], photo)) * gains
     variance = each([p.shot_noise for p in parameters]) * light + each([p.read_noise for p in parameters]) ** 2
-    noise = views.stack([degradation.averaged_noise(p, photo.shape[-2:]) for p in parameters]).to(photo)
+    height, width = photo.shape[-2:]
+    noise = views.stack([degradation.averaged_noise(p, (height, width)) for p in parameters]).to(photo)
     x = to_encoded((light + variance.sqrt() * noise).clamp(0, 1)) ** each([p.gamma for p in parameters])
     x = (x - 0.5) * each([p.contrast for p in parameters]) + 0.5
     haze = each([p.haze for p in parameters])

@@ -17,7 +17,7 @@ def screen(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     """A screenshot's view, (side, side, 3) float32 in 0..1."""
     dark = rng.random() < 0.5
     back = _background(rng, dark)
-    ink = _gray(rng.integers(170, 256) if dark else rng.integers(0, 110))
+    ink = _gray(int(rng.integers(170, 256) if dark else rng.integers(0, 110)))
     picture = Image.new("RGB", (_SIDE, _SIDE), back)
     draw = ImageDraw.Draw(picture)
     bar = int(rng.integers(0, 70))
@@ -86,7 +86,7 @@ def _vivid(rng: np.random.Generator) -> Colour:
 
 
 def _gray(level: int) -> Colour:
-    return int(level), int(level), int(level)
+    return level, level, level
 
 
 def _mixed(ink: Colour, back: Colour) -> Colour:

@@ -211,6 +211,8 @@ def decided(ops: Operators[T], stage: ToneStage, view: T) -> Decided[T]:
     seen = _seen(ops, stage, view)
     raw = _linear(ops, stage, "decide", seen.hidden)
     trust = _confidence(ops, seen.luma)
+    if stage.config.grid:
+        trust = ops.mul(trust, _texture_confidence(ops, view))
     raw = ops.mul(raw, trust)
     curve = ops.to_curves(ops.columns(raw, 0, 3 * knots), knots)
     start = ops.mul(ops.columns(curve, 0, 1), 0.1)
@@ -290,6 +292,16 @@ def _confidence(ops: Operators[T], luma: T) -> T:
     dark, bright = (ops.columns(both, index, index + 1) for index in (0, 1))
     contrast = ops.div(ops.sub(bright, dark), ops.at_least(bright, 1 / 255))
     return ops.clamp(ops.div(ops.sub(contrast, tone_features.FLAT), tone_features.FULL - tone_features.FLAT))
+
+
+def _texture_confidence(ops: Operators[T], view: T) -> T:
+    """`tone_features.texture_confidence`, (1, 1)."""
+    luma = ops.weighted_channels(view, LUMA)
+    mean, mean_square = (ops.average_pool(x, tone_features.TEXTURE_BLOCK) for x in (luma, ops.mul(luma, luma)))
+    deviation = ops.sqrt(ops.relu(ops.sub(mean_square, ops.mul(mean, mean))))
+    relative = ops.div(deviation, ops.add(mean, 0.1))
+    textured = ops.mean_row(ops.clamp(ops.sub(ops.div(relative, tone_features.TEXTURED), 0.5)))
+    return ops.clamp(ops.div(ops.sub(textured, tone_features.SMOOTH), tone_features.STRUCTURED - tone_features.SMOOTH))
 
 
 def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:

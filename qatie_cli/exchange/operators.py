@@ -154,6 +154,9 @@ class Operators(Protocol[T]):
     def max_pool(self, x: T, at: Activation | None = None) -> T:
         """The largest of 2x2 pixels."""
 
+    def average_pool(self, x: T, side: int) -> T:
+        """The means of `side` x `side` pixels of a float picture."""
+
     def halves(self, x: T, channels: int, at: Activation | None = None) -> tuple[T, T]:
         """The first and the second half of 2 * `channels`."""
 

@@ -90,8 +90,8 @@ class ToneStage(nn.Module):
             self.context = nn.Linear(width, 4 * c)
             self.local = nn.ModuleList(nn.Conv2d(i, 4 * c, 3, padding=1) for i in (widths[-1], 4 * c))
             self.gains = nn.Conv2d(4 * c, config.depth, 1)
-            nn.init.zeros_(self.gains.weight)
-            nn.init.zeros_(self.gains.bias)
+            for parameter in self.gains.parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def features(self) -> int:

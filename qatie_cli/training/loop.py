@@ -38,7 +38,7 @@ class Finished:
     """The result of a run: its weights, and the closing validation table."""
 
     weights: Path
-    table: tuple[pairs.Row, ...]
+    table: tuple[pairs.EngineScores, ...]
 
 
 class RunInterruptedError(QatieError):

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from qatie_cli import parsing
 from qatie_cli.data.clean import ToneSampling
@@ -21,7 +21,13 @@ from qatie_cli.model.tone import ToneConfig
 from qatie_cli.model.whole import ModelConfig
 from qatie_cli.training.losses import LossWeights
 
-_Section = TypeVar("_Section", LossWeights, FullFrameConfig, RenderingConfig)
+_Numbers = LossWeights | FullFrameConfig | RenderingConfig
+# Sections whose settings are all numbers.
+_OF_NUMBERS: dict[str, type[_Numbers]] = {
+    "loss": LossWeights,
+    "full_frames": FullFrameConfig,
+    "rendering": RenderingConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Recipe:
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
                 raise ValueError(f"{name} = {value!r} is of the wrong kind")
-        for name, kind in (("loss", LossWeights), ("full_frames", FullFrameConfig), ("rendering", RenderingConfig)):
+        for name, kind in _OF_NUMBERS.items():
             if name in values:
                 values[name] = _of_numbers(kind, values[name], name)
         for name, ranges in (("degradation", DegradationConfig), ("light", LightConfig)):
@@ -151,7 +157,7 @@ class Recipe:
         return ModelConfig(NetworkConfig(self.width), stage)
 
 
-def _of_numbers(kind: type[_Section], table: dict, name: str) -> _Section:
+def _of_numbers(kind: type[_Numbers], table: dict, name: str) -> _Numbers:
     """A section of a recipe whose settings are all numbers.
 
     Raises:

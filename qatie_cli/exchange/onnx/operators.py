@@ -199,6 +199,9 @@ class OnnxOperators:
     def max_pool(self, x: Value, at: Activation | None = None) -> Value:
         return self.store(self.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), at)
 
+    def average_pool(self, x: Value, side: int) -> Value:
+        return self.node("AveragePool", x, kernel_shape=[side] * 2, strides=[side] * 2)
+
     def halves(self, x: Value, channels: int, at: Activation | None = None) -> tuple[Value, Value]:
         first = self.store(self._slice(x, 0, channels, 1), at)
         return first, self.store(self._slice(x, channels, 2 * channels, 1), at)

@@ -175,17 +175,23 @@ class TfliteOperators:
         return self.file.operator("DEPTH_TO_SPACE", x, shape=shape, at=at, blockSize=2)
 
     def max_pool(self, x: Tensor, at: Activation | None = None) -> Tensor:
+        return self._pool("MAX_POOL_2D", x, 2, at)
+
+    def average_pool(self, x: Tensor, side: int) -> Tensor:
+        return self._pool("AVERAGE_POOL_2D", x, side)
+
+    def _pool(self, name: str, x: Tensor, side: int, at: Activation | None = None) -> Tensor:
         _, height, width, channels = x.shape
         return self.file.operator(
-            "MAX_POOL_2D",
+            name,
             x,
-            shape=(1, height // 2, width // 2, channels),
+            shape=(1, height // side, width // side, channels),
             at=at,
             padding=_VALID,
-            strideW=2,
-            strideH=2,
-            filterWidth=2,
-            filterHeight=2,
+            strideW=side,
+            strideH=side,
+            filterWidth=side,
+            filterHeight=side,
         )
 
     def halves(self, x: Tensor, channels: int, at: Activation | None = None) -> tuple[Tensor, Tensor]:

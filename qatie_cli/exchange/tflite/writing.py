@@ -38,6 +38,7 @@ _VERSIONS = {
 }
 _OPTIONS = {
     "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "CAST": "CastOptions",
     "CONCATENATION": "ConcatenationOptions",
