@@ -22,6 +22,7 @@ from torch import Tensor
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise, process
 from qatie_cli.engines.floating import feature_rows, tail_rows
+from qatie_cli.engines.pointwise import ByteLayer, Product, Sum
 from qatie_cli.model import network
 from qatie_cli.model.moments import Moments, of_whole
 from qatie_cli.model.network import LEAKY_SLOPE, NORM_EPS
@@ -82,28 +83,45 @@ class Int8Network:
         self._at = lambda name: activation_at(name, activations)
         with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
-            self._tables = self._byte_tables([block.name for block in net.refinements()])
-            self._pair_tables = {name: _of_pairs(self._tables[name]) for name in ("down1", "down2", "fuse1", "fuse2")}
+            self._layers = self._pointwise_layers()
+            self._inner_leaky = {block.name: self._leaky_of(f"{block.name}.inner") for block in net.refinements()}
+            self._sums = {block.name: self._sum_of(block.name) for block in net.refinements()}
+            self._products = {name: self._product_of(name) for name in ("down1", "down2")}
+            self._pair_tables = {name: _of_pairs(self._layers[name].table) for name in self._layers}
         self._norms = {b.name: (b.norm.weight.contiguous(), b.norm.bias.contiguous()) for b in net.refinements()}
         self._weight, self._bias = net.tail()
 
-    def _byte_tables(self, blocks: list[str]) -> dict[str, np.ndarray]:
-        """Layers as functions of one byte (256) or two (256, 256), for the compiled passes."""
-        tables = {}
-        for name in ("down1", "down2"):
-            product = self._at(f"{name}.product")
-            tanh = _every_byte(self._at(f"{name}.tanh"))
-            tables[name] = _table(torch.tanh(_every_byte(self._at(f"{name}.pre"))))
-            tables[f"{name}.product"] = _table(_OPS.mul(*_every_pair(tanh, tanh), product.scale, product.zero_point))
+    def _layer(self, made: Tensor, before: str, after: str, slope: float = 1.0) -> ByteLayer:
+        return ByteLayer.ramp_of(_table(made), self._at(before), self._at(after), slope)
+
+    def _pointwise_layers(self) -> dict[str, ByteLayer]:
+        """The tanh of the gates, and the change of scale of what the encoder leaves for the decoder."""
+        layers = {name: ByteLayer.of(_table(torch.tanh(self._every(f"{name}.pre")))) for name in ("down1", "down2")}
         for name, block in (("fuse1", "refine1"), ("fuse2", "refine2")):
             at = self._at(f"{name}.encoded")
-            tables[name] = _table(_OPS.cat([_every_byte(self._at(f"{block}.out"))], 1, at.scale, at.zero_point))
-        for name in blocks:
-            out, shortcut = self._at(f"{name}.out"), _every_byte(self._at(f"{name}.shortcut"))
-            tables[f"{name}.inner"] = _table(self._leaky(_every_byte(self._at(f"{name}.inner")), f"{name}.inner_leaky"))
-            outer = self._leaky(_every_byte(self._at(f"{name}.outer")), f"{name}.outer_leaky")
-            tables[f"{name}.out"] = _table(_OPS.add(*_every_pair(outer, shortcut), out.scale, out.zero_point))
-        return tables
+            rescaled = _OPS.cat([self._every(f"{block}.out")], 1, at.scale, at.zero_point)
+            layers[name] = self._layer(rescaled, f"{block}.out", f"{name}.encoded")
+        return layers
+
+    def _leaky_of(self, name: str) -> ByteLayer:
+        made = self._leaky(self._every(name), f"{name}_leaky")
+        return self._layer(made, name, f"{name}_leaky", LEAKY_SLOPE)
+
+    def _sum_of(self, block: str) -> Sum:
+        """What closes a block: its last activation and the sum with the shortcut."""
+        outer = self._leaky(self._every(f"{block}.outer"), f"{block}.outer_leaky")
+        out = self._at(f"{block}.out")
+        table = _table(_OPS.add(*_every_pair(outer, self._every(f"{block}.shortcut")), out.scale, out.zero_point))
+        ends = (self._at(f"{block}.{end}") for end in ("outer_leaky", "shortcut", "out"))
+        return Sum.of(table, self._leaky_of(f"{block}.outer"), *ends)
+
+    def _product_of(self, gate: str) -> Product:
+        out, tanh = self._at(f"{gate}.product"), self._every(f"{gate}.tanh")
+        table = _table(_OPS.mul(*_every_pair(tanh, tanh), out.scale, out.zero_point))
+        return Product.of(table, self._at(f"{gate}.tanh"), out)
+
+    def _every(self, point: str) -> Tensor:
+        return _every_byte(self._at(point))
 
     @torch.inference_mode()
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
@@ -177,7 +195,7 @@ class Int8Network:
         pair = self._conv(f"{name}.pair", x, f"{name}.pre")
         if kernels.usable(0):
             out = _empty_at(product, (1, pair.shape[1] // 2, *pair.shape[2:]))
-            pointwise.gate(_hwc(pair), self._tables[name], self._tables[f"{name}.product"], _hwc(out))
+            pointwise.gate(_hwc(pair), self._layers[name], self._products[name], _hwc(out))
             return out, _read_as(pair, self._at(f"{name}.tanh"))
         pair = _looked_up(pair, self._pair_tables[name], self._at(f"{name}.tanh"))
         # On halves that are strided views the multiplication takes three times as long.
@@ -202,13 +220,13 @@ class Int8Network:
             at = self._at(f"{name}.out")
             return _OPS.add(out, self._conv(f"{name}.shortcut", y, f"{name}.shortcut"), at.scale, at.zero_point)
         y = _empty_like(side, channels=local.shape[1] + side.shape[1])
-        every = _every_byte(self._at(f"{name}.local")).expand(1, local.shape[1], 16, 16)
+        every = self._every(f"{name}.local").expand(1, local.shape[1], 16, 16)
         pointwise.join(_hwc(local), _table(self._normed(name, every, norm)), _hwc(side), _hwc(y))
         out = self._conv(f"{name}.inner", y, f"{name}.inner")
-        pointwise.look_up(_hwc(out), self._tables[f"{name}.inner"])
+        pointwise.look_up(_hwc(out), self._inner_leaky[name])
         out = self._conv(f"{name}.outer", _read_as(out, self._at(f"{name}.inner_leaky")), f"{name}.outer")
         shortcut = self._conv(f"{name}.shortcut", y, f"{name}.shortcut")
-        pointwise.combine(_hwc(out), _hwc(shortcut), self._tables[f"{name}.out"])
+        pointwise.add(_hwc(out), _hwc(shortcut), self._sums[name])
         return _read_as(out, self._at(f"{name}.out"))
 
     def _normed(self, name: str, local: Tensor, norm: Norm) -> Tensor:
@@ -228,7 +246,7 @@ class Int8Network:
         if kernels.usable(0):
             channels = phases.shape[1] // 4 + encoded.shape[1] + pair.shape[1]
             joined = _empty_like(pair, channels=channels)
-            pointwise.fuse(_hwc(phases), _hwc(encoded), self._tables[name], _hwc(pair), _hwc(joined))
+            pointwise.fuse(_hwc(phases), _hwc(encoded), self._layers[name], _hwc(pair), _hwc(joined))
         else:
             joined = _joined([_looked_up(encoded, self._pair_tables[name], self._at(f"{name}.encoded")), pair], phases)
         return self._conv(f"{name}.reduce", joined, f"{name}.reduced")

@@ -1,7 +1,9 @@
 """Kernels of the int8 network's pointwise layers, on features (h, w, channels) uint8.
 
-Each layer is a function of one or two bytes, so it comes as a table that PyTorch's own operator has filled: the bytes
-are those of the engine, whatever its rounding. `engines.int8` has the same in these operators.
+Each layer is a function of one or two bytes. It comes as a table that PyTorch's own operator has filled, so the bytes
+are those of the engine, whatever its rounding; and, where arithmetic gives that very table, as the numbers to compute
+it with, which takes half the time (`engines.pointwise` has checked it). Arrays of words are of the widest type that the
+channels of all arrays of a kernel are multiples of: copies of a few bytes take several times as long.
 """
 
 from __future__ import annotations
@@ -11,69 +13,127 @@ import numpy as np
 from qatie_cli.kernels.compiling import kernel
 
 _BLOCK = 1 << 14  # pixels whose squares fit an int32 together
+_F = np.float32
+_LOWEST, _HIGHEST = _F(0), _F(255)
 
 
 @kernel
-def mapped(x, table, first, last):
-    """Rows first..last through a table of 256, in place."""
+def mapped(x, table, ramp, first, last):
+    """Rows first..last through a function of one byte, in place.
+
+    By way of another row: LLVM vectorizes only where input and output cannot overlap.
+    """
+    made = np.empty(x.shape[1] * x.shape[2], np.uint8)
     for y in range(first, last):
         row = x[y].reshape(-1)
+        _map_row(row, table, ramp, made)
+        row[:] = made
+
+
+@kernel
+def _map_row(row, table, ramp, out):
+    """A flat row through a table of 256, or by the five numbers of a ramp if there are any."""
+    if ramp.shape[0] == 0:
         for i in range(row.shape[0]):
-            row[i] = table[row[i]]
+            out[i] = table[row[i]]
+        return
+    zero, scale, slope, to_stored, out_zero = ramp[0], ramp[1], ramp[2], ramp[3], ramp[4]
+    for i in range(row.shape[0]):
+        value = (_F(row[i]) - zero) * scale
+        value = np.rint(max(value, value * slope) * to_stored) + out_zero
+        out[i] = np.uint8(np.int32(min(max(value, _LOWEST), _HIGHEST)))
 
 
 @kernel
-def joined(x, tables, other, first, last, out):
-    """Channels of `x` through their own tables of 256, then those of `other`, into rows first..last of `out`."""
-    channels, others = x.shape[2], other.shape[2]
+def joined(x, tables, beside, first, last, out):
+    """Channels of `x` through their own tables of 256, then the words of `beside`, into the words of `out`."""
+    width, channels = x.shape[1], x.shape[2]
+    row = np.empty(width * channels, np.uint8)
+    words = row.view(beside.dtype).reshape(width, -1)
+    own, others = words.shape[1], beside.shape[2]
     for y in range(first, last):
-        for column in range(x.shape[1]):
-            source, beside, target = x[y, column], other[y, column], out[y, column]
+        for column in range(width):
+            source, start = x[y, column], column * channels
             for c in range(channels):
-                target[c] = tables[c, source[c]]
-            for c in range(others):
-                target[channels + c] = beside[c]
+                row[start + c] = tables[c, source[c]]
+        for column in range(width):
+            for i in range(own):
+                out[y, column, i] = words[column, i]
+            for i in range(others):
+                out[y, column, own + i] = beside[y, column, i]
 
 
 @kernel
-def combined(x, other, table, first, last):
-    """Pairs of values of `x` and `other` through a table (256, 256), into `x`."""
+def added(x, other, table, ramp, scales, first, last):
+    """Sums of `x`, through a ramp, and `other`, into `x`: by a table (256, 256), or by five numbers, if any."""
     for y in range(first, last):
         row, beside = x[y].reshape(-1), other[y].reshape(-1)
+        if scales.shape[0] == 0:
+            for i in range(row.shape[0]):
+                row[i] = table[row[i], beside[i]]
+            continue
+        zero, scale, slope, to_stored, out_zero = ramp[0], ramp[1], ramp[2], ramp[3], ramp[4]
+        own_scale, other_zero, other_scale, to_sum, sum_zero = scales[0], scales[1], scales[2], scales[3], scales[4]
         for i in range(row.shape[0]):
-            row[i] = table[row[i], beside[i]]
+            value = (_F(row[i]) - zero) * scale
+            value = np.rint(max(value, value * slope) * to_stored) + out_zero
+            value = min(max(value, _LOWEST), _HIGHEST)
+            value = (value - out_zero) * own_scale + (_F(beside[i]) - other_zero) * other_scale
+            value = np.rint(value * to_sum) + sum_zero
+            row[i] = np.uint8(np.int32(min(max(value, _LOWEST), _HIGHEST)))
 
 
 @kernel
-def gated(pair, table, product, first, last, out):
-    """Both halves of `pair` through a table of 256, in place; `out` are their products by a table (256, 256)."""
-    channels = out.shape[2]
+def gated(pair, words, table, product, factors, first, last, out):
+    """Both halves of `pair` through a table of 256, in place; `out` are their products.
+
+    `words` are those of `pair`. Products come by a table (256, 256), or by three numbers if there are any.
+    """
+    width, channels = out.shape[1], out.shape[2]
+    left, right = np.empty(width * channels, np.uint8), np.empty(width * channels, np.uint8)
+    left_words = left.view(words.dtype).reshape(width, -1)
+    right_words = right.view(words.dtype).reshape(width, -1)
+    half = left_words.shape[1]
     for y in range(first, last):
-        for column in range(out.shape[1]):
-            both, target = pair[y, column], out[y, column]
-            for c in range(channels):
-                a, b = table[both[c]], table[both[channels + c]]
-                both[c], both[channels + c] = a, b
-                target[c] = product[a, b]
+        row, target = pair[y].reshape(-1), out[y].reshape(-1)
+        for i in range(row.shape[0]):
+            row[i] = table[row[i]]
+        for column in range(width):
+            for i in range(half):
+                left_words[column, i] = words[y, column, i]
+                right_words[column, i] = words[y, column, half + i]
+        if factors.shape[0] == 0:
+            for i in range(target.shape[0]):
+                target[i] = product[left[i], right[i]]
+            continue
+        zero, factor, out_zero = factors[0], factors[1], factors[2]
+        for i in range(target.shape[0]):
+            value = np.rint((_F(left[i]) - zero) * (_F(right[i]) - zero) * factor) + out_zero
+            target[i] = np.uint8(np.int32(min(max(value, _LOWEST), _HIGHEST)))
 
 
 @kernel
-def fused(phases, encoded, table, pair, first, last, out):
-    """Phases (see `network.interleave`) interleaved, `encoded` through a table of 256, `pair`: rows of `out`."""
-    deep, skipped, gates = phases.shape[2] // 4, encoded.shape[2], pair.shape[2]
+def fused(phases, encoded, table, ramp, pair, first, last, out):
+    """Phases (see `network.interleave`) interleaved, `encoded` mapped, `pair`: side by side in rows of `out`.
+
+    All in words, but `encoded`, which passes through a function of one byte.
+    """
+    width = out.shape[1]
+    row = np.empty(width * encoded.shape[2], np.uint8)
+    skips = row.view(out.dtype).reshape(width, -1)
+    deep, skipped, gates = phases.shape[2] // 4, skips.shape[1], pair.shape[2]
     for y in range(first, last):
+        _map_row(encoded[y].reshape(-1), table, ramp, row)
         p = y % 2
-        for column in range(out.shape[1]):
+        for column in range(width):
             q = column % 2
-            phase = phases[y // 2 + p, column // 2 + q]
             start = (2 * p + q) * deep
-            skip, gate, target = encoded[y, column], pair[y, column], out[y, column]
-            for c in range(deep):
-                target[c] = phase[start + c]
-            for c in range(skipped):
-                target[deep + c] = table[skip[c]]
-            for c in range(gates):
-                target[deep + skipped + c] = gate[c]
+            for i in range(deep):
+                out[y, column, i] = phases[y // 2 + p, column // 2 + q, start + i]
+            for i in range(skipped):
+                out[y, column, deep + i] = skips[column, i]
+            for i in range(gates):
+                out[y, column, deep + skipped + i] = pair[y, column, i]
 
 
 @kernel
