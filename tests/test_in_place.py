@@ -154,6 +154,12 @@ def test_what_would_be_lost_is_named_and_keeps_the_photo_as_it_is(name, tmp_path
     assert photo.read_bytes() == content
 
 
+def test_a_photo_that_stays_is_named_once(tmp_path, coffee):
+    (tmp_path / "a.jpg").write_bytes(_files(coffee)["motion.jpg"][0])
+    done = qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes", code=1)
+    assert done.stderr.count(leftovers.VIDEO) == 1
+
+
 def test_temperatures_and_iptc_beside_photoshop_s_blocks_travel(tmp_path, coffee):
     content, _ = _files(coffee)["thermal.jpg"]
     assert decoding.read(content).jpeg_segments == ((0xE1, b"FLIR\0\1\0\0temperatures"),)

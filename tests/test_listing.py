@@ -89,6 +89,8 @@ def test_a_list_with_missing_entries_is_exit_code_3(folder):
     (folder / "list").write_text("missing.dng\n")
     done = qatie("enhance", "--files-from", "list", "-o", "out", code=3)
     assert done.stderr.startswith("Failed: There is no file missing.dng.")
+    planned = qatie("enhance", "--files-from", "list", "-o", "out", "--dry-run", code=3)
+    assert "There is no file missing.dng." in planned.stderr
     (folder / "list").write_text("missing.dng\nplain.jpg\n")
     done = qatie("enhance", "--files-from", "list", "-o", "out", code=3)
     assert "There is no file missing.dng." in done.stderr

@@ -146,7 +146,7 @@ def enhance(
         follower = Follower(run, console(), quiet, verbose)
         if dry_run:
             follower.show_plan()
-            return
+            raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
         has_gallery = _wants_gallery(out, gallery, run.plan)
         if report not in (None, stream.DASH):
             from qatie_cli.batch.report import check_writable

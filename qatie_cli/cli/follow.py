@@ -97,7 +97,8 @@ class Follower:
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
                 f"network {seconds.network:.2f} s  encode {seconds.encode:.2f} s"
             )
-        for note in () if self.quiet else result.notes:
+        told = self.quiet or result.status == "failed"  # a reason says what matters of them
+        for note in () if told else result.notes:
             self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
 
     # --- after --------------------------------------------------------------------------------------------------------
