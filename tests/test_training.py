@@ -426,3 +426,16 @@ def test_workers_prepare_the_same_samples(clean):
         for step, batch in zip(range(3, 8), prepared, strict=True):
             assert torch.equal(batch.input, samples(step).input)
     assert list(ahead.prepared(samples, range(0))) == []
+
+
+def test_weights_record_what_they_came_from(clean, tmp_path):
+    first = dataclasses.replace(TINY, qat_steps=0)
+    train(clean, first, tmp_path / "first")
+    begun = checkpoint.read(tmp_path / "first" / "last.safetensors")
+    second = dataclasses.replace(TINY, tone_steps=0, steps=1, qat_steps=0)
+    train(clean, second, tmp_path / "second", init=begun)
+    made = checkpoint.read(tmp_path / "second" / "last.safetensors")
+    assert made.data["before"]["recipe"] == begun.recipe
+    train(clean, dataclasses.replace(second, seed=5), tmp_path / "third", init=made)
+    third = checkpoint.read(tmp_path / "third" / "last.safetensors")
+    assert third.data["before"]["before"]["recipe"] == begun.recipe

@@ -29,10 +29,18 @@ def weights(
         state=state.ema.state_dict(),
         activations=activations,
         recipe=inputs.recipe.to_table(),
-        data=inputs.source.summary | {"run": _without_folders(inputs.setting.notes)},
+        data=inputs.source.summary | {"run": _without_folders(inputs.setting.notes)} | _origin(inputs.setting.init),
         metrics={"stage": stage, "step": state.step} | ({} if table is None else {"validation": table}),
         versions=checkpoint.this_machine_versions(),
     )
+
+
+def _origin(init: Weights | None) -> dict[str, object]:
+    """What the weights that the run started from record of themselves, and of those before them."""
+    if init is None:
+        return {}
+    kept = {key: value for key, value in init.data.items() if key != "validation_photos"}
+    return {"before": {"recipe": init.recipe, "versions": init.versions} | kept}
 
 
 def _without_folders(notes: Mapping[str, str]) -> dict[str, str]:
