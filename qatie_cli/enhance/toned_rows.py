@@ -71,8 +71,8 @@ class ToneRows:
             for first, last in strips(0, region.height, region.width, multiple=factor):
                 toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
                 margin = [(0, (first - last) % factor), (0, factor * out.shape[1] - region.width), (0, 0)]
-                toned = torch.from_numpy(np.pad(toned, margin, mode="edge")).permute(2, 0, 1)[None]
-                means = F.avg_pool2d(toned, factor)[0].permute(1, 2, 0).mul_(255).round_().numpy()
+                padded = torch.from_numpy(np.pad(toned, margin, mode="edge")).permute(2, 0, 1)[None]
+                means = F.avg_pool2d(padded, factor)[0].permute(1, 2, 0).mul_(255).round_().numpy()
                 out[first // factor : first // factor + len(means)] = means
             return
         from qatie_cli.kernels import tone
@@ -115,7 +115,7 @@ class ToneRows:
         rows, columns = (
             guided.neighbours(0, side, guided.lines.shape[axis]) for side, axis in ((height, 0), (width, 2))
         )
-        lines = guided.lines, *rows, *columns
+        lines = guided.lines, *down, *across
         over_rows(height, out.size, lambda first, last: tone.to_guided_result(*given, *lines, first, last, out))
 
     def _given(self, source: np.ndarray, region: Region, place: Place) -> tuple:

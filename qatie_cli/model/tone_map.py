@@ -174,8 +174,8 @@ def exp2(ev: np.ndarray) -> np.ndarray:
     The fourth power of e^(ev ln 2 / 4), whose series is short.
     """
     t = ev * np.float32(0.25 * np.log(2))
-    power = np.float32(1 / 720)
-    for divisor in (120, 24, 6, 2, 1, 1):
+    power = np.float32(1 / 120) + t * np.float32(1 / 720)
+    for divisor in (24, 6, 2, 1, 1):
         power = np.float32(1 / divisor) + t * power
     power = power * power
     return power * power
