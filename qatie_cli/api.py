@@ -43,6 +43,7 @@ from qatie_cli import sizes
 from qatie_cli.batch import session, single
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Result, Status, Writing
+from qatie_cli.batch.settings import FLOAT, INT8, Settings
 from qatie_cli.errors import PhotoError, QatieError, UsageError
 from qatie_cli.model import shipped
 from qatie_cli.photo import MAX_PIXELS, decoding, formats
@@ -83,8 +84,8 @@ class Model:
         threads: CPU threads while it computes; 0 is PyTorch's own number.
     """
 
-    def __init__(self, engine: Engine, weights: str) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, weights: str, sha256: str) -> None:
+        self._engine, self._sha256 = engine, sha256
         self.weights = weights
         self.engine = engine.name
         self.device = engine.device
@@ -163,7 +164,7 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
 
     name = os.fspath(weights)
     found = checkpoint.read(shipped.locate(name))
-    return Model(engines.load(found, engine, device, threads), name)
+    return Model(engines.load(found, engine, device, threads), name, shipped.digest(name))
 
 
 def available_engines() -> tuple[str, ...]:
@@ -309,8 +310,10 @@ def enhance_folder(
 ) -> Summary:
     """Enhance the photos of a folder into another one, which keeps their tree. Originals are never changed.
 
-    Outputs are written atomically. Those that exist are skipped, so the same call resumes after an interruption. A
-    photo that fails is a result with its reason, and the others are enhanced. Decoding, network and encoding of
+    Outputs are written atomically. Those that were made from the same photos with the same settings are skipped, so the
+    same call resumes after an interruption; those made otherwise are redone, and those that somebody changed fail with
+    that reason (`target`/.qatie remembers what each was made from). A photo that fails is a result with its reason, and
+    the others are enhanced. Decoding, network and encoding of
     neighbouring photos overlap. KeyboardInterrupt passes through once the photo being written is written or gone.
 
     Args:
@@ -324,13 +327,13 @@ def enhance_folder(
         quality: as for `write`.
         suffix: appended to the stem of every output: a.jpg becomes aSUFFIX.jpg.
         recursive: search the folders below `source`, too.
-        overwrite: redo outputs that exist.
+        overwrite: redo outputs that exist, whatever they are.
         max_memory: for the whole process, with several photos in hand; as for `Model.enhance`.
         max_pixels: as for `read`.
 
     Raises:
         ValueError: `strength`, `format` or `quality` is not as above.
-        QatieError: `source` is no folder, `target` cannot be written, or outputs would replace each other or originals.
+        QatieError: `source` is no folder, `target` cannot be written, or every output would replace an original.
     """
     folder, out = Path(source), Path(target)
     if format != "keep" and format not in formats.FORMATS:
@@ -345,6 +348,7 @@ def enhance_folder(
         Naming(format, suffix, recursive, overwrite),
         Writing(_quality(quality), max_pixels=max_pixels),
         max_memory=_bytes(max_memory),
+        settings=_settings(model, strength, fast, quality),
     )
 
     def tell(result: Result) -> None:
@@ -356,7 +360,7 @@ def enhance_folder(
         if run.plan.tasks:
             run.run((model or _default_model())._enhancer(strength, fast), tell)
         skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
-        done = [_public(result) for result in run.results]
+        done = [_public(result) for result in (*run.refused, *run.results)]
         return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
 
 
@@ -365,6 +369,13 @@ def _public(result: Result) -> PhotoResult:
     return PhotoResult(
         task.source, task.output, result.status, result.reason, result.notes, result.width, result.height
     )
+
+
+def _settings(model: Model | None, strength: float, fast: bool, quality: int | None) -> Settings:
+    if model is None:
+        return Settings(shipped.DEFAULT, shipped.digest(shipped.DEFAULT), INT8, strength, fast, quality)
+    arithmetic = FLOAT if model.engine == FLOAT else INT8
+    return Settings(model.weights, model._sha256, arithmetic, strength, fast, quality)
 
 
 _default: Model | None = None

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import os
+import re
+import secrets
+import socket
+import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +24,9 @@ except ImportError:  # Windows, where an open file cannot be removed: that is lo
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY_PREFIX = ".qatie-tmp-"  # hidden, so that discovery never takes a temporary file for a photo
+# Names of this process's open files.
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
 @contextlib.contextmanager
@@ -27,35 +36,69 @@ def atomic_path(
     """Yield a temporary path beside `path`; it replaces `path` when the block succeeds and is removed otherwise.
 
     It is locked while it is written, which distinguishes it from the leftovers of a killed process (`remove_stale`).
+    Where `path` is a symbolic link, the file that it points to is replaced and the link stays.
 
     Args:
         mode: permissions of the file; None for the default of new files.
         before_replace: called with the finished temporary file.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full.
+        OSError: the folder cannot be written to, the disk is full, or `path` cannot be replaced (`is_special`).
     """
-    handle, temporary = _locked_temporary(path)
+    path = _link_target(path)
+    if is_special(path):
+        raise OSError(errno.EINVAL, "It is not a regular file", str(path))
+    handle, temporary = _locked_temporary(path, 0o666 if mode is None else 0o600)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        with contextlib.suppress(OSError):  # a file system without permissions, such as FAT
-            temporary.chmod(0o666 & ~_umask() if mode is None else mode)
+        if mode is not None:
+            with contextlib.suppress(OSError):  # a file system without permissions, such as FAT
+                temporary.chmod(mode)
         before_replace(temporary)
         if fcntl is None:
             os.close(handle)
             handle = None
         temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         if handle is not None:
             os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
-def _locked_temporary(path: Path) -> tuple[int, Path]:
+def _link_target(path: Path) -> Path:
+    """What a symbolic link points to in the end, whether it exists or not; any other path itself."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let a rename survive a power cut, where the system can."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _locked_temporary(path: Path, mode: int) -> tuple[int, Path]:
+    """A new file beside `path`, locked; the system takes the umask from its `mode`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+        name = str(path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{path.suffix}")
+        try:
+            handle = os.open(name, flags, mode)
+        except FileExistsError:
+            continue
         if fcntl is None:
             return handle, Path(name)
         try:
@@ -116,9 +159,57 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` to `path` atomically; text as UTF-8, undecodable bytes of file names in it restored."""
+    """Write `content` to `path`; text as UTF-8, undecodable bytes of file names in it restored.
+
+    A regular file is replaced atomically; a device, FIFO, socket or open descriptor (`is_special`) is written to.
+    """
+    whole = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    if is_special(path):
+        _write_through(path, whole)
+        return
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+        temporary.write_bytes(whole)
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is a device, a FIFO, a socket or one of this process's open files: nothing that can be replaced."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number behind /dev/stdout, /dev/fd/N and links to them."""
+    for _ in range(40):  # as many links as Linux follows
+        name = os.fspath(path)
+        if name in _STREAMS and fcntl is not None:
+            return _STREAMS[name]
+        if found := _DESCRIPTOR.fullmatch(name):
+            return int(found[1])
+        try:
+            path = path.parent / path.readlink()
+        except OSError:
+            return None
+    return None
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    number = _descriptor(path)
+    if number is None and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(os.fspath(path))
+            connection.sendall(content)
+        return
+    if number == 1:
+        sys.stdout.flush()  # what was printed before comes first
+    # A duplicate: opening /dev/stdout anew would truncate the file that it is.
+    handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -142,14 +233,31 @@ def check_writable(folder: Path) -> None:
     Path(name).unlink(missing_ok=True)
 
 
+def keep_attributes(source: Path, target: Path) -> None:
+    """Give `target` the owner, group, permissions, extended attributes and ACLs of `source`.
+
+    Raises:
+        OSError: one of them cannot be given.
+    """
+    wanted, there = source.stat(), target.stat()
+    if hasattr(os, "chown") and (wanted.st_uid, wanted.st_gid) != (there.st_uid, there.st_gid):
+        os.chown(target, wanted.st_uid, wanted.st_gid)
+    with contextlib.suppress(OSError):  # a file system without permissions, such as FAT
+        target.chmod(wanted.st_mode & 0o7777)
+    if not hasattr(os, "listxattr"):
+        return
+    try:
+        names = os.listxattr(source)
+        held = {name: os.getxattr(target, name) for name in os.listxattr(target)}
+    except OSError:  # a file system without them
+        return
+    for name in names:  # ACLs are among them
+        value = os.getxattr(source, name)
+        if held.get(name) != value:
+            os.setxattr(target, name, value)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

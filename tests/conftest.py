@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: threads that wait for each other take many times as long where
@@ -24,10 +25,11 @@ from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import NetworkConfig
 from qatie_cli.model.quantization import calibration, equalization
-from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.tone import ToneConfig, ToneStage
 from qatie_cli.model.whole import ModelConfig
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
+LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -64,6 +66,12 @@ def flattened(photo: np.ndarray, contrast: float) -> np.ndarray:
     return (200 - contrast * (200 - photo.clip(0, 200).astype(np.float32))).astype(np.uint8)
 
 
+def smoothed(photo: np.ndarray, share: float) -> np.ndarray:
+    """A photo whose upper part, this share of its rows, is an even bright sky."""
+    height = len(photo)
+    return np.concatenate([np.full_like(photo[: round(share * height)], 235), photo[round(share * height) :]])
+
+
 def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
     """(1, 3, H, W) in 0..1 of a photo (H, W, 3) of 8 bit."""
     return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -75,11 +83,29 @@ def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | 
     generator = torch.Generator().manual_seed(2)
     untrained.network.head.weight.normal_(0, 0.05, generator=generator)
     if untrained.tone is not None:
-        untrained.tone.decide.bias.normal_(0, 0.3, generator=generator)
+        _change_tone(untrained.tone, generator)
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
     equalization.equalize(untrained.network, seen)
     activations = calibration.calibrate(untrained.network, seen)
     return Weights(untrained.config, untrained.state_dict(), activations)
+
+
+def _change_tone(stage: ToneStage, generator: torch.Generator) -> None:
+    stage.decide.bias.normal_(0, 0.3, generator=generator)
+    if stage.config.grid:
+        for parameter in (stage.gains.weight, stage.gains.bias):
+            parameter.normal_(0, 0.3, generator=generator)
+
+
+def with_local_tone(weights: Weights) -> Weights:
+    """The network of `weights` behind a random tone stage that changes photos from place to place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        stage = ToneStage(LOCAL).requires_grad_(False)
+    _change_tone(stage, torch.Generator().manual_seed(2))
+    network = {name: t for name, t in weights.state.items() if name.startswith("network.")}
+    state = network | {f"tone.{name}": t for name, t in stage.state_dict().items()}
+    return replace(weights, config=ModelConfig(weights.config.network, LOCAL), state=state)
 
 
 @pytest.fixture(scope="session")

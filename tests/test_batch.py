@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,42 @@ def test_links_in_a_circle_end(tree, tmp_path):
     assert sorted(t.source.name for t in plan.tasks) == ["B.JPG", "a.jpg", "c.png", "d.webp"]
 
 
-def test_two_photos_with_one_output_are_refused_before_any_work(tmp_path, coffee):
-    _save(tmp_path / "in" / "a.jpg", coffee)
-    _save(tmp_path / "other" / "A.JPG", coffee)
+def test_photos_that_would_replace_each_other_fail_and_the_rest_is_planned(tmp_path, coffee):
+    names = ("in/a.jpg", "other/A.JPG", "other/b.jpg", "third/c/a.jpg")
+    inputs = [_save(tmp_path / name, coffee) for name in names]
+    plan = planning.plan(inputs, tmp_path / "out", Naming())
+    assert _outputs(plan, tmp_path / "out") == ["b.jpg"]
+    assert [refused.task.source for refused in plan.refused] == [inputs[0], inputs[1], inputs[3]]
+    for refused in plan.refused:
+        assert "would both become" in refused.reason
+        _, command = refused.reason.split("on its own: ")
+        _, _, source, _, out = shlex.split(command)
+        planned = planning.plan([Path(source)], Path(out), Naming())
+        assert [task.source for task in planned.tasks] == [refused.task.source]
+        assert planned.tasks[0].output.parent.parent == tmp_path / "out"
     with pytest.raises(UsageError, match="both become"):
-        planning.plan([tmp_path / "in" / "a.jpg", tmp_path / "other" / "A.JPG"], tmp_path / "out", Naming())
+        planning.plan(inputs[:2], tmp_path / "out", Naming())
+
+
+def test_a_photo_whose_output_is_an_original_fails_alone(tree, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    os.link(tree / "a.jpg", linked / "a.jpg")
+    plan = planning.plan([tree], linked, Naming(overwrite=True))
+    assert [refused.task.source for refused in plan.refused] == [tree / "a.jpg"]
+    assert len(plan.tasks) == 3
+
+
+@pytest.mark.parametrize("inputs", [["a.jpg", "B.JPG"], ["sub"]])
+def test_a_photo_s_name_is_no_output_of_several(tree, tmp_path, inputs):
+    with pytest.raises(UsageError, match="names one photo"):
+        planning.plan([tree / name for name in inputs], tmp_path / "out.jpg", Naming())
+
+
+def test_a_pattern_that_the_shell_left_as_it_is_is_explained(tree, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        planning.plan([tree / "*.png"], tmp_path / "out", Naming())
+    assert "Name the folder" in refused.value.hint
 
 
 def test_a_change_of_format_lets_no_photo_replace_another(tmp_path, coffee):
@@ -147,10 +179,11 @@ def test_originals_keep_every_byte(tree, tmp_path):
 def test_a_list_of_photos_is_planned_even_where_some_are_not_there(tree, tmp_path):
     listed = [tree / "a.jpg", tree / "none.jpg", tree / ("x" * 300 + ".jpg"), tree / "notes.txt"]
     plan = planning.plan([], tmp_path / "out", Naming(), listed)
-    assert [t.source for t in plan.tasks] == listed[:3]
+    assert [t.source for t in plan.tasks] == listed[:1]
+    assert [refused.task.source for refused in plan.refused] == listed[1:3]
     assert plan.not_photos == (tree / "notes.txt",)
     results = _run(plan)
-    assert [r.status for r in results] == [Status.ENHANCED, Status.FAILED, Status.FAILED]
+    assert [r.status for r in results] == [Status.ENHANCED]
 
 
 def test_a_folder_that_cannot_be_searched_is_named(tree, tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def test_too_few_photos_are_refused_with_the_number_needed(tmp_path, coffee):
     assert "1 could not be read; 0 are too small, 1 too dark, bright or flat" in refused.value.hint
 
 
-PHOTOS_ONLY = FullFrameConfig(extreme=0, dark=0, page=0, flat=0, night=0)
+PHOTOS_ONLY = FullFrameConfig(extreme=0, page=0, screen=0, flat=0, night=0)
 
 
 def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedSource:
@@ -98,28 +98,33 @@ def _source(photos, frames: FullFrameConfig, strength: float = 0.0) -> DegradedS
 def test_what_is_no_target_is_seen_untouched_by_the_tone_stage_alone(tmp_path, coffee):
     for name in ("a", "b", "c", "d"):
         Image.fromarray(coffee[:, :: 1 - 2 * (name > "b")]).save(tmp_path / f"{name}.png")
-    Image.fromarray((coffee * 0.15).astype(np.uint8)).save(tmp_path / "dark.png")
+    night = (coffee * 0.15).astype(np.uint8)
+    Image.fromarray(night).save(tmp_path / "unlit.png")
+    night[:60, :80] = 220
+    Image.fromarray(night).save(tmp_path / "dark.png")
     Image.fromarray(coffee[:20, :20]).save(tmp_path / "small.png")
     photos = clean_photos.load(tmp_path, Store(10**9), 0.2, 0)
-    assert [p.name for p in photos.extreme] == [p.name for p in photos.dark] == ["dark.png"]
+    assert [p.name for p in photos.extreme] == ["dark.png"]
+    assert [p.name for p in photos.unlit] == ["unlit.png"]
     assert photos.too_small == ("small.png",)
-    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.2, dark=0.1, untouched=0.3, middle=0.9, middle_untouched=0.0)
+    frames = dataclasses.replace(PHOTOS_ONLY, extreme=0.3, untouched=0.3, middle=0.9, middle_bright=0.9)
     source, rows = _source(photos, frames), range(48)
     names, batch = source.full_frame_names(0, rows), source.full_frames(0, rows)
     dark = torch.tensor([name == "dark.png" for name in names])
     untouched = (batch.input == batch.target).all(3).all(2).all(1)
     assert 6 < int(dark.sum()) < 24
     assert bool(untouched[dark].all())
-    assert "dark.png" not in source.crop_names(0, rows)
+    assert not {"dark.png", "unlit.png"} & set(source.crop_names(0, rows))
+    assert "unlit.png" not in names
     # The targets of degraded photos come to the middle.
     luma = tone_features.luma(batch.target).mean((1, 2, 3))
-    assert (luma[dark] < 0.2).all()
+    assert (luma[dark] < 0.3).all()
     degraded = (batch.input - batch.target).abs().amax((1, 2, 3)) > 0.1
     assert degraded.sum() > 10
     assert (luma[degraded] - full_frames.MIDDLE_LUMA).abs().mean() < 0.04
 
 
-@pytest.mark.parametrize("kind", ["page", "flat", "night"])
+@pytest.mark.parametrize("kind", ["page", "screen", "flat", "night"])
 @pytest.mark.parametrize("side", [64, 128])
 def test_drawings_are_their_own_targets(clean, kind, side):
     frames = dataclasses.replace(PHOTOS_ONLY, **{kind: 1.0})
@@ -128,6 +133,7 @@ def test_drawings_are_their_own_targets(clean, kind, side):
     assert set(source.full_frame_names(0, range(24))) == {f"a drawn {kind}"}
     assert batch.input.shape == (24, 3, side, side)
     assert torch.equal(batch.input, batch.target)
+    assert batch.exact.all()
     assert batch.target.min() >= 0
     assert batch.target.max() <= 1
     assert torch.equal(source.full_frames(0, range(5, 9)).target, batch.target[5:9])
@@ -140,7 +146,7 @@ def test_drawings_are_their_own_targets(clean, kind, side):
     elif kind == "night":
         assert (luma.quantile(0.1, 1) < 0.2).sum() > 16  # something of a night is dark
         assert luma.mean(1).median() < 0.3
-    else:
+    elif kind == "flat":
         assert (luma.quantile(0.95, 1) - luma.quantile(0.05, 1)).median() < 0.3
 
 
@@ -151,7 +157,8 @@ def test_shares_of_full_frames_add_up():
 
 def test_targets_are_rendered(clean):
     plain, rendered = (
-        _source(clean, dataclasses.replace(PHOTOS_ONLY, untouched=1, middle_untouched=0), strength=s) for s in (0, 1)
+        _source(clean, dataclasses.replace(PHOTOS_ONLY, untouched=1, middle=0, middle_bright=0), strength=s)
+        for s in (0, 1)
     )
     before, after = plain.full_frames(0, range(8)), rendered.full_frames(0, range(8))
     assert torch.equal(before.input, after.input)

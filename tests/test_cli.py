@@ -172,6 +172,9 @@ def test_a_report_is_written(folder, tmp_path):
     assert report["counts"] == {"enhanced": 2, "failed": 1}
     assert report["engine"] == engines.resolve("auto")
     assert qatie("enhance", folder, "-o", tmp_path / "o", "--report", tmp_path, code=1).stderr.count("\n") == 1
+    for stream in ("-", "/dev/stdout"):
+        done = qatie("enhance", folder, "-o", tmp_path / "out", "--report", stream, code=3)
+        assert json.loads(done.stdout)["counts"] == {"skipped": 2, "failed": 1}
 
 
 def test_originals_are_replaced_only_when_that_is_meant(folder):
@@ -214,6 +217,22 @@ def test_one_photo_goes_through_pipes(folder, tmp_path):
     assert refused.returncode == 1
     assert b"Standard input is not a photo" in refused.stderr
     assert refused.stdout == b""
+
+
+def test_pipes_need_no_temporary_folder(folder, tmp_path):
+    """In a container with a read-only root there is none."""
+    script = (
+        "import sys, tempfile\nfrom qatie_cli.cli import main\n"
+        "def refuse(*_, **__):\n    raise OSError(30, 'Read-only file system')\n"
+        "tempfile.mkstemp = tempfile.mkdtemp = tempfile._get_default_tempdir = refuse\n"
+        "sys.argv = ['qatie', 'enhance', '-', '-o', sys.argv[1], '--strength', '0', '--format', sys.argv[2]]\nmain()\n"
+    )
+    photo = (folder / "sub" / "b.png").read_bytes()
+    for target, fmt in (("-", "tiff"), ("/dev/stdout", "webp")):
+        command = [sys.executable, "-P", "-c", script, target, fmt]
+        done = subprocess.run(command, input=photo, capture_output=True, check=True)
+        with Image.open(io.BytesIO(done.stdout)) as made:
+            assert (made.format.lower(), made.size) == (fmt, (160, 160))
 
 
 def test_memory_that_is_too_little_for_a_photo_is_told_with_figures(folder, tmp_path):

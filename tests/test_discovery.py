@@ -58,6 +58,17 @@ def test_links_are_followed_once_and_hidden_files_left_out(tree):
     assert _relative(discovery.find(tree, exclude=tree).photos, tree) == PHOTOS
 
 
+def test_folders_of_systems_and_programs_are_left_out_and_counted(tree):
+    names = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "My.photoslibrary", ".AppleDouble", "sub/lost+found")
+    for name in names:
+        (tree / name / "deep").mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tree / name / "deep" / "x.png")
+    found = discovery.find(tree)
+    assert _relative(found.photos, tree) == PHOTOS
+    assert _relative(found.system_folders, tree) == sorted(names)
+    assert _relative(discovery.find(tree / "@eaDir").photos, tree) == ["@eaDir/deep/x.png"]  # named, it is meant
+
+
 def test_every_command_sees_the_same_photos(tree, tmp_path):
     plan = planning.plan([tree], tmp_path / "out", Naming())
     assert _relative((task.source for task in plan.tasks), tree) == PHOTOS

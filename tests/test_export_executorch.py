@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import random_weights
+from conftest import LOCAL, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -21,7 +21,7 @@ def test_int8_and_any_size_are_refused_in_plain_words(weights):
         build(weights, "executorch", int8=False, size=None)
 
 
-@pytest.mark.parametrize("tone", [ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4), None])
+@pytest.mark.parametrize("tone", [ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4), LOCAL, None])
 def test_float_is_the_float_engine(tone, astronaut):
     pytest.importorskip("executorch")
     weights = random_weights([astronaut], 4, tone)

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import flattened, random_weights
+from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -54,8 +54,9 @@ def _run(written: onnx.ModelProto, photo: np.ndarray) -> np.ndarray:
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {"photo": np.ascontiguousarray((photo.astype(np.float32) / 255).transpose(2, 0, 1)[None])}
-    if any(given.name == "thumbnail" for given in session.get_inputs()):
-        feeds["thumbnail"] = tone.view(photo).numpy()
+    for given in session.get_inputs():
+        if given.name == "thumbnail":
+            feeds["thumbnail"] = tone.view(photo, given.shape[-1]).numpy()
     return session.run(None, feeds)[0][0].transpose(1, 2, 0)
 
 
@@ -110,7 +111,9 @@ def test_float_is_the_float_engine(size, fixed, named, astronaut):
     assert metrics.psnr(_enhanced(written, photo), expected) > 60
 
 
-@pytest.mark.parametrize("stage", [ToneConfig(channels=4, bins=8), ToneConfig(channels=0, bins=8, quantiles=True)])
+@pytest.mark.parametrize(
+    "stage", [ToneConfig(channels=4, bins=8), ToneConfig(channels=0, bins=8, quantiles=True), LOCAL]
+)
 def test_float_is_the_float_engine_with_other_kinds_of_tone_stage(stage, astronaut, coffee):
     toned = random_weights([astronaut, coffee], 4, stage)
     toned.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
@@ -134,6 +137,31 @@ def test_int8_is_the_int8_engine_and_no_further_from_float(size, fixed, named, c
     exact = enhance(photo, engines.load(weights, "float"))
     assert metrics.psnr(computed, ours) > BARS[name]
     assert metrics.psnr(computed, exact) > min(40, metrics.psnr(ours, exact) - 0.5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gains_from_place_to_place_are_those_of_our_engines(size, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), _crop(astronaut, size)
+    assert np.ptp(tone.decide(weights.build().tone, photo).grid) > 0.5
+    for int8, least in ((False, 60), (True, BARS["shipped"])):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        for fixed in (size, None):
+            written = build(weights, int8=int8, size=fixed)
+            onnx.checker.check_model(written, full_check=True)
+            assert [d.dim_value for d in written.graph.input[1].type.tensor_type.shape.dim] == [1, 3, 128, 128]
+            assert metrics.psnr(_enhanced(written, photo), ours) > least
+
+
+@pytest.mark.parametrize("smooth", [0.7, 0.9])
+def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
+    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    share = float(tone_features.texture_confidence(view))
+    assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
+    assert tone_features.confidence(tone.statistics_view(view)) == 1
+    for int8, least in ((False, 60), (True, BARS["shipped"])):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        assert metrics.psnr(_enhanced(build(weights, int8=int8), photo), ours) > least
 
 
 def test_residual_of_float_is_the_float_engines(named, astronaut):

@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import flattened, random_weights
+from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, WeightsError
 from qatie_cli.exchange import runtimes
-from qatie_cli.model import checkpoint
+from qatie_cli.model import checkpoint, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.integers import integer_convs
@@ -34,6 +34,7 @@ TONES = {
     "statistics": ToneConfig(channels=0, bins=16),
     "both": ToneConfig(channels=4, bins=8),
     "quantiles": ToneConfig(channels=0, quantiles=True),
+    "gains": LOCAL,
     "none": None,
 }
 
@@ -93,6 +94,39 @@ def test_int8_is_the_int8_engine_with_every_kind_of_tone_stage(toned, astronaut)
     computed = runtimes.litert(build(toned, int8=True), photo)
     # A rounding that falls the other way is amplified by random weights more than by trained ones.
     assert metrics.psnr(computed, enhance(photo, engines.load(toned))) > 40
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+@pytest.mark.parametrize("size", SIZES)
+def test_int8_behind_gains_from_place_to_place_is_the_int8_engine(size, reference, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), _crop(astronaut, size)
+    assert np.ptp(tone.decide(weights.build().tone, photo).grid) > 0.5
+    ours = enhance(photo, engines.load(weights))
+    for fixed in (size, None):
+        computed = runtimes.litert(build(weights, int8=True, size=fixed), photo, reference=reference)
+        assert metrics.psnr(computed, ours) > 45
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+@pytest.mark.parametrize("smooth", [0.7, 0.9])
+def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, reference, shipped, astronaut):
+    weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
+    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    share = float(tone_features.texture_confidence(view))
+    assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
+    assert tone_features.confidence(tone.statistics_view(view)) == 1
+    for int8, least in ((False, 60), (True, 45)):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        computed = runtimes.litert(build(weights, int8=int8), photo, reference=reference)
+        assert metrics.psnr(computed, ours) > least
+
+
+def test_the_grid_is_never_held_at_the_photo_s_size(astronaut):
+    height, width = SIZES[0]
+    graph = _graph(build(random_weights([astronaut], 4, LOCAL), int8=False, size=SIZES[0]))
+    shapes = [tuple(tensor.shape) for tensor in graph.model.subgraphs[0].tensors]
+    channels = [np.prod(shape) // (height * width) for shape in shapes if height in shape and width in shape]
+    assert max(channels) == 3  # the grid has eight
 
 
 @pytest.mark.parametrize("int8", [False, True])

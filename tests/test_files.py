@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +71,79 @@ def test_a_table_is_written_in_one_step_with_names_of_any_bytes(tmp_path):
     files.write_csv(path, ("file", "value"), [["a\udcff,b.jpg", 1.5], ["c", None]])
     assert path.read_bytes() == b'file,value\r\n"a\xff,b.jpg",1.5\r\nc,\r\n'
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+# --- targets ------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_is_written_to_and_stays_one():
+    files.write_atomic(Path(os.devnull), "x")
+    assert Path(os.devnull).is_char_device()
+    assert files.is_special(Path(os.devnull))
+    with pytest.raises(OSError, match="not a regular file"), files.atomic_path(Path(os.devnull)):
+        pass
+
+
+def test_a_fifo_and_a_socket_are_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    os.mkfifo("pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append(Path("pipe").read_bytes()))
+    reader.start()
+    files.write_atomic(Path("pipe"), "through")
+    reader.join()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        server.listen()
+        files.write_atomic(Path("socket"), b"through")
+        got.append(server.accept()[0].recv(99))
+    assert got == [b"through", b"through"]
+    assert Path("pipe").is_fifo()
+    assert Path("socket").is_socket()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_standard_output_is_appended_to_whatever_it_is(tmp_path, name):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    script = "from pathlib import Path\nfrom qatie_cli import files\n"
+    script += f"print('a')\nfiles.write_atomic(Path({name!r}), 'b')\nprint('c')"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a\nbc\n"
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "far").mkdir()
+    for name in ("there.txt", "new.txt"):
+        (tmp_path / name).symlink_to(Path("far") / name)
+    (tmp_path / "far" / "there.txt").write_text("old")
+    for name in ("there.txt", "new.txt"):
+        files.write_atomic(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "far" / name).read_text() == "new"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.write_atomic(tmp_path / "loop", "x")
+    assert not list(tmp_path.rglob(f"{files.TEMPORARY_PREFIX}*"))
+
+
+# --- permissions --------------------------------------------------------------------------------------------------
+
+
+def test_the_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
+    """Setting it to read it is a race: another thread may make it permanent."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+        files.write_atomic(tmp_path / "a", "x")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    source = "".join(path.read_text() for path in Path(files.__file__).parent.rglob("*.py"))
+    assert "os.umask" not in source
+
+
+def test_a_private_file_is_private_while_it_is_written(tmp_path):
+    with files.atomic_path(tmp_path / "a", mode=0o600) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600

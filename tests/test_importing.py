@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import as_tensor, qatie, random_weights
+from conftest import LOCAL, as_tensor, qatie, random_weights
 from PIL import Image
 
 from qatie_cli import engines, metrics
@@ -233,7 +233,7 @@ def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-@pytest.mark.parametrize("tone", [None, ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4)])
+@pytest.mark.parametrize("tone", [None, ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4), LOCAL])
 def test_export_and_import_give_the_same(kind, tone, astronaut, tmp_path):
     weights = random_weights([astronaut], 4, tone)
     back = reading.read(_exported(weights, kind, False, tmp_path)).weights

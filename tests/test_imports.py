@@ -21,7 +21,7 @@ FLOORS = [
     ["photo", "home", "metrics"],
     ["files"],
     ["sizes"],
-    ["chatter", "errors", "threads"],
+    ["chatter", "errors", "parsing", "threads"],
 ]
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
 ENTRANCES = ("__init__.py", "__main__.py")  # on no floor: they only open the doors

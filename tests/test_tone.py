@@ -182,3 +182,14 @@ def test_a_flat_photo_takes_no_gains():
 def test_impossible_grids_are_refused(wrong):
     with pytest.raises(ValueError, match="grid"):
         ToneConfig(**wrong)
+
+
+def test_a_smooth_photo_is_left_alone_and_a_structured_one_is_not(astronaut, coffee):
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
+    lamp = (0.4 + 0.5 * torch.exp(-2 * (rows**2 + columns**2))).expand(1, 3, 128, 128)
+    assert tone_features.confidence(lamp) == 1  # its contrast is high
+    assert tone_features.texture_confidence(lamp) == 0
+    for photo in (astronaut, coffee):
+        assert tone_features.texture_confidence(tone.view(photo, 128)) == 1
+    decision = _local_stage(0.3)(lamp)
+    assert (tone_map.apply(lamp, decision) - lamp).abs().max() < 0.02

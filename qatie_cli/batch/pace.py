@@ -6,7 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.home import user_folder
 
 TYPICAL = 2.5  # megapixels a second of two cores without int8 instructions, decoding and encoding included
@@ -16,7 +16,7 @@ _FEWEST_MEGAPIXELS = 20.0  # of a run that is remembered: start-up dominates sho
 def remembered() -> float | None:
     """Megapixels per second of the last run that was long enough, or None."""
     try:
-        value = float(json.loads(_file().read_text(encoding="utf-8"))["megapixels_per_s"])
+        value = float(parsing.from_json(_file().read_text(encoding="utf-8"))["megapixels_per_s"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return value if value > 0 else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qatie_cli.batch import listing
 from qatie_cli.batch.journal import Journal
+from qatie_cli.batch.made import Found, Ledger, State
+from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import UsageError
 from qatie_cli.photo import discovery, formats
 from qatie_cli.photo.discovery import identity
@@ -44,16 +48,30 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A task that fails before it begins, and why: one line with the next step."""
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a batch will do.
 
-    `not_photos` are files without a photo's suffix; `unsearched` are folders that could not be listed, with the reason.
+    Attributes:
+        refused: photos that cannot be enhanced as asked; the others are.
+        not_photos: files without a photo's suffix.
+        unsearched: folders that could not be listed, with the reason.
+        system_folders: folders of a system's or another program's own, which are left out.
     """
 
     tasks: tuple[Task, ...]
     done: tuple[Task, ...]
+    refused: tuple[Refused, ...] = ()
     not_photos: tuple[Path, ...] = ()
     unsearched: tuple[tuple[Path, str], ...] = ()
+    system_folders: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -61,18 +79,36 @@ class _Found:
     """What the inputs hold; each photo with its folder relative to the output folder."""
 
     photos: dict[Path, Path] = field(default_factory=dict)  # a photo named twice is enhanced once
+    refused: dict[Path, str] = field(default_factory=dict)  # entries of a list, and why
     not_photos: list[Path] = field(default_factory=list)
     unsearched: list[tuple[Path, str]] = field(default_factory=list)
+    system_folders: list[Path] = field(default_factory=list)
+
+    def plan(self, tasks: Sequence[Task], done: Sequence[Task], refused: Sequence[Refused]) -> Plan:
+        """The plan of these tasks, with what was found beside them."""
+        entries = [Refused(Task(path, path), reason) for path, reason in self.refused.items()]
+        return Plan(
+            tuple(tasks),
+            tuple(done),
+            (*entries, *refused),
+            tuple(self.not_photos),
+            tuple(self.unsearched),
+            tuple(self.system_folders),
+        )
 
 
-def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = ()) -> Plan:
+def plan(
+    inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Path] = (), ledger: Ledger | None = None
+) -> Plan:
     """Decide every output.
 
     A directory input keeps its tree below `out`; a file lands in `out` itself. One file and an `out` with a photo's
-    suffix that is no directory names the output file. Files of a list (`listed`) keep their relative path.
+    suffix that is no directory names the output file. Files of a list (`listed`) keep their relative path. Entries of a
+    list that do not exist are refused one by one, and so are photos that would replace each other, an original, or a
+    file that the `ledger` does not know as qatie's. Without a ledger every output that exists is done.
 
     Raises:
-        UsageError: an input does not exist, two inputs would have one output, or an output is an input.
+        UsageError: an input does not exist, `out` cannot be used, or every photo is refused for its output.
     """
     kinds = [_kind(path) for path in inputs]
     try:
@@ -80,8 +116,10 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         out_is_file = out.exists() and not out_is_folder
     except OSError as error:
         raise UsageError(f"{out} cannot be used: {error.strerror or error}.", "Name another folder with -o.") from error
-    if kinds == [_FILE] and not listed and formats.format_of_name(out) and not out_is_folder:
-        return _split([_named(inputs[0], out, naming)], _Found(), naming)
+    if formats.format_of_name(out) and not out_is_folder:
+        if kinds != [_FILE] or listed:
+            raise UsageError(f"{out} names one photo, and the input is more than one.", "Name a folder with -o.")
+        return _split(_Found(), [_named(inputs[0], out, naming)], naming, ledger)
     if out_is_file:
         raise UsageError(f"{out} is a file.", "Name a folder with -o.")
     found = _search(inputs, listed, naming, exclude=out)
@@ -94,33 +132,45 @@ def plan(inputs: Sequence[Path], out: Path, naming: Naming, listed: Sequence[Pat
         results = {t.output for t in tasks}
         tasks = [t for t in tasks if not (t.source in results and t.source.stem.endswith(naming.suffix))]
     tasks = _told_apart(tasks, naming)
-    _refuse_collisions(tasks)
     tasks = _with_places_for_alpha(tasks, naming)
-    return _split(tasks, found, naming)
+    return _split(found, tasks, naming, ledger)
 
 
-def plan_in_place(inputs: Sequence[Path], naming: Naming, journal: Journal, listed: Sequence[Path] = ()) -> Plan:
+def folder_of(out: Path) -> Path:
+    """The folder that outputs go to, where `out` may also name the one output."""
+    return out.parent if formats.format_of_name(out) and not out.is_dir() else out
+
+
+def plan_in_place(
+    inputs: Sequence[Path],
+    naming: Naming,
+    journal: Journal,
+    listed: Sequence[Path] = (),
+    settings: Settings | None = None,
+) -> Plan:
     """Every photo becomes its own output; those that `journal` says were enhanced before are done.
+
+    Where they were enhanced with other settings than `settings` they are refused: their originals are gone.
 
     Raises:
         UsageError: an input does not exist.
     """
     for path in inputs:
         _kind(path)
-    found = _search(inputs, listed, naming, exclude=None)
+    found = _search(inputs, listed, naming, exclude=None, follow_links=False)
     sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link's target is replaced, the link stays
     tasks = [Task(source, source) for source in sources]
-    done = {t for t in tasks if not naming.overwrite and journal.holds(t.source)}
-    left = tuple(t for t in tasks if t not in done)
-    return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
+    done = [t for t in tasks if not naming.overwrite and journal.holds(t.source)]
+    refused = [Refused(t, _IN_PLACE_BEFORE.format(t.source)) for t in done if journal.differs(t.source, settings)]
+    without = {t.source for t in done}
+    otherwise = {refusal.task.source for refusal in refused}
+    left = [t for t in tasks if t.source not in without]
+    return found.plan(left, [t for t in done if t.source not in otherwise], refused)
 
 
-def read_list(content: bytes) -> tuple[Path, ...]:
-    """The paths of a list: a line each, or ended by NUL as `find -print0` does."""
-    names = content.split(b"\0") if b"\0" in content else content.replace(b"\r\n", b"\n").split(b"\n")
-    return tuple(Path(os.fsdecode(name)) for name in names if name)
-
-
+_IN_PLACE_BEFORE = (
+    "{} was enhanced in place before, with other settings, and its original is gone. --overwrite enhances it once more."
+)
 _FILE, _FOLDER = "file", "folder"
 
 
@@ -129,7 +179,7 @@ def _kind(path: Path) -> str:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"There is no file or folder {path}.") from None
+        raise UsageError(f"There is no file or folder {path}.", _hint_of_missing(path)) from None
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"{path} cannot be used: {reason}.", "Check its name and permissions.") from error
@@ -140,7 +190,15 @@ def _kind(path: Path) -> str:
     return _FILE
 
 
-def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None) -> _Found:
+def _hint_of_missing(path: Path) -> str:
+    if any(sign in str(path) for sign in "*?["):
+        return "No name fits that pattern. Name the folder instead: all photos in it are enhanced."
+    return "Check its spelling."
+
+
+def _search(
+    inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, exclude: Path | None, follow_links: bool = True
+) -> _Found:
     found = _Found()
 
     def add(source: Path, relative: Path) -> None:
@@ -149,35 +207,37 @@ def _search(inputs: Sequence[Path], listed: Sequence[Path], naming: Naming, excl
         else:
             found.not_photos.append(source)
 
+    def search(folder: Path, relative: Path) -> None:
+        here = discovery.find(folder, recursive=naming.recursive, exclude=exclude, follow_links=follow_links)
+        for photo in here.photos:
+            found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
+        found.not_photos.extend(here.others)
+        found.unsearched.extend(here.unsearched)
+        found.system_folders.extend(here.system_folders)
+
     for path in inputs:
         if path.is_dir():
-            _search_folder(path, Path(), naming, exclude, found)
+            search(path, Path())
         else:
             add(path, Path())
-    for path in listed:  # entries that are missing or no photos fail one by one
+    for path in listed:
         relative = path.parent if not path.is_absolute() and ".." not in path.parts else Path()
-        if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
-            _search_folder(path, relative / path.name, naming, exclude, found)
-        else:
+        if not os.path.lexists(path):
+            found.refused[path] = listing.missing(path)
+        elif not os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
             add(path, relative)
+        elif listing.names_everything(path):
+            found.refused[path] = f"{path} in a list is not searched. Name it as an input if all of it is meant."
+        else:
+            search(path, relative / path.name)
     return found
-
-
-def _search_folder(folder: Path, relative: Path, naming: Naming, exclude: Path | None, found: _Found) -> None:
-    here = discovery.find(folder, recursive=naming.recursive, exclude=exclude)
-    for photo in here.photos:
-        found.photos.setdefault(photo, relative / photo.relative_to(folder).parent)
-    found.not_photos.extend(here.others)
-    found.unsearched.extend(here.unsearched)
 
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:
     wanted = formats.format_of_name(out)
     if naming.fmt not in ("keep", wanted):
         raise UsageError(f"-o {out.name} and --format {naming.fmt} contradict each other.", "Leave one out.")
-    task = Task(source, out)
-    _refuse_collisions([task])
-    return task
+    return Task(source, out)
 
 
 def _key(output: Path) -> str:
@@ -206,36 +266,63 @@ def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     return made
 
 
-def _refuse_collisions(tasks: Sequence[Task]) -> None:
-    """Raise UsageError where outputs would replace each other (names compared without case) or an input."""
-    sources = {identity(t.source): t.source for t in tasks}
-    taken: dict[str, Path] = {}
+def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger | None) -> Plan:
+    """Separate the tasks that are refused, and those that are done.
+
+    Raises:
+        UsageError: every photo is refused for its name.
+    """
+    refused = _refused(tasks)
+    if tasks and len(refused) == len(tasks):
+        raise UsageError(refused[0].reason)
+    without = {refusal.task for refusal in refused}
+    left: list[Task] = []
+    done: list[Task] = []
     for task in tasks:
-        key = _key(task.output)
-        if key in taken:
-            raise UsageError(
-                f"{taken[key]} and {task.source} would both become {task.output}.",
-                "Enhance them into separate folders.",
-            )
-        taken[key] = task.source
-        found = identity(task.output)
-        if found is not None and found in sources:
-            raise UsageError(
-                f"{task.output} is one of the originals.", "Name another folder with -o, or use --suffix or --in-place."
-            )
+        if task in without:
+            continue
+        there = Found(State.MISSING) if naming.overwrite else state_of(task, ledger)
+        if there.state is State.LEFT:
+            refused.append(Refused(task, there.reason))
+        else:
+            (done if there.state is State.DONE else left).append(task)
+    return found.plan(left, done, refused)
 
 
-def _split(tasks: Sequence[Task], found: _Found, naming: Naming) -> Plan:
-    """Separate the tasks that are done: outputs are written atomically, so a non-empty one is complete."""
-    done = [] if naming.overwrite else [t for t in tasks if is_done(t)]
-    finished = set(done)
-    left = tuple(t for t in tasks if t not in finished)
-    return Plan(left, tuple(done), tuple(found.not_photos), tuple(found.unsearched))
+def _refused(tasks: Sequence[Task]) -> list[Refused]:
+    """The tasks whose output is an original, or another task's output (names compared without case)."""
+    sources = {identity(t.source) for t in tasks}
+    sharing: dict[str, list[Task]] = {}
+    for task in tasks:
+        sharing.setdefault(_key(task.output), []).append(task)
+    refused = []
+    for task in tasks:
+        others = [other for other in sharing[_key(task.output)][:2] if other is not task]
+        here = identity(task.output)
+        if here is not None and here in sources:
+            reason = f"{task.output} is one of the originals. Name another folder with -o, or use --suffix."
+            refused.append(Refused(task, reason))
+        elif others:
+            refused.append(Refused(task, _both(task, others[0])))
+    return refused
 
 
-def is_done(task: Task) -> bool:
-    """Whether the output exists."""
-    return any(_is_complete(path) for path in (task.output, task.with_alpha) if path is not None)
+def _both(task: Task, other: Task) -> str:
+    """That two photos would have one output, with a command that gives this one a folder of its own."""
+    folder = task.source.absolute().parent.name
+    if folder in ("", other.source.absolute().parent.name):
+        folder = f"{folder}-{task.source.stem}"
+    command = f"qatie enhance {shlex.quote(str(task.source))} -o {shlex.quote(str(task.output.parent / folder))}"
+    return f"{task.source} and {other.source} would both become {task.output}. Enhance it on its own: {command}"
+
+
+def state_of(task: Task, ledger: Ledger | None) -> Found:
+    """What is in the place of a task's output, or of the one that it has if the photo has transparent parts."""
+    places = [path for path in (task.output, task.with_alpha) if path is not None]
+    if ledger is None:  # outputs are written atomically, so one that is not empty is complete
+        return Found(State.DONE if any(map(_is_complete, places)) else State.MISSING)
+    found = [ledger.find(path, task.source) for path in places]
+    return next((there for there in found if there.state is State.DONE), found[0])
 
 
 def _is_complete(path: Path) -> bool:

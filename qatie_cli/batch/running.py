@@ -17,10 +17,13 @@ from typing import Protocol
 import numpy as np
 
 from qatie_cli import files
+from qatie_cli.batch import reasons, targets
 from qatie_cli.batch.journal import Journal
-from qatie_cli.batch.planning import Task, is_done
+from qatie_cli.batch.made import Claim, Ledger, State
+from qatie_cli.batch.planning import Task, state_of
+from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
-from qatie_cli.errors import PhotoError, QatieError
+from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, decoding, encoding, formats
 from qatie_cli.photo.content import Photo
 
@@ -77,7 +80,10 @@ class Writing:
     strip_metadata: bool = False
     strip_gps: bool = False
     overwrite: bool = False
+    preserve_times: bool = False  # outputs get the times of their sources
     max_pixels: int = MAX_PIXELS
+    settings: Settings | None = None  # to record with each output
+    ledger: Ledger | None = None  # of the output folder
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:
@@ -120,6 +126,7 @@ class _InHand:
     notes: tuple[str, ...] = ()
     before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # set where it ended before the network
+    elsewhere: bool = False  # another run has it in hand
 
 
 class Runner:
@@ -145,38 +152,54 @@ class Runner:
         self._budget = memory.Budget(memory.available(max_memory))
         self._stop = threading.Event()
         self._full_in_a_row = 0
+        self._claims: dict[Task, Claim] = {}
 
     def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
         """Enhance `tasks`; `on_result` is called for each, in this thread and in their order.
 
+        Photos that another run has in hand come last: they are looked at again when it is done with them, or gone.
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
+        try:
+            with self._budget.closing():
+                elsewhere = self._pass(tasks, on_result, wait=False)
+                self._pass(elsewhere, on_result, wait=True)
+        finally:
+            for claim in self._claims.values():
+                claim.give_up()
+            self._claims.clear()
+
+    def _pass(self, tasks: Sequence[Task], on_result: Callable[[Result], None], wait: bool) -> list[Task]:
+        """Enhance `tasks`, except those that another run has in hand, which are returned unless `wait` says to wait."""
+        elsewhere: list[Task] = []
         pending: list[Future[Result]] = []
         begun = 0
-        with (
-            ThreadPoolExecutor(1, "decode") as decoder,
-            ThreadPoolExecutor(1, "encode") as encoder,
-            self._budget.closing(),
-        ):
+        with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(1, "encode") as encoder:
             try:
-                ahead = decoder.submit(self._decode, tasks[0]) if tasks else None
+                ahead = decoder.submit(self._decode, tasks[0], wait) if tasks and not self._stop.is_set() else None
                 while ahead is not None:
                     hand = ahead.result()
                     begun += 1
-                    ahead = decoder.submit(self._decode, tasks[begun]) if begun < len(tasks) else None
+                    ahead = decoder.submit(self._decode, tasks[begun], wait) if begun < len(tasks) else None
+                    if hand.elsewhere:
+                        elsewhere.append(hand.task)
+                        continue
                     self._through_the_network(hand)
                     self._report(pending, on_result)
                     pending.append(encoder.submit(self._finish, hand))
                     del hand
                     if self._stop.is_set():
                         break
-            finally:
+            except BaseException:
                 self._stop.set()
+                raise
+            finally:
                 if ahead is not None:
                     ahead.cancel()
                 self._report(pending, on_result)
         for task in tasks[begun:]:
             on_result(Result(task, Status.NOT_BEGUN, reason="Nothing more could be written."))
+        return elsewhere
 
     @staticmethod
     def _report(pending: list[Future[Result]], on_result: Callable[[Result], None]) -> None:
@@ -187,23 +210,24 @@ class Runner:
 
     # --- the three stages; none of them lets an error of one photo out -------------------------------------------
 
-    def _decode(self, task: Task) -> _InHand:
+    def _decode(self, task: Task, wait: bool = False) -> _InHand:
         hand = _InHand(task, time.monotonic())
         if self._stop.is_set():
             return hand
-        if not task.in_place and not self._writing.overwrite and is_done(task):
-            hand.early = Result(task, Status.SKIPPED, reason="Another run has written it.")
-            return hand
         try:
+            if not task.in_place and not self._begin(hand, wait):
+                return hand
             fmt = self._format(task)
-            _check_target(task)
-            hand.seen = _identity(task.source)
+            targets.check(task)
+            if task.in_place:
+                targets.check_names(task.source)
+            hand.seen = targets.identity(task.source)
             hand.input_bytes = hand.seen[0]
             self._reserve(hand, fmt)
             hand.began = time.monotonic()
             photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
             if task.with_alpha is not None and photo.has_transparency:
-                hand.task = task = Task(task.source, task.with_alpha)
+                task = self._with_alpha(hand, task.with_alpha)
                 fmt = self._format(task)
             encoding.check_encodable(photo, fmt)
             hand.photo, hand.notes = photo, photo.notes + encoding.left_out(photo, fmt)
@@ -218,6 +242,42 @@ class Runner:
         if self._previews is not None and hand.photo is not None:
             hand.before = self._previews.reduced(hand.photo)
         return hand
+
+    def _begin(self, hand: _InHand, wait: bool) -> bool:
+        """Claim the photo's output; whether it is still to be made.
+
+        Raises:
+            PhotoError: somebody put another file there.
+            OSError: the claim cannot be written.
+        """
+        task, ledger = hand.task, self._writing.ledger
+        if ledger is not None:
+            claim = ledger.claim(task.output, wait, self._stop.is_set)
+            if claim is None:
+                hand.elsewhere = not self._stop.is_set()
+                return False
+            self._claims[task] = claim
+        if self._writing.overwrite:
+            return True
+        there = state_of(task, ledger)
+        if there.state is State.DONE:
+            hand.early = Result(task, Status.SKIPPED, reason="Another run has written it.")
+        elif there.state is State.LEFT:
+            raise PhotoError(there.reason)
+        return hand.early is None
+
+    def _with_alpha(self, hand: _InHand, output: Path) -> Task:
+        """Give a photo with transparent parts the output that can hold them."""
+        ledger = self._writing.ledger
+        if ledger is not None and not self._writing.overwrite:
+            there = ledger.find(output, hand.task.source)
+            if there.state is State.LEFT:
+                raise PhotoError(there.reason)
+        made = Task(hand.task.source, output)
+        if hand.task in self._claims:
+            self._claims[made] = self._claims.pop(hand.task)
+        hand.task = made
+        return made
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
         """Wait until there is memory to decode, hold and encode the photo; the network's is added while it runs."""
@@ -289,22 +349,32 @@ class Runner:
             hand.photo = None
             if hand.held:
                 self._budget.give_back(hand.held)
+            if claim := self._claims.pop(hand.task, None):
+                claim.give_up()
         seconds = Seconds(hand.decode, hand.network, encode)
         return Result(
             hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
         )
 
     def _write(self, hand: _InHand, photo: Photo) -> int:
-        task, journal = hand.task, self._writing.journal
+        task, writing = hand.task, self._writing
         fmt, mode = self._format(task), None
         if task.in_place:
             mode = task.source.stat().st_mode & 0o7777
 
         def before_replace(made: Path) -> None:
-            if task.in_place and _identity(task.source) != hand.seen:
-                raise PhotoError(f"{task.source} was changed while it was enhanced; it stays as it is.", "Try again.")
-            if journal is not None:
-                journal.record(task.output, made)
+            if task.in_place:
+                if targets.identity(task.source) != hand.seen:
+                    changed = f"{task.source} was changed while it was enhanced; it stays as it is."
+                    raise PhotoError(changed, "Try again.")
+                targets.keep_attributes(task.source, made)
+            if writing.preserve_times:
+                status = task.source.stat()
+                os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
+            if writing.journal is not None:
+                writing.journal.record(task.output, made, writing.settings)
+            if writing.ledger is not None and hand.seen is not None:
+                writing.ledger.record(task.output, task.source, hand.seen[:2], made)
 
         task.output.parent.mkdir(parents=True, exist_ok=True)
         encoding.write(task.output, photo, fmt, self._writing.quality, mode, before_replace)
@@ -321,7 +391,7 @@ class Runner:
             hand.width,
             hand.height,
             hand.input_bytes,
-            reason=_reason(hand.task, error),
+            reason=reasons.of(hand.task, error),
             notes=hand.notes,
         )
 
@@ -337,54 +407,6 @@ class Runner:
             free = 0
         if free < _NO_SPACE_LEFT or self._full_in_a_row >= _FAILURES_OF_A_FULL_DISK:
             self._stop.set()
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    """What tells a changed file: size, modification time and inode.
-
-    Raises:
-        PhotoError: there is no such file, or it cannot be looked at.
-    """
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise PhotoError(f"There is no file {path}.") from None
-    except OSError as error:
-        raise PhotoError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _check_target(task: Task) -> None:
-    """Raise PhotoError if the output could not be written later."""
-    folder = task.output.parent
-    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
-    if task.output.is_dir():
-        raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
-
-
-def _reason(task: Task, error: Exception) -> str:
-    """One line for people: the file, what happened, what to do."""
-    if isinstance(error, QatieError):
-        line = error.one_line()
-        return line if str(task.source) in line or str(task.output) in line else f"{task.source}: {line}"
-    if isinstance(error, MemoryError):
-        return f"{task.source} needs more memory than there is. Allow smaller tiles with --max-memory."
-    if isinstance(error, OSError):
-        return f"{task.output} could not be written: {error.strerror or error}. {_ADVICE.get(error.errno, '')}".strip()
-    return f"{task.source} could not be enhanced: {type(error).__name__}: {' '.join(str(error).split())}"
-
-
-_ADVICE = {
-    errno.ENOSPC: "Make room and run the same command again.",
-    errno.EDQUOT: "Make room and run the same command again.",
-    errno.EACCES: "Check the folder's permissions.",
-    errno.EROFS: "The file system is read-only; choose another folder with -o.",
-    errno.ENAMETOOLONG: "Choose a folder with a shorter path with -o.",
-    errno.EISDIR: "A folder has that name; remove it or choose another folder with -o.",
-    errno.ENOTDIR: "A file stands where a folder should be; remove it or choose another folder with -o.",
-    errno.EEXIST: "A file stands where a folder should be; remove it or choose another folder with -o.",
-}
 
 
 def remove_stale(tasks: Sequence[Task]) -> int:

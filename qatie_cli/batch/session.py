@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from qatie_cli import files
 from qatie_cli.batch import journal, pace, planning, report
+from qatie_cli.batch.made import Ledger
 from qatie_cli.batch.planning import Naming, Plan
 from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing, remove_stale
+from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import Exit, QatieError
 from qatie_cli.home import user_folder
 from qatie_cli.photo import decoding
@@ -33,6 +35,8 @@ class Request:
         out: where outputs go, as `planning.plan` takes it; None replaces the originals.
         listed: more inputs, which keep their relative path below `out`.
         max_memory: bytes for the whole process; None allows 60% of what is free.
+        settings: what shapes the outputs, to tell those that are made so from others; None takes any that exists for
+            done, and records nothing.
     """
 
     inputs: tuple[Path, ...]
@@ -41,6 +45,7 @@ class Request:
     writing: Writing = Writing()
     listed: tuple[Path, ...] = ()
     max_memory: int | None = None
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -67,21 +72,25 @@ def opened(request: Request) -> Iterator[Session]:
         QatieError: another process replaces photos in place.
     """
     with contextlib.ExitStack() as until_done:
-        writing = dataclasses.replace(request.writing, overwrite=request.naming.overwrite)
+        settings = request.settings
+        writing = dataclasses.replace(request.writing, overwrite=request.naming.overwrite, settings=settings)
         if request.out is None:
             replaced = until_done.enter_context(journal.opened(user_folder() / "in-place.jsonl"))
-            plan = planning.plan_in_place(request.inputs, request.naming, replaced, request.listed)
+            plan = planning.plan_in_place(request.inputs, request.naming, replaced, request.listed, settings)
             writing = dataclasses.replace(writing, journal=replaced)
         else:
-            plan = planning.plan(request.inputs, request.out, request.naming, request.listed)
+            ledger = None if settings is None else Ledger(planning.folder_of(request.out), settings)
+            plan = planning.plan(request.inputs, request.out, request.naming, request.listed, ledger)
+            writing = dataclasses.replace(writing, ledger=ledger)
         yield Session(request, plan, writing)
 
 
 class Session:
-    """A planned run: `prepare`, then `run` at most once. `results` grows while it runs."""
+    """A planned run: `prepare`, then `run` at most once. `refused` failed before, `results` grows while it runs."""
 
     def __init__(self, request: Request, plan: Plan, writing: Writing) -> None:
         self.plan = plan
+        self.refused = tuple(Result(r.task, Status.FAILED, reason=r.reason) for r in plan.refused)
         self.results: list[Result] = []
         self.interrupted = False
         self._request, self._writing = request, writing
@@ -103,7 +112,7 @@ class Session:
         """
         out = self._request.out
         if self.plan.tasks and out is not None:
-            folder = out.parent if out == self.plan.tasks[0].output else out
+            folder = planning.folder_of(out)
             try:
                 files.check_writable(folder)
             except OSError as error:
@@ -111,6 +120,8 @@ class Session:
                     f"{folder} cannot be written to: {error.strerror or error}.", "Name another folder with -o."
                 ) from error
         remove_stale([*self.plan.tasks, *self.plan.done])
+        if self._writing.ledger is not None:
+            self._writing.ledger.remove_stale()
 
     def run(self, enhancer: Enhancer, on_result: Callable[[Result], None], previews: Previews | None = None) -> None:
         """Enhance the plan's photos; `on_result` is called for each, in this thread and in their order.
@@ -146,8 +157,8 @@ class Session:
         return sum(result.megapixels for result in self.with_status(Status.ENHANCED))
 
     def with_status(self, status: Status | str) -> list[Result]:
-        """The results with this status; its value will do, too."""
-        return [result for result in self.results if result.status == status]
+        """The results with this status, refused photos among the failed; its value will do, too."""
+        return [result for result in (*self.refused, *self.results) if result.status == status]
 
     @property
     def not_begun(self) -> int:
@@ -161,10 +172,10 @@ class Session:
 
     def exit_code(self) -> Exit:
         """What a command that ran this ends with, an interruption aside."""
-        well = all(result.status in (Status.ENHANCED, Status.SKIPPED) for result in self.results)
+        well = not self.refused and all(r.status in (Status.ENHANCED, Status.SKIPPED) for r in self.results)
         if well and not self.plan.unsearched and (self.results or self.plan.done):
             return Exit.OK
-        some = self.with_status(Status.ENHANCED) or self.plan.done
+        some = self.with_status(Status.ENHANCED) or self.plan.done or self.refused
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
     def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
@@ -178,4 +189,4 @@ class Session:
             weights=weights,
             strength=strength,
         )
-        return report.as_table(run, self.plan, self.results)
+        return report.as_table(run, self.plan, [*self.refused, *self.results], self._request.settings)

@@ -6,14 +6,23 @@ import contextlib
 import logging
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from qatie_cli import __version__, chatter, threads
 from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
+
+
+class _Command(TyperCommand):
+    """A command whose usage line names arguments as its help does: FILE, where Typer writes {FILE}."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
 
 app = typer.Typer(
     name="qatie",
@@ -21,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # Rich takes [degradation] for markup, and cuts option names where there is no terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("enhance")(enhance.enhance)
@@ -33,6 +42,9 @@ app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(weights.app, name="weights")
+for _commands in (app, pairs.app, weights.app):
+    for _command in _commands.registered_commands:
+        _command.cls = _Command
 
 
 def _print_version(asked: bool) -> None:

@@ -29,7 +29,7 @@ Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName)])
 def bench(
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PHOTO]...", help="Photos to measure on; a synthetic picture by default."),
+        typer.Argument(metavar="PHOTO", help="Photos to measure on; a synthetic picture by default."),
     ] = None,
     engine: Annotated[
         list[Choice] | None, typer.Option("--engine", "--backend", help="What to measure; repeatable. All by default.")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
-from qatie_cli.errors import QatieError
+from qatie_cli.errors import QatieError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+_UNLIMITED_COLUMNS = 240
 
 
 def console() -> Console:
     """The console on standard error."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    # Where there is no terminal, Rich would cut tables at 80 columns.
+    width = None if sys.stderr.isatty() or os.environ.get("COLUMNS") else _UNLIMITED_COLUMNS
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def plain(text: object) -> str:
@@ -24,6 +30,19 @@ def plain(text: object) -> str:
 
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
     return escape(shown)
+
+
+def confirm(question: str, reason: str) -> None:
+    """Ask for confirmation; a no ends the command.
+
+    Raises:
+        UsageError: there is nobody to ask; it says the `reason`.
+    """
+    import typer
+
+    if not sys.stdin.isatty():
+        raise UsageError(reason, "Add --yes if that is meant.")
+    typer.confirm(question, abort=True, err=True)
 
 
 def show_error(error: QatieError) -> None:

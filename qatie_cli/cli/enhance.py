@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli import stream
-from qatie_cli.cli.console import console, plain
+from qatie_cli.cli.console import confirm, console, plain
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
     Device,
@@ -23,6 +23,7 @@ from qatie_cli.cli.options import (
     Threads,
     Verbose,
     WeightsOption,
+    Yes,
     load_engine,
 )
 from qatie_cli.errors import Exit, UsageError
@@ -39,7 +40,7 @@ def enhance(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="INPUT...", help="Photos and folders; - is standard input.", show_default=False, readable=False
+            metavar="INPUT", help="Photos and folders; - is standard input.", show_default=False, readable=False
         ),
     ] = None,
     out: Annotated[
@@ -65,15 +66,16 @@ def enhance(
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
     ] = False,
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
+    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Outputs get their photos' times.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
     files_from: Annotated[
         Path | None,
         typer.Option(
             help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
-            "paths are kept under OUT.",
+            "paths are kept under OUT; folders are searched, but for . and /.",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +86,7 @@ def enhance(
     max_pixels: MaxPixels = MAX_PIXELS,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write the outcome of every photo as JSON.", show_default=False),
+        typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
     ] = None,
     gallery: Annotated[
         bool | None,
@@ -100,20 +102,24 @@ def enhance(
 ) -> None:
     """Enhance photos; the originals are never touched unless --in-place says so.
 
-    Folders are searched with all below them and keep their tree under OUT. Outputs that exist are skipped, so an
-    interrupted run resumes where it stopped. Exit code 3 says that some photos failed; they are named at the end.
+    Folders are searched with all below them and keep their tree under OUT. An output that was made from this photo
+    with these settings is skipped, so an interrupted run resumes where it stopped; one that was made otherwise is
+    redone, and one that somebody changed since is named and left. OUT/.qatie remembers what each was made from.
+    Exit code 3 says that some photos failed; they are named at the end.
     """
     from qatie_cli import sizes
     from qatie_cli.batch import session
     from qatie_cli.batch.planning import Naming
     from qatie_cli.batch.running import Writing
+    from qatie_cli.batch.settings import FLOAT, INT8, Settings
     from qatie_cli.enhance import memory
+    from qatie_cli.model import shipped
 
     memory.keep_together()  # before there are threads
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, max_pixels)
+    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
@@ -131,19 +137,25 @@ def enhance(
             console().print(f"[yellow]Note:[/] {plain(note)}.")
         return
     listed = () if files_from is None else _read_list(files_from)
-    with session.opened(session.Request(paths, None if in_place else out, naming, writing, listed, allowed)) as run:
+    arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
+    settings = Settings(
+        weights, shipped.digest(weights), arithmetic, strength, fast, quality, strip_metadata, strip_gps
+    )
+    request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
+    with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)
         if dry_run:
             follower.show_plan()
-            return
+            raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
         has_gallery = _wants_gallery(out, gallery, run.plan)
-        if report is not None:
+        if report not in (None, stream.DASH):
             from qatie_cli.batch.report import check_writable
 
             check_writable(report)
-        follower.tell_not_photos()
+        follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
-            _ask(len(run.plan.tasks))
+            question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
+            confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
         ready = enhancer() if run.plan.tasks else None
         album = None
@@ -179,18 +191,12 @@ def _check(
 
 
 def _read_list(path: Path) -> tuple[Path, ...]:
-    from qatie_cli.batch.planning import read_list
+    from qatie_cli.batch import listing
 
     try:
-        return read_list(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
+        return listing.read(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
-
-
-def _ask(photos: int) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError("--in-place replaces originals and there is nobody to ask.", "Add --yes if that is meant.")
-    typer.confirm(f"Replace {count(photos)} by their enhanced versions?", abort=True, err=True)
 
 
 def _wants_gallery(out: Path | None, asked: bool | None, plan: Plan) -> bool:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli import chatter, sizes
-from qatie_cli.cli.console import console, plain
-from qatie_cli.cli.options import Threads, need_extra, use_threads
-from qatie_cli.errors import QatieError
+from qatie_cli.cli.console import confirm, console, plain
+from qatie_cli.cli.options import Threads, Yes, need_extra, use_threads
+from qatie_cli.errors import QatieError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ class ModelFormat(StrEnum):
 
 
 def export(
-    weights: Annotated[str, typer.Argument(help="Shipped weights by name, or a weights file.", show_default=False)],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Shipped weights by name, or a file.")],
     format: Annotated[ModelFormat, typer.Option("--format", "-f", help="What for.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
     int8: Annotated[bool, typer.Option("--int8", help="In the int8 engines' integers; else in float.")] = False,
@@ -39,6 +39,7 @@ def export(
     least: Annotated[
         float, typer.Option(help="Least PSNR in dB to qatie's own output; below it nothing is written.")
     ] = 40.0,
+    yes: Yes = False,
     threads: Threads = 0,
 ) -> None:
     """Write weights as a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch.
@@ -51,6 +52,7 @@ def export(
 
     chosen = formats.FORMATS[format.value]
     need_extra(chosen.extra, *chosen.modules)
+    _check_target(out, yes)
     import torch
 
     from qatie_cli import files
@@ -78,6 +80,27 @@ def export(
     ours = "" if agreed.to_int8 is None else f"{agreed.to_int8:.1f} dB to qatie's int8, "
     place = f"{plain(name)} at {seen.shape[0]}x{seen.shape[1]}"
     screen.print(f"Run in {chosen.runtime} on {place}: {ours}{agreed.to_float:.1f} dB to its float.")
+
+
+def _check_target(out: Path, yes: bool) -> None:
+    """Make the file's folder, and ask before a file is replaced.
+
+    Raises:
+        UsageError: it cannot be written, or exists and there is nobody to ask.
+    """
+    from qatie_cli import files
+
+    if files.is_special(out):
+        return
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder.", "Name a file with -o.")
+    if out.exists() and not yes:
+        confirm(f"Replace {out}?", f"{out} exists.")
+    try:
+        files.check_writable(out.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
 
 
 def _sides(size: str) -> tuple[int, int] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
+from qatie_cli.cli.stream import DASH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,18 +41,33 @@ class Follower:
         parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
         parts += [f"{_files(plan.not_photos)} not named like photos"] if plan.not_photos else []
         self.screen.print("; ".join(parts) + ".")
+        self._tell_system_folders()
+        self._tell_refused()
 
-    def tell_not_photos(self) -> None:
-        """Name, or count, the inputs that are no photos by their names."""
+    def tell_left_out(self) -> None:
+        """Name or count what is no photo and what is not searched, and name what cannot be enhanced as asked."""
         paths = self.run.plan.not_photos
         if paths and not self.quiet:
             named = ", ".join(plain(path) for path in paths) if self.verbose else _files(paths)
             self.screen.print(f"[yellow]Skipped:[/] {named} not named like photos.")
+        self._tell_system_folders()
+        self._tell_refused()
+
+    def _tell_system_folders(self) -> None:
+        folders = self.run.plan.system_folders
+        if folders and not self.quiet:
+            names = folders if self.verbose else sorted({path.name for path in folders})
+            counted = "1 folder" if len(folders) == 1 else f"{len(folders):,} folders"
+            self.screen.print(f"[yellow]Skipped:[/] {counted} of a system's own: {', '.join(map(plain, names))}.")
+
+    def _tell_refused(self) -> None:
+        for result in self.run.refused:
+            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
 
     def tell_nothing_to_do(self) -> None:
         """Say why nothing is enhanced."""
         done = self.run.plan.done
-        if not self.quiet:
+        if not self.quiet and (done or not self.run.refused):
             self.screen.print(f"Nothing to do: {count(len(done))} done already." if done else "No photos found.")
 
     # --- while it runs ------------------------------------------------------------------------------------------------
@@ -80,7 +97,8 @@ class Follower:
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
                 f"network {seconds.network:.2f} s  encode {seconds.encode:.2f} s"
             )
-        for note in () if self.quiet else result.notes:
+        told = self.quiet or result.status == "failed"  # a reason says what matters of them
+        for note in () if told else result.notes:
             self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
 
     # --- after --------------------------------------------------------------------------------------------------------
@@ -106,7 +124,11 @@ class Follower:
         from qatie_cli.batch import report
 
         try:
-            report.write(path, content)
+            if path == DASH:
+                sys.stdout.buffer.write(report.encoded(content))
+                sys.stdout.buffer.flush()
+            else:
+                report.write(path, content)
         except OSError as error:
             self.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
             return False

@@ -80,6 +80,8 @@ MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger phot
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
     """The engine that the options name. Imports torch."""

@@ -23,11 +23,13 @@ app = typer.Typer(help="Pairs of photos to train and measure with.", no_args_is_
 
 @app.command()
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder of pairs.")], folders: Folders = None, quiet: Quiet = False
+    data: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder of pairs.")],
+    folders: Folders = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
     need_extra("train", "skimage", "scipy")
-    from qatie_cli.data import checking
+    from qatie_cli.data import checking, splitting
     from qatie_cli.errors import DataError
 
     with progress(quiet=quiet) as bar:
@@ -38,7 +40,8 @@ def check(
             on_start=lambda total: bar.update(shown, total=total),
             on_read=lambda: bar.advance(shown),
         )
-    print(f"{found.layout}: {len(found.usable)} usable pairs of {found.photos} photos")
+    needed = f"training needs at least {splitting.FEWEST} of different photos"
+    print(f"{found.layout}: {len(found.usable)} usable pairs of {found.photos} photos; {needed}")
     if found.validation is not None:
         print(f"{found.validation} of them are the layout's own to validate on")
     for file in found.skipped:
@@ -50,7 +53,7 @@ def check(
 
 @app.command()
 def make(
-    clean: Annotated[Path, typer.Argument(help="Folder of good photos.")],
+    clean: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of good photos.")],
     out: Out,
     recipe: RecipeFile = None,
     versions: Annotated[int, typer.Option(min=1, help="Pairs per photo.")] = 1,

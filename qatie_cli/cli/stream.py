@@ -17,17 +17,20 @@ DASH = Path("-")
 
 
 def is_stream(inputs: Sequence[Path], out: Path) -> bool:
-    """Whether a dash stands for standard input or output.
+    """Whether a dash stands for standard input or output, or the output is a device or a pipe.
 
     Raises:
         UsageError: a dash among other inputs, or an output that cannot be one photo.
     """
-    if DASH not in inputs and out != DASH:
+    from qatie_cli import files
+
+    if DASH not in inputs and out != DASH and not files.is_special(out):
         return False
     if len(inputs) != 1:
-        raise UsageError("- takes one photo at a time.", "Name one input.")
+        stream = out if DASH not in inputs else DASH
+        raise UsageError(f"{stream} takes one photo at a time.", "Name one input.")
     if inputs[0] != DASH and inputs[0].is_dir():
-        raise UsageError(f"{inputs[0]} is a folder; -o - writes one photo.", "Name a folder with -o.")
+        raise UsageError(f"{inputs[0]} is a folder; -o {out} writes one photo.", "Name a folder with -o.")
     return True
 
 
@@ -39,12 +42,13 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     Raises:
         QatieError: the photo cannot be read or written.
     """
+    from qatie_cli import files
     from qatie_cli.batch import single
     from qatie_cli.photo import encoding, formats
 
     if out != DASH and out.is_dir():
         raise UsageError(f"{out} is a folder.", "Name a file with -o: a photo from standard input has no name.")
-    if out != DASH and out.exists() and not writing.overwrite:
+    if out != DASH and out.exists() and not writing.overwrite and not files.is_special(out):
         raise UsageError(f"{out} exists.", "Name another file with -o, or add --overwrite.")
     named = None if out == DASH else formats.format_of_name(out)
     if fmt != "keep" and named not in (None, fmt):

@@ -110,6 +110,8 @@ def train(
     if not quiet:
         _show_table(finished.table)
         console().print(f"Weights: {plain(finished.weights)}")
+        if advice := _advice(finished.table, finished.weights.parent):
+            console().print(f"[yellow]Note:[/] {plain(advice)}")
 
 
 def _train(ready: Prepared, quiet: bool) -> Finished:
@@ -201,3 +203,21 @@ def _show_table(rows: tuple[EngineScores, ...]) -> None:
             row.name, row.engine, f"{row.mean.psnr_db:.2f}", f"{row.mean.ssim:.4f}", f"{row.mean.ciede2000:.2f}", *cells
         )
     console().print(table)
+
+
+def _advice(rows: tuple[EngineScores, ...], out: Path) -> str:
+    """What to do where quantization-aware training leaves int8 further from float than it was without; else empty."""
+    from qatie_cli.training.results import FLOAT_FILE
+
+    int8 = [row for row in rows if row.mean.agreement_db is not None]
+    before, after = ([row.mean for row in int8 if row.name == name] for name in ("post-training", "QAT"))
+    if not before or not after:
+        return ""
+    agreements = [min(mean.agreement_db or 0.0 for mean in means) for means in (before, after)]
+    if agreements[1] >= agreements[0]:
+        return ""
+    psnr = [min(mean.psnr_db for mean in means) for means in (before, after)]
+    said = f"QAT left int8 further from float: {agreements[1]:.1f} dB, post-training {agreements[0]:.1f} dB."
+    if psnr[0] >= psnr[1]:
+        return f"{said} {out / FLOAT_FILE} is better: it also comes as near to the targets."
+    return f"{said} It still comes nearer to the targets; {out / FLOAT_FILE} has the post-training weights."

@@ -35,7 +35,9 @@ def list_() -> None:
 
 
 @app.command()
-def path(name: Annotated[str, typer.Argument(help="Shipped weights, or a weights file.")] = DEFAULT) -> None:
+def path(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Shipped weights, or a weights file.")] = DEFAULT,
+) -> None:
     """Print the file that `enhance` would read."""
     from qatie_cli.model import shipped
 
@@ -76,7 +78,7 @@ def clear() -> None:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .tflite, .ckpt or .onnx file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite, .ckpt or .onnx file.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Weights file to write; by default here, named as FILE.")
     ] = None,

@@ -26,6 +26,7 @@ from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 
 _DARK = 0.2  # mean luma of a photo that is dark as a whole
+_LIGHT = 0.6  # luma of what lights a dark scene
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class CleanPhoto:
 class CleanPhotos:
     """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
 
-    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone; `dark`
-    are those of them whose mean luma is below 0.2.
+    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone.
+    `unlit` are dark ones without a light in them, which teach nothing: nobody can tell them from underexposed ones.
     """
 
     folder: Path
@@ -59,7 +60,7 @@ class CleanPhotos:
     training: tuple[CleanPhoto, ...]
     validation: tuple[CleanPhoto, ...]
     extreme: tuple[CleanPhoto, ...]
-    dark: tuple[CleanPhoto, ...]
+    unlit: tuple[CleanPhoto, ...]
     unreadable: tuple[str, ...]
     too_small: tuple[str, ...]
 
@@ -71,6 +72,12 @@ def is_good_target(image: Image.Image) -> bool:
     """
     values = _small_luma(image)
     return _DARK <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
+
+
+def _is_unlit(image: Image.Image) -> bool:
+    """Whether a photo is dark as a whole, its brightest hundredth included."""
+    values = _small_luma(image)
+    return float(values.mean()) < _DARK and float(np.quantile(values, 0.99)) <= _LIGHT
 
 
 def _small_luma(image: Image.Image) -> np.ndarray:
@@ -87,7 +94,7 @@ def load(
     """
     found: list[CleanPhoto] = []
     extreme: list[CleanPhoto] = []
-    dark: list[CleanPhoto] = []
+    unlit: list[CleanPhoto] = []
     unreadable: list[str] = []
     too_small: list[str] = []
     for path in photos_below(folder):
@@ -104,14 +111,12 @@ def load(
         if is_good_target(picture.overview):
             found.append(photo)
             continue
-        extreme.append(photo)
-        if _small_luma(picture.overview).mean() < _DARK:
-            dark.append(photo)
+        (unlit if _is_unlit(picture.overview) else extreme).append(photo)
     if len(found) < splitting.FEWEST:
         raise DataError(
             f"{folder} holds {len(found)} usable photos; training needs at least {splitting.FEWEST}.",
-            f"{len(unreadable)} could not be read; {len(too_small)} are too small, {len(extreme)} too dark, bright or "
-            "flat.",
+            f"{len(unreadable)} could not be read; {len(too_small)} are too small, "
+            f"{len(extreme) + len(unlit)} too dark, bright or flat.",
         )
     sources = {p.name: splitting.source_of(p.name) for p in found}
     held_out = set() if separate_validation else splitting.held_out(list(sources.values()), validation_share, seed)
@@ -122,7 +127,7 @@ def load(
         tuple(p for p in found if p.name not in chosen),
         tuple(p for p in found if p.name in chosen),
         tuple(p for p in extreme if splitting.source_of(p.name) not in held_out),
-        tuple(p for p in dark if splitting.source_of(p.name) not in held_out),
+        tuple(unlit),
         tuple(unreadable),
         tuple(too_small),
     )
@@ -183,7 +188,9 @@ class DegradedSource:
             targets.append(target)
             whole.append(degradation.apply(parameters, view, tone_only=True))
             places.append(place)
-        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places))
+        return TrainingBatch.of_crops(
+            views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places)
+        )
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
@@ -195,7 +202,7 @@ class DegradedSource:
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         frames = [self._frame(sampling.full_frame_rng(self.seed, step, row)) for row in rows]
-        return TrainingBatch.of_full_frames(*full_frames.samples(frames, self.tone.frames, self.tone.rendering))
+        return full_frames.samples(frames, self.tone.frames, self.tone.rendering)
 
     def _frame(self, rng: np.random.Generator) -> Frame:
         kind, photo = self._kind_and_photo(rng)
@@ -204,17 +211,17 @@ class DegradedSource:
         overview = self.photos.store.overview(photo.path)
         view = views.view(overview, sampling.full_frame(rng), self.view_px, rng.random() < 0.5)
         if kind is not Kind.PHOTO:
-            return Frame(full_frames.darkened(view, rng) if kind is Kind.DARK else view, kind)
+            return Frame(view, kind)
         config = dataclasses.replace(self.config, untouched=self.tone.frames.untouched)
         return Frame(view, kind, degradation.sample(config, rng), uneven_light.sample(self.tone.light, rng))
 
     def _kind_and_photo(self, rng: np.random.Generator) -> tuple[Kind, CleanPhoto | None]:
         """What a full frame shows: a photo, or None for a drawing."""
-        kind, pools = self.tone.frames.choose(rng), {Kind.EXTREME: self.photos.extreme, Kind.DARK: self.photos.dark}
+        kind, extreme = self.tone.frames.choose(rng), self.photos.extreme
         if kind in drawn.PICTURES:
             return kind, None
-        if pool := pools.get(kind, ()):
-            return kind, pool[rng.integers(len(pool))]
+        if kind is Kind.EXTREME and extreme:
+            return kind, extreme[rng.integers(len(extreme))]
         return Kind.PHOTO, self._photo(rng)
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:

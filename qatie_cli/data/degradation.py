@@ -72,8 +72,8 @@ class DegradationConfig:
     """Every degradation with its probability and range; the defaults are those of the shipped weights."""
 
     untouched: float = 0.175  # share of crops left as they are: a good photo stays a good photo
-    exposure: ParameterRange = ParameterRange(0.8, -2.2, 0.0)  # EV, linear light
-    overexposure: ParameterRange = ParameterRange(0.18, 0.0, 2.1)  # EV, linear light; replaces `exposure`
+    exposure: ParameterRange = ParameterRange(0.8, -2.6, 0.0)  # EV, linear light
+    overexposure: ParameterRange = ParameterRange(0.2, 0.0, 3.0)  # EV, linear light; replaces `exposure`
     highlights: ParameterRange = ParameterRange(0.6, 0.0, 3.0)  # EV of white above the photo's own (`_with_highlights`)
     white_balance: ParameterRange = ParameterRange(0.6, 0.87, 1.13)  # gain of red and of blue, linear light
     tint: ParameterRange = ParameterRange(0.4, 0.92, 1.08)  # gain of green, linear light
@@ -87,7 +87,7 @@ class DegradationConfig:
     low_frequency_noise: ParameterRange = ParameterRange(0.55, 0.0, 0.6)
     gamma: ParameterRange = ParameterRange(0.5, 0.8, 1.4)  # exponent
     contrast: ParameterRange = ParameterRange(0.5, 0.55, 1.25)  # slope about mid-gray
-    haze: ParameterRange = ParameterRange(0.5, 0.0, 0.12)  # share of veiling gray
+    haze: ParameterRange = ParameterRange(0.5, 0.0, 0.16)  # share of veiling gray
     saturation: ParameterRange = ParameterRange(0.5, 0.5, 1.1)  # factor about luma
     denoise_blur: ParameterRange = ParameterRange(0.25, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from qatie_cli.data.full_frames import Kind
+from qatie_cli.data.screens import screen
 from qatie_cli.model.tone import GLOBAL_VIEW_PX, THUMBNAIL_PX, averaged_px, subsampled
 from qatie_cli.photo.colour import LUMA
 
@@ -175,6 +176,7 @@ def _filtered(plane: np.ndarray, response: np.ndarray) -> np.ndarray:
 # What is drawn for each kind of full frame that no photo shows.
 PICTURES: dict[Kind, Callable[[np.random.Generator, int], np.ndarray]] = {
     Kind.PAGE: page,
+    Kind.SCREEN: screen,
     Kind.FLAT: flat,
     Kind.NIGHT: night,
 }

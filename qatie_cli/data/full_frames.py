@@ -17,11 +17,11 @@ from torch import Tensor
 from qatie_cli.data import degradation, rendering, uneven_light, views
 from qatie_cli.data.degradation import UNTOUCHED, DegradationParameters
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.source import TrainingBatch
 from qatie_cli.data.uneven_light import LightParameters
 from qatie_cli.model.tone_features import luma
 
 MIDDLE_LUMA = 0.48
-_DARKEST = 0.3  # of the photos that are kept dark: the factor that may darken them further
 
 
 class Kind(StrEnum):
@@ -29,37 +29,40 @@ class Kind(StrEnum):
 
     PHOTO = "photo"
     EXTREME = "extreme"  # a photo too dark, bright or flat to be a target
-    DARK = "dark"  # such a photo of the dark ones, made darker
     PAGE = "page"
+    SCREEN = "screen"
     FLAT = "flat"
     NIGHT = "night"
+
+
+DRAWINGS = (Kind.PAGE, Kind.SCREEN, Kind.FLAT, Kind.NIGHT)
 
 
 @dataclass(frozen=True)
 class FullFrameConfig:
     """What the tone stage is trained on."""
 
-    untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
-    middle: float = 0.5  # how far degraded photos' targets are moved to a mean luma of 0.48
-    middle_untouched: float = 0.25  # the same for photos that are not degraded
+    untouched: float = 0.25  # share of the photos that are not degraded; rendered they are
+    middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
+    middle_bright: float = 0.3  # the same of brighter ones
     # Shares of the samples that must keep their tone:
-    extreme: float = 0.06
-    dark: float = 0.0
-    page: float = 0.06
+    extreme: float = 0.03
+    page: float = 0.05
+    screen: float = 0.05
     flat: float = 0.04
-    night: float = 0.06
+    night: float = 0.05
 
     def __post_init__(self) -> None:
         shares = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
             raise ValueError(f"the full frames' {', '.join(wrong)} must lie in 0..1")
         if sum(share for _, share in self.kept) > 1:
-            raise ValueError("the full frames' extreme, dark, page, flat and night are more than 1 together")
+            raise ValueError("the full frames' extreme, page, screen, flat and night are more than 1 together")
 
     @property
     def kept(self) -> tuple[tuple[Kind, float], ...]:
         """Kinds that keep their tone, with their shares of the samples."""
-        kinds = (Kind.EXTREME, Kind.DARK, Kind.PAGE, Kind.FLAT, Kind.NIGHT)
+        kinds = (Kind.EXTREME, *DRAWINGS)
         return tuple((kind, float(getattr(self, kind.value))) for kind in kinds)
 
     def choose(self, rng: np.random.Generator) -> Kind:
@@ -82,20 +85,16 @@ class Frame:
     light: LightParameters = LightParameters()
 
 
-def darkened(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dark photo's view, darker still."""
-    return view * np.float32(rng.uniform(_DARKEST, 1.0))
-
-
-def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, (N, 3, side, side) in 0..1, in the order of the frames."""
+def samples(frames: Sequence[Frame], config: FullFrameConfig, rendered: RenderingConfig) -> TrainingBatch:
+    """The samples of these frames, in their order; drawings must keep their tone to the level."""
     inputs = views.stack([frame.view for frame in frames])
     targets = inputs.clone()
     photos = [index for index, frame in enumerate(frames) if frame.kind is Kind.PHOTO]
     if photos:
         chosen = [frames[index] for index in photos]
         inputs[photos], targets[photos] = _photo_samples(inputs[photos], chosen, config, rendered)
-    return inputs, targets
+    drawings = torch.tensor([frame.kind in DRAWINGS for frame in frames])
+    return TrainingBatch.of_full_frames(inputs, targets, drawings)
 
 
 def _photo_samples(
@@ -103,8 +102,7 @@ def _photo_samples(
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of photos, (N, 3, side, side) each."""
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
-    shares = torch.where(touched, config.middle, config.middle_untouched)
-    middle = toward_middle(clean, shares)
+    middle = toward_middle(clean, middle_share(clean, config))
     inputs = torch.where(touched, degraded(middle, frames), clean)
     return inputs, rendering.render(middle, rendered)
 
@@ -112,8 +110,13 @@ def _photo_samples(
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
     """What a degraded photo should become: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
-    middle = toward_middle(clean, torch.full((1, 1, 1, 1), config.middle))
+    middle = toward_middle(clean, middle_share(clean, config))
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+
+
+def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
+    """How far photos' targets are moved to the middle, (N, 1, 1, 1)."""
+    return torch.where(luma(photo).mean((1, 2, 3), keepdim=True) < MIDDLE_LUMA, config.middle, config.middle_bright)
 
 
 def toward_middle(photo: Tensor, share: Tensor) -> Tensor:
@@ -124,11 +127,7 @@ def toward_middle(photo: Tensor, share: Tensor) -> Tensor:
     """
     photo = photo.clamp(min=1e-6)
     mean = luma(photo).mean((1, 2, 3), keepdim=True).clamp(0.02, 0.98)
-    wanted, power = mean + share * (MIDDLE_LUMA - mean), torch.ones_like(mean)
-    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
-        reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(1e-3, 0.999)
-        power = power * torch.log(wanted) / torch.log(reached)
-    return photo**power
+    return rendering.with_mean(photo, mean + share * (MIDDLE_LUMA - mean))
 
 
 def degraded(photo: Tensor, frames: Sequence[Frame]) -> Tensor:
@@ -146,7 +145,8 @@ def degraded(photo: Tensor, frames: Sequence[Frame]) -> Tensor:
     gains = photo.new_tensor([p.gain for p in parameters])[:, :, None, None]
     light = light * torch.exp2(exposure + uneven_light.field([frame.light for frame in frames], photo)) * gains
     variance = each([p.shot_noise for p in parameters]) * light + each([p.read_noise for p in parameters]) ** 2
-    noise = views.stack([degradation.averaged_noise(p, photo.shape[-2:]) for p in parameters]).to(photo)
+    height, width = photo.shape[-2:]
+    noise = views.stack([degradation.averaged_noise(p, (height, width)) for p in parameters]).to(photo)
     x = to_encoded((light + variance.sqrt() * noise).clamp(0, 1)) ** each([p.gamma for p in parameters])
     x = (x - 0.5) * each([p.contrast for p in parameters]) + 0.5
     haze = each([p.haze for p in parameters])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from qatie_cli.data import checking, layouts, sampling, source, splitting, views
 from qatie_cli.data.checking import Alignment, UsablePair
@@ -155,7 +156,9 @@ class PairSource:
             targets.append(views.crop(target.image, place.crop, self.crop, place.flip))
             whole.append(views.view(seen.overview, place.frame, self.view_px, place.flip))
             places.append(place)
-        return TrainingBatch(views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places))
+        return TrainingBatch.of_crops(
+            views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places)
+        )
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         inputs, targets = [], []
@@ -165,7 +168,8 @@ class PairSource:
             frame, flip = sampling.frame(rng), rng.random() < 0.5
             inputs.append(views.view(self.pairs.store.overview(pair.files.input), frame, self.view_px, flip))
             targets.append(views.view(self.pairs.store.overview(pair.files.target), frame, self.view_px, flip))
-        return TrainingBatch.of_full_frames(views.stack(inputs), views.stack(targets))
+        exact = torch.zeros(len(rows), dtype=torch.bool)
+        return TrainingBatch.of_full_frames(views.stack(inputs), views.stack(targets), exact)
 
     def crop_names(self, step: int, rows: Sequence[int]) -> list[str]:
         return [self._pair(sampling.crop_rng(self.seed, step, row)).files.name for row in rows]

@@ -26,11 +26,13 @@ class RenderingConfig:
     """The strength of each part of the rendering; a `strength` of 0 leaves photos as they are."""
 
     strength: float = 0.75  # share of the rendering that a target takes
-    shadows: float = 1.0  # gain - 1 next to black, falling to nothing at a base luma of 0.5
-    highlights: float = 0.25  # 1 - gain at white, from a base luma of 0.65 on
-    clarity: float = 0.3  # by which detail stands out from the base layer in the mid-tones
-    vibrance: float = 0.16  # more chroma for pale colours, none from a chroma of 0.35 on; half for skin
+    shadows: float = 1.2  # gain - 1 next to black, falling to nothing at a base luma of 0.5
+    highlights: float = 0.1  # 1 - gain at white, from a base luma of 0.75 on
+    clarity: float = 0.35  # by which detail stands out from the base layer in the mid-tones
+    contrast: float = 0.12  # of an S-curve through the photo's mean
+    vibrance: float = 0.2  # more chroma for pale colours, none from a chroma of 0.35 on; half for skin
     black: float = 0.04  # the highest luma that may become black
+    deep: float = 0.07  # the same once more behind the opened shadows, whose black is lifted
     white: float = 0.9  # the lowest luma that may become white
     smooth_shadows: float = 1.0  # how far shadows without texture (a night sky, a silhouette) are left dark, 0..1
     dark_from: float = 0.16  # mean luma up to which a photo is meant to be dark, and is left as it is
@@ -61,10 +63,11 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
         texture = _box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
         smooth = (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
         depth = depth * (1 - config.smooth_shadows * smooth)
-    gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.65) / 0.35).clamp(0, 1))
+    gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.75) / 0.25).clamp(0, 1))
     clearer = y + config.clarity * (y - base) * 4 * base * (1 - base)
     gain = gain * (clearer / y.clamp(min=0.02)).clamp(0.7, 1.4)
-    return _vibrant(with_gain(x, gain), config.vibrance)
+    x = _with_contrast(with_gain(x, gain), config.contrast)
+    return _vibrant(_deepened(x, config.deep), config.vibrance)
 
 
 def base_layer(y: Tensor, radius: int) -> Tensor:
@@ -95,6 +98,30 @@ def _stretched(photo: Tensor, config: RenderingConfig) -> Tensor:
     low, high = (ordered[:, int(rank * ordered.shape[1])] for rank in (_BLACK_RANK, _WHITE_RANK))
     low, high = low.clamp(max=config.black).view(-1, 1, 1, 1), high.clamp(min=config.white).view(-1, 1, 1, 1)
     return ((photo - low) / (high - low)).clamp(0, 1)
+
+
+def _with_contrast(x: Tensor, contrast: float) -> Tensor:
+    """An S-curve, as a gain; its pivot is the mean of the largest channel, 0.4 at most: faces before a window."""
+    largest = x.amax(1, keepdim=True)
+    pivot = largest.mean((1, 2, 3), keepdim=True).clamp(max=0.4)
+    return with_gain(x, torch.exp(2 * contrast * (largest - pivot)))
+
+
+def _deepened(x: Tensor, most: float) -> Tensor:
+    """Black set once more: luma's 1% rank comes to 0.01 where it is not far above; the mean stays."""
+    ordered = luma(x).flatten(1).sort(dim=1).values
+    low = (ordered[:, int(0.01 * ordered.shape[1])] - 0.01).clamp(0, most).view(-1, 1, 1, 1)
+    deep = ((x - low) / (1 - low)).clamp(1e-6, 1)
+    return with_mean(deep, luma(x).mean((1, 2, 3), keepdim=True))
+
+
+def with_mean(photo: Tensor, mean: Tensor) -> Tensor:
+    """Photos with their mean luma at `mean` (N, 1, 1, 1), by a power curve; values from 1e-6 on."""
+    wanted, power = mean.clamp(0.001, 0.999), torch.ones_like(mean)
+    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
+        reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(0.001, 0.999)
+        power = power * torch.log(wanted) / torch.log(reached)
+    return photo**power
 
 
 def _vibrant(x: Tensor, vibrance: float) -> Tensor:

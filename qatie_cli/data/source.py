@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 LONGEST_VALIDATION_SIDE = 640  # pixels, of validation and calibration photos
@@ -26,17 +27,38 @@ class TrainingBatch:
     """Samples: `input` and `target` (N, 3, crop, crop), `view` (N, 3, view_px, view_px) of the whole input, in 0..1.
 
     `boxes` (N, 4) say which part of its whole photo each input is: left, top, right, bottom as shares of its sides.
+    `exact` (N,) marks those whose tone must be met to the level: any change of a page or a night sky is seen.
     """
 
     input: Tensor
     target: Tensor
     view: Tensor
     boxes: Tensor
+    exact: Tensor
 
     @staticmethod
-    def of_full_frames(input: Tensor, target: Tensor) -> TrainingBatch:
+    def of_full_frames(input: Tensor, target: Tensor, exact: Tensor) -> TrainingBatch:
         """Samples whose inputs are views of whole photos themselves."""
-        return TrainingBatch(input, target, input, input.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(input), 4))
+        boxes = input.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(input), 4)
+        return TrainingBatch(input, target, input, boxes, exact)
+
+    @staticmethod
+    def of_crops(input: Tensor, target: Tensor, view: Tensor, boxes: Tensor) -> TrainingBatch:
+        """Samples that are parts of their photos."""
+        return TrainingBatch(input, target, view, boxes, torch.zeros(len(input), dtype=torch.bool))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the order of the fields."""
+        return self.input, self.target, self.view, self.boxes, self.exact
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The samples on a device."""
+        return TrainingBatch(*(tensor.to(device) for tensor in self.tensors))
+
+    def split(self, size: int) -> list[TrainingBatch]:
+        """Parts of `size` samples at most."""
+        return [TrainingBatch(*part) for part in zip(*(t.split(size) for t in self.tensors), strict=True)]
 
 
 class Source(Protocol):

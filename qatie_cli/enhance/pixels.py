@@ -99,7 +99,7 @@ def _finish_in_own_space(
     toned: TonedPhoto, region: Region, rows: np.ndarray, residual: np.ndarray, strength: float, out: np.ndarray
 ) -> None:
     """Toned rows plus residual, in the photo's own space and depth, into their region of `out`."""
-    assert toned.colours is not None, "a photo in sRGB is finished by its toned rows"
+    assert toned.colours is not None
     source = region.of(toned.pixels)
     result = _in_own_space(np.clip(rows + residual, 0, 1), source, toned.colours)
     result *= np.float32(np.iinfo(out.dtype).max)

@@ -112,8 +112,9 @@ class ToneRows:
 
         whole = Region(0, height, 0, width)
         given = *self._given(source, whole, (0, 0)), np.float32(strength), np.float32(np.iinfo(out.dtype).max)
-        down = guided.neighbours(0, height, guided.lines.shape[0])
-        across = guided.neighbours(0, width, guided.lines.shape[2])
+        down, across = (
+            guided.neighbours(0, side, guided.lines.shape[axis]) for side, axis in ((height, 0), (width, 2))
+        )
         lines = guided.lines, *down, *across
         over_rows(height, out.size, lambda first, last: tone.to_guided_result(*given, *lines, first, last, out))
 

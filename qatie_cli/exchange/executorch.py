@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 
 import torch
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 
 from qatie_cli.errors import UsageError
 from qatie_cli.exchange import graph
+from qatie_cli.model import tone_map
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import fold_upsample
-from qatie_cli.model.tone import THUMBNAIL_PX
+from qatie_cli.model.tone_features import luma
+from qatie_cli.model.tone_map import Decision
 from qatie_cli.model.whole import Model
 
 
@@ -34,8 +37,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
 
     Returns:
         The file's content. Its method `forward` takes `photo` (1, 3, H, W) in 0..1 and, where the weights have a tone
-        stage, the thumbnail (1, 3, 64, 64) in 0..1 as `tone.view` makes it, and gives the enhanced photo (1, 3, H,
-        W) in 0..1, all float32.
+        stage, the thumbnail (1, 3, side, side) in 0..1 as `tone.view` makes it of its `view_px`, and gives the enhanced
+        photo (1, 3, H, W) in 0..1, all float32.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
@@ -61,7 +64,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
         program = _Program(model).eval()
         pictures = [torch.zeros(1, 3, *size)]
         if model.tone is not None:
-            pictures.append(torch.zeros(1, 3, THUMBNAIL_PX, THUMBNAIL_PX))
+            side = model.tone.config.view_px
+            pictures.append(torch.zeros(1, 3, side, side))
         with torch.no_grad():
             traced = torch.export.export(program, tuple(pictures))
         return to_edge_transform_and_lower(traced, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
@@ -78,11 +82,28 @@ class _Program(nn.Module):
         self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
 
     def forward(self, photo: Tensor, thumbnail: Tensor | None = None) -> Tensor:
-        base = photo.clamp(0, 1) if thumbnail is None else self.model.toned(photo, thumbnail)
+        if self.model.tone is None or thumbnail is None:
+            base = photo.clamp(0, 1)
+        else:
+            base = _toned(photo, self.model.tone(thumbnail))
         seen = torch.round(base * 255) / 255  # what the network sees is 8 bit
         features = self.model.network.features(seen, self.rounding)
         residual = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
         return (base + residual).clamp(0, 1)
+
+
+def _toned(photo: Tensor, decision: Decision) -> Tensor:
+    """`tone_map.apply`, layer after layer of the grid: at the photo's size all of them would take 32 bytes a pixel."""
+    toned = tone_map.apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
+    if decision.grids is None:
+        return toned
+    depth = decision.grids.shape[1]
+    place = luma(toned) * (depth - 1)
+    ev = torch.zeros_like(place)
+    for layer in range(depth):
+        spread = tone_map.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])
+        ev = ev + spread * (1 - (place - layer).abs()).clamp(min=0)
+    return tone_map.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
 
 
 class _Folded(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from qatie_cli import parsing
 from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
@@ -32,7 +32,7 @@ def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str],
         WeightsError: the file is damaged, or written by a newer qatie.
     """
     try:
-        told = json.loads(header)
+        told = parsing.from_json(header)
         state = safetensors.torch.load(tensors)
         held = told.pop("held")
         told.pop("arithmetic", None)

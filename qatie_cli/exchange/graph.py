@@ -5,11 +5,13 @@ Each function follows one of `qatie_cli.model` and names it. The formats' backen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, Literal
 
 import numpy as np
+import torch
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.exchange.kernels import Arithmetic, Kernel
@@ -17,7 +19,7 @@ from qatie_cli.exchange.operators import Deviation, Mean, MeanDifference, Operat
 from qatie_cli.model import tone_features, tone_map
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Refine
-from qatie_cli.model.tone import THUMBNAIL_PX, ToneStage
+from qatie_cli.model.tone import LARGEST_GAIN_EV, THUMBNAIL_PX, ToneStage
 from qatie_cli.model.whole import Model
 from qatie_cli.photo.colour import LUMA
 
@@ -37,16 +39,13 @@ def check(weights: Weights, int8: bool, size: tuple[int, int] | None) -> None:
         raise WeightsError("These weights carry no int8 ranges.", "Export them as float, or finish their training.")
 
 
-def enhanced(ops: Operators[T], model: Model, arithmetic: Arithmetic, photo: T, thumbnail: T | None) -> T:
-    """From photo to enhanced photo in 0..1, as `enhance.pixels` does it; `thumbnail` where there is a tone stage."""
+def enhanced(ops: Operators[T], model: Model, arithmetic: Arithmetic, photo: T, view: T | None) -> T:
+    """From photo to enhanced photo in 0..1, as `enhance.pixels` does it; `view` where there is a tone stage."""
     if model.tone is None:
-        toned = ops.real(photo)
+        base = ops.clamp(ops.real(photo))
     else:
-        assert thumbnail is not None
-        curves, matrix = decided(ops, model.tone, ops.real(thumbnail))
-        apply = applied_to_levels if ops.holds_levels(photo) else applied
-        toned = apply(ops, photo, curves, matrix, model.tone.config.knots)
-    base = ops.clamp(toned)
+        assert view is not None
+        base = toned(ops, model.tone, photo, view)
     # What the network sees is 8 bit; the integers round it so themselves.
     seen = base if arithmetic.int8 else ops.round_to_8_bit(base)
     return ops.clamp(ops.add(base, residual(ops, model.network, arithmetic, seen)))
@@ -120,6 +119,16 @@ class Blocks(Generic[T]):
 # --- the tone stage: what it does to a photo ----------------------------------------------------------------------
 
 
+def toned(ops: Operators[T], stage: ToneStage, photo: T, view: T) -> T:
+    """`tone_map.apply` of what the stage decides: a photo in 0..1."""
+    decision = decided(ops, stage, ops.real(view))
+    apply = applied_to_levels if ops.holds_levels(photo) else applied
+    base = ops.clamp(apply(ops, photo, decision.curves, decision.matrix, stage.config.knots))
+    if decision.ramps is None:
+        return base
+    return gained(ops, base, _sliced(ops, stage, decision.ramps, base))
+
+
 def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
     """`tone_map.apply_global` of a photo in 0..1, unclamped."""
     table = ops.table(curves)
@@ -138,20 +147,81 @@ def applied_to_levels(ops: Operators[T], photo: T, curves: T, matrix: T, knots: 
     return ops.mix(matrix, ops.look_up(table, ops.to_index(photo)))
 
 
+def gained(ops: Operators[T], photo: T, gain: T) -> T:
+    """`tone_map.with_gain`, the gain as a plane."""
+    largest = ops.plane(ops.channel_max(photo))
+    divisor = ops.add(ops.mul(ops.sub(gain, 1.0), largest), 1.0)
+    return ops.mul(photo, ops.as_channel(ops.div(gain, divisor)))
+
+
+def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T) -> T:
+    """The gain of each pixel of a toned photo, a plane: `tone_map.apply_grid`.
+
+    The grid is enlarged layer by layer, so that a runtime holds one layer at the photo's size and not all of them.
+    """
+    cells, depth = stage.config.grid, stage.config.depth
+    down, across = (_hats(ops, photo, side, cells) for side in ("height", "width"))
+    stacked = ops.stacked(ramps)
+    place = ops.weighted_plane(photo, [(depth - 1) * weight for weight in LUMA])
+
+    def enlarged(layer: int) -> T:
+        return ops.products(ops.products(down, ops.rows(stacked, layer * cells, (layer + 1) * cells)), across)
+
+    def risen(layer: int) -> T:
+        return ops.mul(enlarged(layer), ops.clamp(ops.sub(place, layer - 1.0)))
+
+    # Each term is written before the sum in front of it: onnxruntime begins with what was written last, and otherwise
+    # holds all terms before it adds any.
+    log_gain, term = enlarged(0), risen(1)
+    for layer in range(2, depth):
+        following = risen(layer)
+        log_gain, term = ops.add(log_gain, term), following
+    log_gain = ops.add(log_gain, term)
+    return ops.exp(log_gain)
+
+
+def _hats(ops: Operators[T], photo: T, side: Literal["height", "width"], cells: int) -> T:
+    """`tone_map._hats` of a whole photo: (pixels, cells)."""
+    position = ops.sub(ops.mul(ops.places(photo, side), float(cells)), 0.5)
+    position = ops.at_most(ops.relu(position), cells - 1.0)
+    apart = ops.abs(ops.sub(position, ops.constant(np.arange(cells, dtype=np.float32)[None])))
+    return ops.relu(ops.sub(1.0, apart))
+
+
 # --- the tone stage: how it decides -------------------------------------------------------------------------------
 
 
-def decided(ops: Operators[T], stage: ToneStage, thumbnail: T) -> tuple[T, T]:
-    """`ToneStage.forward`: curves (3, knots) and matrix (3, 3) for a float thumbnail."""
+@dataclass(frozen=True)
+class Decided(Generic[T]):
+    """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `ramps`.
+
+    These are a picture of the grid's size that holds log-gains (of base e): in its first channel those of the first
+    layer along luma, in each other one by how much a layer is above the one before. A pixel's log-gain is the first
+    plus the share of each rise that lies below the pixel's luma, which takes fewer operators than weights of layers.
+    """
+
+    curves: T
+    matrix: T
+    ramps: T | None = None
+
+
+def decided(ops: Operators[T], stage: ToneStage, view: T) -> Decided[T]:
+    """`ToneStage.forward` for a float view."""
     knots = stage.config.knots
-    raw = _raw(ops, stage, thumbnail)
+    seen = _seen(ops, stage, view)
+    raw = _linear(ops, stage, "decide", seen.hidden)
+    trust = _confidence(ops, seen.luma)
+    if stage.config.grid:
+        trust = ops.mul(trust, _texture_confidence(ops, view))
+    raw = ops.mul(raw, trust)
     curve = ops.to_curves(ops.columns(raw, 0, 3 * knots), knots)
     start = ops.mul(ops.columns(curve, 0, 1), 0.1)
     steps = ops.softplus(ops.add(ops.columns(curve, 1, knots), 0.541325))
     curves = ops.cumulate(start, steps, knots - 1.0)
     matrix = ops.to_curves(ops.columns(raw, 3 * knots), 3)
     matrix = ops.add(ops.mul(matrix, 0.3), ops.constant(np.eye(3, dtype=np.float32)))
-    return _with_pinned_ends(ops, curves, matrix, knots), matrix
+    ramps = _ramps(ops, stage, seen, trust) if stage.config.grid else None
+    return Decided(_with_pinned_ends(ops, curves, matrix, knots), matrix, ramps)
 
 
 def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
@@ -165,16 +235,50 @@ def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
     return ops.sub(whiter, ops.mul(raised, towards_black))
 
 
-def _raw(ops: Operators[T], stage: ToneStage, thumbnail: T) -> T:
-    """The last layer's output (1, 3 * knots + 9), times the confidence."""
+@dataclass(frozen=True)
+class _Seen(Generic[T]):
+    """What a decision is made from: luma of the thumbnail, features of the cells, and hidden features of the whole."""
+
+    luma: T
+    cells: T
+    hidden: T
+
+
+def _seen(ops: Operators[T], stage: ToneStage, view: T) -> _Seen[T]:
+    config = stage.config
+    step = config.view_px // THUMBNAIL_PX
+    thumbnail = view if step == 1 else ops.subsampled(view, step)
     luma = ops.weighted_channels(thumbnail, LUMA)
-    parts = _pooled(ops, stage, thumbnail) if stage.config.channels else []
-    parts += _statistics(ops, stage.config.bins, thumbnail, luma) if stage.config.bins else []
-    parts += [_quantiles(ops, thumbnail, luma)] if stage.config.quantiles else []
-    x = ops.leaky(_linear(ops, stage, "hidden", ops.concat(parts)))
+    cells = _convolved(ops, stage, "convs", ops.sub(view, 0.5)) if config.channels else view
+    pooled = _convolved(ops, stage, "coarse", cells) if config.grid else cells
+    parts = [ops.mean_row(pooled), ops.max_row(pooled)] if config.channels else []
+    parts += _statistics(ops, config.bins, thumbnail, luma) if config.bins else []
+    parts += [_quantiles(ops, thumbnail, luma)] if config.quantiles else []
+    hidden = ops.leaky(_linear(ops, stage, "hidden", ops.concat(parts)))
     if stage.second is not None:
-        x = ops.leaky(_linear(ops, stage, "second", x))
-    return ops.mul(_linear(ops, stage, "decide", x), _confidence(ops, luma))
+        hidden = ops.leaky(_linear(ops, stage, "second", hidden))
+    return _Seen(luma, cells, hidden)
+
+
+def _ramps(ops: Operators[T], stage: ToneStage, seen: _Seen[T], trust: T) -> T:
+    """`ToneStage._grids`, as `Decided.ramps`."""
+    context = ops.as_channels(_linear(ops, stage, "context", seen.hidden))
+    x = ops.leaky(ops.add(_conv(ops, stage, "local.0", seen.cells), context))
+    x = ops.leaky(_conv(ops, stage, "local.1", x))
+    x = ops.tanh(_conv(ops, stage, "gains", x))
+    depth = stage.config.depth
+    rises = (torch.eye(depth) - torch.diag(torch.ones(depth - 1), -1)) * (LARGEST_GAIN_EV * math.log(2))
+    return ops.mul(ops.conv(x, Kernel(rises[:, :, None, None], torch.zeros(depth))), trust)
+
+
+def _convolved(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
+    for layer, _ in stage.get_submodule(name).named_children():
+        x = ops.leaky(_conv(ops, stage, f"{name}.{layer}", x))
+    return x
+
+
+def _conv(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
+    return ops.conv(x, Kernel.of(stage, name, prefix="tone."))
 
 
 def _linear(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
@@ -190,12 +294,14 @@ def _confidence(ops: Operators[T], luma: T) -> T:
     return ops.clamp(ops.div(ops.sub(contrast, tone_features.FLAT), tone_features.FULL - tone_features.FLAT))
 
 
-def _pooled(ops: Operators[T], stage: ToneStage, thumbnail: T) -> list[T]:
-    """Means and maxima of the last convolution's channels, two rows."""
-    x = ops.sub(thumbnail, 0.5)
-    for index in range(len(stage.convs)):
-        x = ops.leaky(ops.conv(x, Kernel.of(stage, f"convs.{index}", prefix="tone.")))
-    return [ops.mean_row(x), ops.max_row(x)]
+def _texture_confidence(ops: Operators[T], view: T) -> T:
+    """`tone_features.texture_confidence`, (1, 1)."""
+    luma = ops.weighted_channels(view, LUMA)
+    mean, mean_square = (ops.average_pool(x, tone_features.TEXTURE_BLOCK) for x in (luma, ops.mul(luma, luma)))
+    deviation = ops.sqrt(ops.relu(ops.sub(mean_square, ops.mul(mean, mean))))
+    relative = ops.div(deviation, ops.add(mean, 0.1))
+    textured = ops.mean_row(ops.clamp(ops.sub(ops.div(relative, tone_features.TEXTURED), 0.5)))
+    return ops.clamp(ops.div(ops.sub(textured, tone_features.SMOOTH), tone_features.STRUCTURED - tone_features.SMOOTH))
 
 
 def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:

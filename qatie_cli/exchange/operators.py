@@ -9,6 +9,7 @@ Kinds of tensors, whose layout is the backend's:
     picture  one photo or feature map of C channels
     row      (1, values), as fully connected layers take it
     curves   three rows, of red, green and blue: (3, values)
+    matrix   (rows, columns)
 
 Backends write constants and nodes in the order of the calls, so that the order of calls decides the file's bytes.
 """
@@ -113,6 +114,8 @@ class Operators(Protocol[T]):
 
     def sqrt(self, x: T) -> T: ...
 
+    def exp(self, x: T) -> T: ...
+
     def relu(self, x: T) -> T: ...
 
     def softplus(self, x: T) -> T:
@@ -151,6 +154,9 @@ class Operators(Protocol[T]):
     def max_pool(self, x: T, at: Activation | None = None) -> T:
         """The largest of 2x2 pixels."""
 
+    def average_pool(self, x: T, side: int) -> T:
+        """The means of `side` x `side` pixels of a float picture."""
+
     def halves(self, x: T, channels: int, at: Activation | None = None) -> tuple[T, T]:
         """The first and the second half of 2 * `channels`."""
 
@@ -168,6 +174,9 @@ class Operators(Protocol[T]):
 
     def channel_min(self, x: T) -> T:
         """One channel: the smallest of all."""
+
+    def subsampled(self, x: T, step: int) -> T:
+        """Every `step`-th pixel of every `step`-th row, from `step` // 2 on."""
 
     # --- from pictures to rows
 
@@ -211,6 +220,32 @@ class Operators(Protocol[T]):
 
     def cumulate(self, start: T, steps: T, divisor: float) -> T:
         """Curves that begin at `start` (3, 1) and grow by `steps` (3, n), each divided by `divisor`: (3, n + 1)."""
+
+    def as_channels(self, x: T) -> T:
+        """A row as a picture of one pixel."""
+
+    # --- matrices and planes
+
+    def places(self, picture: T, side: Literal["height", "width"]) -> T:
+        """(pixels, 1): where the centres of a float picture's pixels lie along a side, in 0..1."""
+
+    def stacked(self, x: T) -> T:
+        """A picture's channels as one matrix (C * columns, rows), each channel transposed."""
+
+    def rows(self, x: T, start: int, stop: int) -> T:
+        """Rows start..stop of a matrix."""
+
+    def products(self, a: T, b: T) -> T:
+        """(n, m): the product of each row of a matrix (n, k) with each of another (m, k)."""
+
+    def plane(self, x: T) -> T:
+        """A picture of one channel in the form that broadcasts with a matrix (rows, columns)."""
+
+    def weighted_plane(self, photo: T, weights: Sequence[float]) -> T:
+        """The weighted sum of a photo's channels, as a plane."""
+
+    def as_channel(self, plane: T) -> T:
+        """A plane as a picture of one channel again."""
 
     # --- curves and a matrix on pictures
 

@@ -195,6 +195,9 @@ class Album:
             s: f for s, f in old.items() if s not in tried and s not in shown and links.place(s, self._out).exists()
         }
         found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
+        for refused in self._plan.refused:
+            source = links.relative(refused.task.source, self._out)
+            found[source] = Failure(source, _in_short(Result(refused.task, Status.FAILED, reason=refused.reason)))
         for path, reason in self._plan.unsearched:
             source = links.relative(path, self._out)
             found[source] = Failure(source, f"It cannot be searched: {reason}.")

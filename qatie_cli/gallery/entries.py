@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 
 _SCHEMA = 1
 _PROVENANCE_KEY = "making"  # in the file, whose schema is older than the class's name
@@ -87,7 +87,7 @@ class Remembered:
 def read(path: Path) -> Remembered:
     """The state that earlier runs left; empty if it is missing, damaged or of another version, and then rebuilt."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parsing.from_json(path.read_text(encoding="utf-8"))
         if table["schema"] != _SCHEMA:
             return Remembered()
         entries = [_entry(row) for row in table["photos"]]

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from qatie_cli import __version__, files
+from qatie_cli import __version__, files, parsing
 from qatie_cli.errors import WeightsError
 from qatie_cli.model import whole
 from qatie_cli.model.quantization.scheme import Activation, missing_points
@@ -87,7 +87,7 @@ def read(path: Path) -> Weights:
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(f"{foreign}: {error}.", "Name one written by `qatie train`.") from error
     try:
-        header = json.loads(metadata[HEADER_KEY])
+        header = parsing.from_json(metadata[HEADER_KEY])
         header["format"]
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{foreign} (no qatie header).", "Name one written by `qatie train`.") from None

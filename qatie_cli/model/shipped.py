@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.errors import WeightsError
 from qatie_cli.home import user_folder
 
@@ -55,7 +54,7 @@ def manifest() -> dict[str, Shipped]:
     """
     path = packaged_folder() / "manifest.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parsing.from_json(path.read_text(encoding="utf-8"))
         return {name: Shipped(name, e["file"], e["sha256"], e["description"]) for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"The list of shipped weights, {path}, cannot be read: {error}.", REINSTALL) from error
@@ -79,6 +78,22 @@ def locate(name_or_path: str) -> Path:
         return _current(shipped[name_or_path])
     wanted = "is no weights file" if is_path else "are no weights called"
     raise WeightsError(f"There {wanted} {name_or_path}.", f"Shipped are: {', '.join(shipped)}.")
+
+
+def digest(name_or_path: str) -> str:
+    """The SHA-256 of the file that `locate` finds, without making or repairing the cached copy.
+
+    Raises:
+        WeightsError: no such name or file, or it cannot be read.
+    """
+    path = Path(name_or_path)
+    if not path.is_file() or not (path.suffix or path.parent != Path()):
+        known = manifest()
+        return known[name_or_path].sha256 if name_or_path in known else files.sha256(locate(name_or_path))
+    try:
+        return files.sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
 
 
 def _current(shipped: Shipped) -> Path:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qatie_cli.model.tone_features import QUANTILES, confidence, quantiles, statistics
+from qatie_cli.model.tone_features import QUANTILES, confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import Decision, ToneMap, with_pinned_ends
 from qatie_cli.photo import resize
 
@@ -90,8 +90,8 @@ class ToneStage(nn.Module):
             self.context = nn.Linear(width, 4 * c)
             self.local = nn.ModuleList(nn.Conv2d(i, 4 * c, 3, padding=1) for i in (widths[-1], 4 * c))
             self.gains = nn.Conv2d(4 * c, config.depth, 1)
-            nn.init.zeros_(self.gains.weight)
-            nn.init.zeros_(self.gains.bias)
+            for parameter in self.gains.parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def features(self) -> int:
@@ -114,6 +114,8 @@ class ToneStage(nn.Module):
         if self.second is not None:
             hidden = F.leaky_relu(self.second(hidden), 0.2)
         trust = confidence(thumbnail)
+        if self.config.grid:
+            trust = trust * texture_confidence(view)
         raw = self.decide(hidden) * trust
         curve, matrix = raw[:, : 3 * self.config.knots].unflatten(1, (3, -1)), raw[:, 3 * self.config.knots :]
         start = 0.1 * curve[..., :1]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli.photo.colour import LUMA
@@ -15,6 +16,10 @@ QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
 DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
 # Contrast up to which a photo is left alone, and from which the decision is applied in full.
 FLAT, FULL = 0.15, 0.3
+# Blocks of this side of a view have texture where their luma deviates by this share of its mean.
+TEXTURE_BLOCK, TEXTURED = 8, 0.05
+# Share of textured blocks up to which a photo is left alone, and from which the decision is applied in full.
+SMOOTH, STRUCTURED = 0.2, 0.42
 
 
 def confidence(thumbnail: Tensor) -> Tensor:
@@ -24,6 +29,20 @@ def confidence(thumbnail: Tensor) -> Tensor:
     that a stage is trained on, one in a hundred has so little contrast.
     """
     return ((contrast(thumbnail) - FLAT) / (FULL - FLAT)).clamp(0, 1)
+
+
+def texture_confidence(view: Tensor) -> Tensor:
+    """Share (N, 1) in 0..1 of the decided change that is applied to views (N, 3, H, W): 0 for smooth photos.
+
+    A photo that is smooth nearly everywhere (a lamp on a wall, an empty sky over dark land) has no detail to open or to
+    show better: what a stage changes there shows as noise, colour blotches and banding.
+    """
+    y = luma(view)
+    mean = F.avg_pool2d(y, TEXTURE_BLOCK)
+    deviation = (F.avg_pool2d(y * y, TEXTURE_BLOCK) - mean * mean).clamp(min=0).sqrt()
+    # Soft at the threshold, so that no grain of noise tips a block over.
+    textured = (deviation / (mean + 0.1) / TEXTURED - 0.5).clamp(0, 1)
+    return ((textured.mean((2, 3)) - SMOOTH) / (STRUCTURED - SMOOTH)).clamp(0, 1)
 
 
 def contrast(thumbnail: Tensor) -> Tensor:

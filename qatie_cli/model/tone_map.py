@@ -59,13 +59,13 @@ def apply_grid(toned: Tensor, grids: Tensor, boxes: Tensor | None = None) -> Ten
     """
     depth = grids.shape[1]
     place = luma(toned) * (depth - 1)
-    spread = _interpolated(grids, toned.shape[-2:], boxes)
+    spread = enlarged(grids, toned.shape[-2:], boxes)
     layers = torch.arange(depth, dtype=toned.dtype, device=toned.device).view(1, depth, 1, 1)
     ev = (spread * (1 - (place - layers).abs()).clamp(min=0)).sum(1, keepdim=True)
     return with_gain(toned, torch.exp2(ev))
 
 
-def _interpolated(grids: Tensor, size: torch.Size, boxes: Tensor | None) -> Tensor:
+def enlarged(grids: Tensor, size: torch.Size, boxes: Tensor | None = None) -> Tensor:
     """Every layer of the grids at the size (height, width) of photos that show the parts `boxes` of the whole."""
     rows, columns = grids.shape[-2:]
     if boxes is None:

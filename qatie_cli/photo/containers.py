@@ -23,7 +23,7 @@ _XMP_KEYWORD = b"XML:com.adobe.xmp"
 
 
 def kept_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """The segments of a JPEG that are copied verbatim: extended XMP and vendor data.
+    """The segments of a JPEG that are copied verbatim: extended XMP, temperatures of thermal cameras, vendor data.
 
     EXIF, XMP, IPTC and the ICC profile are carried separately. Segments that describe the old file are dropped: JFIF
     (APP0), the index of further pictures (APP2), content signatures (APP11), Adobe's compression data (APP12, APP14).
@@ -31,7 +31,7 @@ def kept_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     return tuple(
         (marker, body)
         for marker, body in segments
-        if (marker == 0xE1 and body.startswith(XMP_EXTENSION))
+        if (marker == 0xE1 and body.startswith((XMP_EXTENSION, b"FLIR\x00")))
         or (marker == 0xE0 and body[6:14] == b"HEAPJPGM")  # Canon's CIFF, EXIF's forerunner
         or marker in (*range(0xE3, 0xEB), 0xEF)
         or (marker == 0xEC and not body.startswith(b"Ducky"))

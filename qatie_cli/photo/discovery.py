@@ -17,6 +17,14 @@ from qatie_cli.photo import formats
 # What a gallery writes into an output folder: a page, and a hidden folder beside it.
 GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
+# Previews, waste baskets, snapshots and resource forks of NAS boxes, Windows, macOS and Linux, in lower case.
+_SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", ".@__thumb", ".snapshot"}
+    | {"$recycle.bin", "recycler", "system volume information", "__macosx", ".appledouble", ".trashes", ".trash"}
+    | {".spotlight-v100", ".fseventsd", ".temporaryitems", "lost+found", ".thumbnails"}
+)
+# Folders that are one document to their program, which alone may change the photos in it.
+_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary", ".lrdata", ".cocatalog")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -27,18 +35,21 @@ class Found:
     photos: tuple[Path, ...]
     others: tuple[Path, ...] = ()  # files without a photo's suffix
     unsearched: tuple[tuple[Path, str], ...] = ()  # folders that cannot be read, and why
+    system_folders: tuple[Path, ...] = ()  # of a system's or another program's own: not searched
 
 
-def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None) -> Found:
+def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, follow_links: bool = True) -> Found:
     """The photos in `folder`, told by their suffixes. Every command searches folders by this function.
 
     Links to files and folders are followed; a folder that is reached twice, as in a loop of links, is searched once.
-    Left out are hidden and system files, hidden folders, galleries, anything that is not a regular file, and the folder
-    `exclude`, unless that is `folder` itself.
+    Left out are hidden and system files, hidden folders, those of a system's or another program's own (`#recycle`,
+    `.photoslibrary`), galleries, anything that is not a regular file, and the folder `exclude`, unless that is `folder`
+    itself. Links to folders that `follow_links` forbids to follow are among the unsearched.
     """
     photos: list[Path] = []
     others: list[Path] = []
     unsearched: list[tuple[Path, str]] = []
+    system_folders: list[Path] = []
 
     def refused(error: OSError) -> None:
         unsearched.append((Path(error.filename), error.strerror or str(error)))
@@ -55,12 +66,18 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None) -
         if here is not None:
             seen.add(here)
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
+        if recursive and not follow_links:
+            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not _is_hidden(f)]
+            unsearched += [(Path(parent, f), "it is a link, which is not followed in place") for f in links]
+            folders[:] = [f for f in folders if f not in links]
+        if recursive:
+            system_folders += [Path(parent, f) for f in sorted(folders) if _is_system_folder(f)]
+        folders[:] = sorted(f for f in folders if not (_is_hidden(f) or _is_system_folder(f))) if recursive else []
         for name in sorted(names):
             path = Path(parent, name)
             if name != page and not _is_hidden(name) and not _is_special(path):
                 (photos if formats.has_photo_suffix(path) else others).append(path)
-    return Found(tuple(photos), tuple(others), tuple(unsearched))
+    return Found(tuple(photos), tuple(others), tuple(unsearched), tuple(system_folders))
 
 
 def photos_below(folder: Path) -> list[Path]:
@@ -88,6 +105,11 @@ def photos_of(paths: Iterable[Path]) -> list[Path]:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", TEMPORARY_PREFIX)) or name.lower() in _SYSTEM_FILES
+
+
+def _is_system_folder(name: str) -> bool:
+    lower = name.lower()
+    return lower in _SYSTEM_FOLDERS or lower.startswith(".trash-") or lower.endswith(_LIBRARIES)
 
 
 def _is_special(path: Path) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
@@ -79,6 +79,8 @@ def write(
 ) -> None:
     """Encode to `path` atomically, with the metadata that the format can hold (`left_out` names the rest).
 
+    What cannot be replaced, such as a FIFO, is written to.
+
     Args:
         fmt: a key of `formats.FORMATS`.
         quality: 1..100 for the lossy formats. None is 95; a JPEG is then compressed no coarser than its source.
@@ -89,31 +91,34 @@ def write(
         PhotoError: the format cannot hold the photo, or the encoder refuses.
     """
     check_encodable(photo, fmt)
-    with files.atomic_path(path, mode, before_replace) as temporary:
-        try:
-            _encode(temporary, photo, fmt, quality)
-        except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
-            raise PhotoError(f"{path} could not be encoded: {error}.", "Try another --format.") from error
+    if files.is_special(path):
+        files.write_atomic(path, encoded(photo, fmt, quality, str(path)))
+        return
+    with files.atomic_path(path, mode, before_replace) as temporary, temporary.open("wb") as file:
+        _encode(file, photo, fmt, quality, str(path))
 
 
-def encoded(photo: Photo, fmt: str, quality: int | None = None) -> bytes:
-    """The content of the file that `write` would write."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "photo" + FORMATS[fmt][0])
-        write(path, photo, fmt, quality)
-        return path.read_bytes()
+def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The photo") -> bytes:
+    """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
+    check_encodable(photo, fmt)
+    content = io.BytesIO()
+    _encode(content, photo, fmt, quality, name)
+    return content.getvalue()
 
 
-def _encode(path: Path, photo: Photo, fmt: str, quality: int | None) -> None:
-    if fmt == "tiff":
-        tiff.write(path, photo)
-    elif fmt == "png":
-        _write_png(path, photo)
-    else:
-        _write_lossy(path, photo, fmt, quality)
+def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+    try:
+        if fmt == "tiff":
+            tiff.write(file, photo)
+        elif fmt == "png":
+            _write_png(file, photo)
+        else:
+            _write_lossy(file, photo, fmt, quality)
+    except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
+        raise PhotoError(f"{name} could not be encoded: {error}.", "Try another --format.") from error
 
 
-def _write_png(path: Path, photo: Photo) -> None:
+def _write_png(file: BinaryIO, photo: Photo) -> None:
     import imagecodecs
 
     pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
@@ -131,14 +136,13 @@ def _write_png(path: Path, photo: Photo) -> None:
         chunks.append((b"eXIf", photo.exif))
     if photo.xmp:
         chunks.append(containers.xmp_chunk(photo.xmp))
-    with path.open("wb") as file:
-        file.write(content[:header])
-        for kind, body in chunks:
-            file.write(containers.png_chunk(kind, body))
-        file.write(memoryview(content)[header:])
+    file.write(content[:header])
+    for kind, body in chunks:
+        file.write(containers.png_chunk(kind, body))
+    file.write(memoryview(content)[header:])
 
 
-def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> None:
+def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) -> None:
     if fmt == "heic":
         open_heif()
     pixels = to_eight_bit(photo.pixels)
@@ -159,8 +163,7 @@ def _write_lossy(path: Path, photo: Photo, fmt: str, quality: int | None) -> Non
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    with path.open("wb") as file:
-        file.write(content.getbuffer())
+    file.write(content.getbuffer())
 
 
 def _jpeg_options(photo: Photo, quality: int | None) -> dict:

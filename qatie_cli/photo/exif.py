@@ -18,9 +18,11 @@ _SHORT, _LONG = 3, 4
 STORAGE_TAGS = frozenset(
     {*range(254, 260), 262, 266, 273, *range(277, 282), 284, 317, 320, *range(322, 326), 330, 338, 339, 347}
     | {*range(512, 533), 700, 33723, 34377, 34675}
+    | {37724, 50255}  # Photoshop's layers and annotations
 )
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 PREFIX = b"Exif\x00\x00"
+_WORK_PER_BYTE, _LEAST_WORK, _ENTRY_WORK = 16, 1 << 20, 100  # in bytes copied; an entry takes as long as 100 of them
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,15 @@ class Entry:
 
 
 class _Block:
-    """A TIFF block to be read and patched."""
+    """A TIFF block to be read and patched.
+
+    Directories may overlap and name each other, so a small block can ask for hours of work: what is read and written is
+    counted, and struct.error raised where it is far more than the block has bytes.
+    """
 
     def __init__(self, block: bytes) -> None:
         self.bytes = bytearray(block)
+        self._left = _WORK_PER_BYTE * len(block) + _LEAST_WORK
         self.order = {b"II": "<", b"MM": ">"}.get(block[:2], "?")
         if self.order == "?":
             raise struct.error("no TIFF block")
@@ -57,8 +64,15 @@ class _Block:
     def pack(self, form: str, at: int, *values: int) -> None:
         struct.pack_into(self.order + form, self.bytes, at, *values)
 
+    def spend(self, size: int) -> None:
+        """Count `size` bytes of work."""
+        self._left -= size
+        if self._left < 0:
+            raise struct.error("its directories overlap")
+
     def entries(self, directory: int) -> Iterator[Entry]:
         (count,) = self.unpack("H", directory)
+        self.spend(_ENTRY_WORK * count)
         for at in range(directory + 2, directory + 2 + 12 * count, 12):
             yield Entry(at, *self.unpack("HHII", at))
 
@@ -68,6 +82,7 @@ class _Block:
 
     def blank(self, start: int, length: int) -> None:
         if 0 < start <= start + length <= len(self.bytes):
+            self.spend(length)
             self.bytes[start : start + length] = bytes(length)
 
 
@@ -165,6 +180,7 @@ def _remove(b: _Block, directory: int, entry: Entry) -> None:
     """Remove an entry from its directory; the entries behind it and the link move up, nothing else does."""
     (count,) = b.unpack("H", directory)
     end = b.link_of(directory) + 4
+    b.spend(end - entry.at)
     b.bytes[entry.at : end] = b.bytes[entry.at + 12 : end] + bytes(12)
     b.pack("H", directory, count - 1)
 

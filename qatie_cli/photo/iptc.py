@@ -16,6 +16,11 @@ def resource(datasets: bytes) -> bytes:
     return struct.pack(">4sHHI", b"8BIM", _IPTC, 0, len(datasets)) + datasets + b"\0" * (len(datasets) % 2)
 
 
+def is_in(block: bytes) -> bool:
+    """Whether the block has a resource with IPTC."""
+    return any(identity == _IPTC for identity, _, _ in _resources(block) or ())
+
+
 def without_thumbnails(block: bytes) -> bytes:
     """The block without its thumbnails; unchanged if it cannot be parsed."""
     found = _resources(block)
@@ -54,12 +59,12 @@ def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
 
 
 def _datasets_without_places(datasets: bytes) -> bytes:
-    kept, at = b"", 0
+    kept, at = [], 0
     while at + 5 <= len(datasets) and datasets[at] == 0x1C:
         record, dataset, size = struct.unpack_from(">BBH", datasets, at + 1)
         if size & 0x8000:  # an extended dataset, of kilobytes: not a place name
-            return kept
+            break
         if not (record == 2 and dataset in _PLACES):
-            kept += datasets[at : at + 5 + size]
+            kept.append(datasets[at : at + 5 + size])
         at += 5 + size
-    return kept
+    return b"".join(kept)

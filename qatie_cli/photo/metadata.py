@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from qatie_cli.photo import containers, exif, iptc, xmp
+from qatie_cli.photo import boxes, containers, exif, iptc, leftovers, pages, xmp
 from qatie_cli.photo.containers import Chunk, Segment
 from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
@@ -17,18 +17,18 @@ from qatie_cli.photo.pixels import DECODE_ERRORS
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 _LARGEST_TAG = 1 << 26  # bytes of a metadata tag
 _HEAD_BYTES = 1 << 16  # where ISOBMFF and WebP describe themselves
-_VIDEO = re.compile(rb"ftyp(mp4|isom|qt  |MSNV|3gp)|MotionPhoto_Data")
 # Transfer characteristics of ITU-T H.273: 16 is PQ, 18 is HLG.
 _HDR_COLOURS = re.compile(rb"colrnclx..\x00[\x10\x12]", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class TiffTags:
-    """The descriptive tags of a TIFF file as an EXIF block, its XMP packet and its image resources."""
+    """The descriptive tags of a TIFF file as an EXIF block, its XMP packet and its image resources; what is lost."""
 
     exif: bytes | None = None
     xmp: bytes | None = None
     photoshop: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,16 @@ def read(
         size: (width, height) of the upright pixels.
     """
     info = image.info
-    notes: tuple[str, ...] = ()
+    notes = tiff.notes
     block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
     if block:
         block = exif.upright(block.removeprefix(exif.PREFIX), size)
         if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
-            block, notes = None, ("EXIF left out, it is damaged",)
+            block, notes = None, (*notes, "EXIF left out, it is damaged")
     packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
     packet = packet.encode() if isinstance(packet, str) else packet
+    if packet and len(packet) > xmp.LARGEST:
+        packet, notes = None, (*notes, f"XMP left out, it is longer than {xmp.LARGEST >> 20} MB")
     photoshop = (
         tiff.photoshop
         or _joined(image, containers.APP13, containers.PHOTOSHOP)
@@ -86,16 +88,23 @@ def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return TiffTags()
     packet, photoshop, datasets = (_tag_bytes(file, tag) for tag in (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG))
-    if datasets and not photoshop:
-        photoshop = iptc.resource(datasets)
+    if datasets and not iptc.is_in(photoshop or b""):
+        photoshop = (photoshop or b"") + iptc.resource(datasets)
     try:
         tags = image.getexif()
         for tag in exif.STORAGE_TAGS & set(tags):
             del tags[tag]
         block = tags.tobytes() if tags else None
     except DECODE_ERRORS:  # tags of the wrong type: the photo matters more
-        block = None
-    return TiffTags(block, packet or None, photoshop or None)
+        return TiffTags(None, packet or None, photoshop or None, ("EXIF left out, it is damaged",))
+    return TiffTags(block, packet or None, photoshop or None, _lost_tags(file, block))
+
+
+def _lost_tags(file: BinaryIO, block: bytes | None) -> tuple[str, ...]:
+    """Tags that describe the photo and that Pillow did not take over."""
+    carried = {entry.tag for entry in exif.entries(block.removeprefix(exif.PREFIX))[1]} if block else set()
+    lost = sorted(pages.tags(file) - exif.STORAGE_TAGS - carried)
+    return (f"tags {', '.join(map(str, lost))} are left out",) if lost else ()
 
 
 def jpeg_traits(image: ImageFile.ImageFile) -> JpegTraits | None:
@@ -117,23 +126,34 @@ def is_lossless_webp(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
 
 def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
     """What the file holds and the photo will not, in words for its owner."""
-    notes = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        what = "pages" if image.format == "TIFF" else "pictures in the file"
-        notes.append(f"first of {frames} {what}; the others are left out")
+    file.seek(0)
+    notes: list[str] = []
     if image.format in ("JPEG", "MPO"):
-        file.seek(0)
-        if _VIDEO.search(file.read()):
-            notes.append("the video of a motion photo is left out")
-    if image.format in ("HEIF", "AVIF"):
+        notes += leftovers.of_jpeg(file.read())
+    elif image.format == "PNG":
+        notes += leftovers.of_png(file.read())
+    elif image.format == "WEBP":
+        notes += leftovers.of_webp(file.read())
+    elif image.format in ("HEIF", "AVIF"):
+        notes += _lost_of_items(image, file.read())
         head = _head(file)
         if _HDR_COLOURS.search(head):
             notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
         depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else _avif_depth(head)
         if depth > 8:
             notes.append(f"{depth} bit read as 8 bit")
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        notes += pages.left_out(file)
     return tuple(notes)
+
+
+def _lost_of_items(image: ImageFile.ImageFile, content: bytes) -> tuple[str, ...]:
+    try:
+        return boxes.left_out(content)
+    except (ValueError, IndexError):  # the decoder understood it better
+        frames = getattr(image, "n_frames", 1)
+        further = f"first of {frames} pictures in the file; the others are left out"
+        return (*((further,) if frames > 1 else ()), "what else is in the file is left out: it cannot be listed")
 
 
 def _head(file: BinaryIO) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,8 +24,8 @@ _DEFLATE, _HORIZONTAL_DIFFERENCING, _UNASSOCIATED_ALPHA, _PER_INCH = 8, 2, 2, 2
 _LARGEST = (1 << 32) - (1 << 24)  # offsets have 32 bits
 
 
-def write(path: Path, photo: Photo) -> None:
-    """Write a photo, losslessly compressed (Deflate with predictor 2).
+def write(file: BinaryIO, photo: Photo) -> None:
+    """Write a photo to an empty file, losslessly compressed (Deflate with predictor 2).
 
     Raises:
         OSError: the file cannot be written.
@@ -37,27 +37,24 @@ def write(path: Path, photo: Photo) -> None:
         described = [entry for entry in described if entry.tag not in exif.STORAGE_TAGS]
     except struct.error:
         block, order, described = _EMPTY, "<", []
-    with path.open("wb") as file:
-        file.write(block)
-        entries = {
-            entry.tag: (entry.kind, entry.count, bytes(block[entry.at + 8 : entry.at + 12])) for entry in described
-        }
-        starts, lengths, rows = _write_strips(file, photo, order)
-        for tag, kind, values in _storage(photo, rows, starts, lengths):
-            entries[tag] = _placed(file, order, kind, values)
-        file.write(b"\0" * (file.tell() % 2))
-        directory = file.tell()
-        if directory > _LARGEST:
-            raise PhotoError(f"{path.name} would be larger than TIFF's limit of 4 GB.", "Use --format png.")
-        file.write(struct.pack(f"{order}H", len(entries)))
-        for tag, (kind, count, field) in sorted(entries.items()):
-            file.write(struct.pack(f"{order}HHI", tag, kind, count) + field)
-        file.write(struct.pack(f"{order}I", 0))
-        file.seek(4)
-        file.write(struct.pack(f"{order}I", directory))
+    file.write(block)
+    entries = {entry.tag: (entry.kind, entry.count, bytes(block[entry.at + 8 : entry.at + 12])) for entry in described}
+    starts, lengths, rows = _write_strips(file, photo, order)
+    for tag, kind, values in _storage(photo, rows, starts, lengths):
+        entries[tag] = _placed(file, order, kind, values)
+    file.write(b"\0" * (file.tell() % 2))
+    directory = file.tell()
+    if directory > _LARGEST:
+        raise PhotoError("It would be larger than TIFF's limit of 4 GB.", "Use --format png.")
+    file.write(struct.pack(f"{order}H", len(entries)))
+    for tag, (kind, count, field) in sorted(entries.items()):
+        file.write(struct.pack(f"{order}HHI", tag, kind, count) + field)
+    file.write(struct.pack(f"{order}I", 0))
+    file.seek(4)
+    file.write(struct.pack(f"{order}I", directory))
 
 
-def _write_strips(file, photo: Photo, order: str) -> tuple[list[int], list[int], int]:
+def _write_strips(file: BinaryIO, photo: Photo, order: str) -> tuple[list[int], list[int], int]:
     height, width = photo.pixels.shape[:2]
     channels = photo.pixels.shape[2] + (photo.alpha is not None)
     rows = max(1, _STRIP_BYTES // (width * channels * photo.pixels.itemsize))
@@ -104,7 +101,7 @@ def _storage(
     return tags + [(tag, kind, block) for tag, kind, block in blocks if block]
 
 
-def _placed(file, order: str, kind: int, values: list[int] | bytes) -> tuple[int, int, bytes]:
+def _placed(file: BinaryIO, order: str, kind: int, values: list[int] | bytes) -> tuple[int, int, bytes]:
     """Type, count and value field of an entry; values longer than the field's four bytes are written to the file."""
     if isinstance(values, bytes):
         count, body = len(values), values

@@ -38,7 +38,7 @@ class Finished:
     """The result of a run: its weights, and the closing validation table."""
 
     weights: Path
-    table: tuple[pairs.Row, ...]
+    table: tuple[pairs.EngineScores, ...]
 
 
 class RunInterruptedError(QatieError):
@@ -175,7 +175,7 @@ class TrainingLoop:
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        here = TrainingBatch(*(t.to(self.device) for t in (batch.input, batch.target, batch.view, batch.boxes)))
+        here = batch.to(self.device)
         state.optimizer.zero_grad(set_to_none=True)
         parts = self.stage.micro_batches(here, state)
         sums: list[Tensor] = []

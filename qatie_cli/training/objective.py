@@ -28,7 +28,7 @@ class ToneObjective(nn.Module):
         """`kept` is the dropout mask (N, features), None for no dropout."""
         decision = self.stage(batch.view, kept)
         seen, target, boxes = (batch.input, batch.target, batch.boxes) if decision.grids is None else _thinned(batch)
-        terms = {"log_mse": losses.tone_error(tone_map.apply(seen, decision, boxes), target, seen)}
+        terms = {"log_mse": losses.tone_error(tone_map.apply(seen, decision, boxes), target, batch.exact)}
         # A tenth of the natural logarithm: a scale that suits the clip of 1 and the rates.
         loss = 0.230259 * terms["log_mse"]
         if decision.grids is not None and self.smoothness:

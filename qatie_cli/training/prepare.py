@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qatie_cli import engines, files
+from qatie_cli import engines, files, parsing
 from qatie_cli.data import clean as clean_photos
 from qatie_cli.data import paired, validation
 from qatie_cli.data.clean import CleanPhotos, DegradedSource
@@ -211,7 +210,7 @@ def merged(table: Mapping[str, object], settings: Sequence[str]) -> Recipe:
         name, equals, value = text.partition("=")
         section, dot, inner = name.strip().partition(".")
         try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
+            parsed = parsing.from_toml(f"value = {value}")["value"]
         except ValueError:
             parsed = None
         if not equals or parsed is None:

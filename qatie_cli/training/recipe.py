@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from qatie_cli import parsing
 from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import FullFrameConfig
@@ -21,7 +21,13 @@ from qatie_cli.model.tone import ToneConfig
 from qatie_cli.model.whole import ModelConfig
 from qatie_cli.training.losses import LossWeights
 
-_Section = TypeVar("_Section", LossWeights, FullFrameConfig, RenderingConfig)
+_Numbers = LossWeights | FullFrameConfig | RenderingConfig
+# Sections whose settings are all numbers.
+_OF_NUMBERS: dict[str, type[_Numbers]] = {
+    "loss": LossWeights,
+    "full_frames": FullFrameConfig,
+    "rendering": RenderingConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Recipe:
     crop: int = 128
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
-    tone_smoothness: float = 0.1  # weight of the differences between the gains of neighbouring cells
+    tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -123,7 +129,7 @@ class Recipe:
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
                 raise ValueError(f"{name} = {value!r} is of the wrong kind")
-        for name, kind in (("loss", LossWeights), ("full_frames", FullFrameConfig), ("rendering", RenderingConfig)):
+        for name, kind in _OF_NUMBERS.items():
             if name in values:
                 values[name] = _of_numbers(kind, values[name], name)
         for name, ranges in (("degradation", DegradationConfig), ("light", LightConfig)):
@@ -151,7 +157,7 @@ class Recipe:
         return ModelConfig(NetworkConfig(self.width), stage)
 
 
-def _of_numbers(kind: type[_Section], table: dict, name: str) -> _Section:
+def _of_numbers(kind: type[_Numbers], table: dict, name: str) -> _Numbers:
     """A section of a recipe whose settings are all numbers.
 
     Raises:
@@ -190,7 +196,7 @@ def read_table(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parsing.from_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # bad TOML, or not UTF-8

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.data.source import Source
 from qatie_cli.errors import DataError, QatieError, UsageError
 from qatie_cli.training import reporting
@@ -34,7 +33,7 @@ def recorded(out: Path) -> tuple[Recipe, dict[str, str]]:
         DataError: there is none, or its record is damaged or too old.
     """
     try:
-        table = tomllib.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
+        table = parsing.from_toml((out / CONFIG_FILE).read_text(encoding="utf-8"))
         notes = table.pop("run", {})
         return Recipe.from_table(table), notes
     except OSError:

@@ -98,8 +98,7 @@ class Stage(abc.ABC):
     def micro_batches(self, batch: TrainingBatch, state: State) -> list[tuple[TrainingBatch, Condition]]:
         """A process's samples cut into micro-batches, each with its condition."""
         size = self.micro_batch or len(batch.input)
-        tensors = (t.split(size) for t in (batch.input, batch.target, batch.view, batch.boxes))
-        parts = [TrainingBatch(*part) for part in zip(*tensors, strict=True)]
+        parts = batch.split(size)
         return list(zip(parts, self.conditions(state, [len(p.input) for p in parts]), strict=True))
 
     # --- what it changes when it begins, proceeds and ends ---

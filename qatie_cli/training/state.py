@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.errors import DataError
 from qatie_cli.model import whole, widening
 from qatie_cli.model.checkpoint import Weights
@@ -137,7 +137,7 @@ def read(path: Path, fingerprint: str) -> SavedState:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["state"])
+            header = parsing.from_json(file.metadata()["state"])
             tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118 (not a mapping)
         same_photos, stage = header["fingerprint"] == fingerprint, str(header["stage"])
     except _UNUSABLE as error:

@@ -17,7 +17,6 @@ from qatie_cli.exchange.kernels import Arithmetic
 from qatie_cli.exchange.onnx.operators import OnnxOperators, Value
 from qatie_cli.exchange.record import HEADER, TENSORS, Record
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.tone import THUMBNAIL_PX
 
 OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 
@@ -34,8 +33,9 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
 
     Returns:
         A model whose inputs and output are float32. Whole: `photo` (1, 3, H, W) in 0..1 and, where the weights have a
-        tone stage, `thumbnail` (1, 3, 64, 64) in 0..1 as `tone.view` makes it, to `enhanced` (1, 3, H, W) in 0..1.
-        Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal range -1..1.
+        tone stage, `thumbnail` (1, 3, side, side) in 0..1 as `tone.view` makes it of its `view_px`, to `enhanced`
+        (1, 3, H, W) in 0..1. Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal
+        range -1..1.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
@@ -52,7 +52,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     sides = ("height", "width") if size is None else size
     inputs = [_picture(photo, sides)]
     if whole and model.tone is not None:
-        inputs.append(_picture(thumbnail, (THUMBNAIL_PX, THUMBNAIL_PX)))
+        inputs.append(_picture(thumbnail, (model.tone.config.view_px,) * 2))
     written = helper.make_graph(ops.nodes, "qatie", inputs, [_picture(result, sides)], ops.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     file = helper.make_model(

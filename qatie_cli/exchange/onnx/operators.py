@@ -128,6 +128,9 @@ class OnnxOperators:
     def sqrt(self, x: Value) -> Value:
         return self.node("Sqrt", x)
 
+    def exp(self, x: Value) -> Value:
+        return self.node("Exp", x)
+
     def relu(self, x: Value) -> Value:
         return self.node("Relu", x)
 
@@ -196,6 +199,9 @@ class OnnxOperators:
     def max_pool(self, x: Value, at: Activation | None = None) -> Value:
         return self.store(self.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), at)
 
+    def average_pool(self, x: Value, side: int) -> Value:
+        return self.node("AveragePool", x, kernel_shape=[side] * 2, strides=[side] * 2)
+
     def halves(self, x: Value, channels: int, at: Activation | None = None) -> tuple[Value, Value]:
         first = self.store(self._slice(x, 0, channels, 1), at)
         return first, self.store(self._slice(x, channels, 2 * channels, 1), at)
@@ -214,6 +220,11 @@ class OnnxOperators:
 
     def channel_min(self, x: Value) -> Value:
         return self.node("ReduceMin", x, axes=[1], keepdims=1)
+
+    def subsampled(self, x: Value, step: int) -> Value:
+        first, last = [step // 2] * 2, [_TO_THE_END] * 2
+        limits = (self._integers(*values) for values in (first, last, [2, 3], [step] * 2))
+        return self.node("Slice", x, *limits, rank=4)
 
     # --- from pictures to rows
 
@@ -286,6 +297,40 @@ class OnnxOperators:
     def cumulate(self, start: Value, steps: Value, divisor: float) -> Value:
         risen = self.add(start, self.running_sums(self.div(steps, divisor)))
         return self.node("Concat", start, risen, axis=2)
+
+    def as_channels(self, x: Value) -> Value:
+        return self.node("Reshape", x, self._integers(1, -1, 1, 1), rank=4)
+
+    # --- matrices and planes
+
+    def places(self, picture: Value, side: Literal["height", "width"]) -> Value:
+        axis = {"height": 2, "width": 3}[side]
+        pixels = self.node("Squeeze", self.node("Shape", picture, rank=1, start=axis, end=axis + 1), rank=0)
+        first, step = (self.constant(np.array(number)) for number in (0, 1))
+        numbers = self.node("Cast", self.node("Range", first, pixels, step, rank=1), to=TensorProto.FLOAT)
+        shares = self.div(self.add(numbers, 0.5), self.node("Cast", pixels, to=TensorProto.FLOAT))
+        return self.node("Reshape", shares, self._integers(-1, 1), rank=2)
+
+    def stacked(self, x: Value) -> Value:
+        return self.node("Flatten", self.node("Transpose", x, perm=[0, 1, 3, 2]), rank=2, axis=3)
+
+    def rows(self, x: Value, start: int, stop: int) -> Value:
+        return self._slice(x, start, stop, 0)
+
+    def products(self, a: Value, b: Value) -> Value:
+        return self.linear(a, b)
+
+    def plane(self, x: Value) -> Value:
+        return x
+
+    def weighted_plane(self, photo: Value, weights: Sequence[float]) -> Value:
+        """A product of matrices: onnxruntime's convolution fills three channels and one up to 16 each."""
+        rows = self.node("Reshape", photo, self._integers(3, -1), rank=2)
+        summed = self.mix(self.constant(np.array([weights], np.float32)), rows)
+        return self.node("Reshape", summed, self.node("Shape", photo, rank=1, start=2), rank=2)
+
+    def as_channel(self, plane: Value) -> Value:
+        return plane
 
     # --- curves and a matrix on pictures
 

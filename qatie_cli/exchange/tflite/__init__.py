@@ -15,7 +15,6 @@ from qatie_cli.exchange.record import HEADER, TENSORS, Record
 from qatie_cli.exchange.tflite.operators import TfliteOperators
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.scheme import PHOTO
-from qatie_cli.model.tone import THUMBNAIL_PX
 
 # The photo's sides that a file of any size names; whoever runs it sets others first.
 NOMINAL_SIDES = (256, 256)
@@ -32,8 +31,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) 
 
     Returns:
         The file's content. Inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
-        (1, 64, 64, 3), as `tone.view` makes it; output `enhanced` (1, H, W, 3). All are uint8 if `int8`, else
-        float32 in 0..1.
+        (1, side, side, 3), as `tone.view` makes it of its `view_px`; output `enhanced` (1, H, W, 3). All are uint8 if
+        `int8`, else float32 in 0..1.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
@@ -46,7 +45,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) 
     photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
     inputs, thumbnail = [photo], None
     if model.tone is not None:
-        thumbnail = file.input("thumbnail", (1, THUMBNAIL_PX, THUMBNAIL_PX, 3), at, any_size=False)
+        side = model.tone.config.view_px
+        thumbnail = file.input("thumbnail", (1, side, side, 3), at, any_size=False)
         inputs.append(thumbnail)
     enhanced = graph.enhanced(ops, model, arithmetic, photo, thumbnail)
     if int8:

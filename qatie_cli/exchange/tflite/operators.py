@@ -92,6 +92,9 @@ class TfliteOperators:
     def sqrt(self, x: Tensor) -> Tensor:
         return self._broadcast("SQRT", x)
 
+    def exp(self, x: Tensor) -> Tensor:
+        return self._broadcast("EXP", x)
+
     def relu(self, x: Tensor) -> Tensor:
         return self._broadcast("RELU", x)
 
@@ -172,17 +175,23 @@ class TfliteOperators:
         return self.file.operator("DEPTH_TO_SPACE", x, shape=shape, at=at, blockSize=2)
 
     def max_pool(self, x: Tensor, at: Activation | None = None) -> Tensor:
+        return self._pool("MAX_POOL_2D", x, 2, at)
+
+    def average_pool(self, x: Tensor, side: int) -> Tensor:
+        return self._pool("AVERAGE_POOL_2D", x, side)
+
+    def _pool(self, name: str, x: Tensor, side: int, at: Activation | None = None) -> Tensor:
         _, height, width, channels = x.shape
         return self.file.operator(
-            "MAX_POOL_2D",
+            name,
             x,
-            shape=(1, height // 2, width // 2, channels),
+            shape=(1, height // side, width // side, channels),
             at=at,
             padding=_VALID,
-            strideW=2,
-            strideH=2,
-            filterWidth=2,
-            filterHeight=2,
+            strideW=side,
+            strideH=side,
+            filterWidth=side,
+            filterHeight=side,
         )
 
     def halves(self, x: Tensor, channels: int, at: Activation | None = None) -> tuple[Tensor, Tensor]:
@@ -218,6 +227,12 @@ class TfliteOperators:
 
     def channel_min(self, x: Tensor) -> Tensor:
         return self._reduce("REDUCE_MIN", x, (3,))
+
+    def subsampled(self, x: Tensor, step: int) -> Tensor:
+        _, height, width, channels = x.shape
+        limits = [0, step // 2, step // 2, 0], x.shape, [1, step, step, 1]
+        shape = (1, height // step, width // step, channels)
+        return self.file.operator("STRIDED_SLICE", x, *(self._integers(values) for values in limits), shape=shape)
 
     # --- from pictures to rows
 
@@ -299,6 +314,48 @@ class TfliteOperators:
         count = steps.shape[1]
         sums = np.tril(np.ones((count + 1, count), np.float32), -1) / np.float32(divisor)
         return self.add(self.linear(steps, self.constant(sums)), start)
+
+    def as_channels(self, x: Tensor) -> Tensor:
+        return self._reshape(x, [1, 1, 1, x.shape[1]])
+
+    # --- matrices and planes
+
+    def places(self, picture: Tensor, side: Literal["height", "width"]) -> Tensor:
+        """Counted along one line of the picture: a size read from it would make all that follows dynamic."""
+        axis = {"height": 1, "width": 2}[side]
+        pixels = picture.shape[axis]
+        limits = (self._integers([value] * 4) for value in (0, 1, 1))
+        shape = [pixels if i == axis else 1 for i in range(4)]
+        line = self.file.operator("STRIDED_SLICE", picture, *limits, shape=shape, endMask=1 << axis)
+        line = self.file.operator("RESHAPE", line, self._integers([-1, 1]), shape=(pixels, 1))
+        ones = self.add(self.mul(line, 0.0), 1.0)
+        ends = self.file.operator("CUMSUM", ones, self.constant(np.array(0, np.int32)), shape=(pixels, 1))
+        return self.div(self.sub(ends, 0.5), self._reduce("REDUCE_MAX", ends, (0,)))
+
+    def stacked(self, x: Tensor) -> Tensor:
+        _, rows, columns, channels = x.shape
+        shape = (1, channels, columns, rows)
+        transposed = self.file.operator("TRANSPOSE", x, self._integers([0, 3, 2, 1]), shape=shape)
+        return self._reshape(transposed, [channels * columns, rows])
+
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        shape = (stop - start, x.shape[1])
+        return self.file.operator("SLICE", x, self._integers([start, 0]), self._integers(shape), shape=shape)
+
+    def products(self, a: Tensor, b: Tensor) -> Tensor:
+        """By an operator that XNNPACK takes: what it leaves to others runs as soon as it can, and waits in memory."""
+        shape = (a.shape[0], b.shape[0])
+        return self.file.operator("BATCH_MATMUL", a, b, shape=shape, adjX=False, adjY=True)
+
+    def plane(self, x: Tensor) -> Tensor:
+        return self.file.operator("SQUEEZE", x, shape=x.shape[1:3], squeezeDims=np.array([0, 3], np.int32))
+
+    def weighted_plane(self, photo: Tensor, weights: Sequence[float]) -> Tensor:
+        return self.plane(self.weighted_channels(photo, weights))
+
+    def as_channel(self, plane: Tensor) -> Tensor:
+        axis = self.constant(np.array(2, np.int32))
+        return self.file.operator("EXPAND_DIMS", plane, axis, shape=(*plane.shape, 1))
 
     # --- curves and a matrix on pictures
 

@@ -1,0 +1,255 @@
+"""What each output of a folder was made from, so that a later run knows what is done; and who is making one now.
+
+OUT/.qatie/made.jsonl has a line for every output, written and flushed before the output appears: its name, size, time
+and digest, its source with size and time, and the digest of the settings. Lines are only ever appended, each by one
+write, so that a killed run leaves whole lines and several runs may write at once. An output is told from what stands in
+its place by size and time, or by its digest where only the time differs, as after a copy.
+
+OUT/.qatie/claims has a locked file for every photo in hand. The lock ends with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import IO
+
+from qatie_cli import files, parsing
+from qatie_cli.batch.settings import Settings
+
+FOLDER = ".qatie"
+_SECONDS_BETWEEN_TRIES = 0.1
+_REDO = "Use --overwrite to redo it, or another folder with -o."
+
+
+class State(Enum):
+    """What is in an output's place."""
+
+    MISSING = auto()
+    DONE = auto()  # made from this source with these settings
+    STALE = auto()  # made otherwise, and nobody changed it since
+    LEFT = auto()  # not ours to replace: `Found.reason` says why
+
+
+@dataclass(frozen=True)
+class Found:
+    """The state of an output, and why it is left as it is."""
+
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One line: an output and what it was made from."""
+
+    size: int
+    time_ns: int
+    content: str  # digest
+    source: str  # relative to the folder
+    source_size: int
+    source_time_ns: int
+    settings: str  # digest
+
+
+class Ledger:
+    """The record of an output folder. Safe to call from several threads."""
+
+    def __init__(self, out: Path, settings: Settings) -> None:
+        self.settings = settings
+        self._out = out
+        self._path = out / FOLDER / "made.jsonl"
+        self._claims = out / FOLDER / "claims"
+        self._known: dict[str, list[_Made]] = {}  # by name, oldest first: which one is there, a crash decides
+        self._told: set[str] = set()  # digests of settings that the file spells out
+        self._read = 0  # bytes of the file
+        self._lock = threading.Lock()
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    def find(self, output: Path, source: Path) -> Found:
+        """What is at `output`, for the photo `source`."""
+        try:
+            there = output.stat()
+        except OSError:
+            return Found(State.MISSING)
+        if not there.st_size or not output.is_file():
+            return Found(State.MISSING)  # of another program's full disk; a folder fails when it is written to
+        with self._lock:
+            self._catch_up()
+            known = self._known.get(self._name(output), [])
+        made = _fitting(known, output, there)
+        if made is None:
+            why = "was changed since qatie made it" if known else "exists, and qatie has no record of making it"
+            return Found(State.LEFT, f"{output} {why}; it stays as it is. {_REDO}")
+        seen = _seen(source)
+        if made.source != self._relative(source):
+            origin = Path(os.path.normpath(self._out.absolute() / made.source))
+            if seen is not None and _seen(origin) is not None and not _same(origin, source):
+                return Found(State.LEFT, f"{output} was made from another photo, {made.source}. {_REDO}")
+        current = (made.source_size, made.source_time_ns) == seen and made.settings == self.settings.digest
+        return Found(State.DONE if current else State.STALE)
+
+    def _catch_up(self) -> None:
+        """Read the lines that were appended since the last call, here or by another run."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                added = file.read()
+        except OSError:
+            return
+        whole = added[: added.rfind(b"\n") + 1]  # what follows is being written
+        self._read += len(whole)
+        for line in whole.split(b"\n"):
+            try:
+                row = parsing.from_json(line)
+                if "are" in row:
+                    self._told.add(row["settings"])
+                    continue
+                size, time_ns, content = row["made"]
+                source, source_size, source_time_ns = row["from"]
+                made = _Made(size, time_ns, content, source, source_size, source_time_ns, row["settings"])
+                name = row["output"]
+            except (ValueError, KeyError, TypeError):
+                continue  # what a killed run left
+            self._known.setdefault(name, []).append(made)
+
+    # --- what is made -------------------------------------------------------------------------------------------------
+
+    def record(self, output: Path, source: Path, seen: tuple[int, int], content: Path) -> None:
+        """Note that the file `content` is about to become `output`.
+
+        Args:
+            seen: size and time of the source when it was read.
+
+        Raises:
+            OSError: the note cannot be written; the output must then not appear.
+        """
+        status = content.stat()
+        made = [status.st_size, status.st_mtime_ns, _digest(content)]
+        row: dict[str, object] = {
+            "output": self._name(output),
+            "made": made,
+            "from": [self._relative(source), *seen],
+            "settings": self.settings.digest,
+        }
+        with self._lock:
+            self._catch_up()
+            if self.settings.digest not in self._told:
+                self._append({"settings": self.settings.digest, "are": dataclasses.asdict(self.settings)})
+            self._append(row)
+
+    def _append(self, row: dict[str, object]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        handle = os.open(self._path, flags, 0o666)
+        try:
+            # The first newline ends what a killed run may have left.
+            line = b"\n" + json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    # --- who makes what -----------------------------------------------------------------------------------------------
+
+    def claim(self, output: Path, wait: bool, stop: Callable[[], bool]) -> Claim | None:
+        """The right to make `output`, or None while another process has it.
+
+        Args:
+            wait: try again until `stop` says no, instead of giving up at once.
+        """
+        path = self._claims / hashlib.sha256(os.fsencode(self._name(output))).hexdigest()[:24]
+        while True:
+            self._claims.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+            if files.try_lock(file):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                        return Claim(path, file)
+                file.close()  # its last owner removed it meanwhile
+                continue
+            file.close()
+            if not wait or stop():
+                return None
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+    def remove_stale(self) -> None:
+        """Remove the claims of killed processes."""
+        with contextlib.suppress(OSError):
+            for path in list(self._claims.iterdir()):
+                with path.open("a") as file:
+                    if files.try_lock(file):
+                        path.unlink(missing_ok=True)
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def _name(self, output: Path) -> str:
+        return Path(os.path.relpath(output, self._out)).as_posix()
+
+    def _relative(self, source: Path) -> str:
+        """The source's path from the folder, which may be shared: it names no more of this machine than it must."""
+        try:
+            return Path(os.path.relpath(source.absolute(), self._out.absolute())).as_posix()
+        except ValueError:  # another drive
+            return source.absolute().as_posix()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A locked file that says: this output is being made."""
+
+    path: Path
+    file: IO[str]
+
+    def give_up(self) -> None:
+        """Let others have it."""
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            self.path.unlink(missing_ok=True)
+        self.file.close()
+
+
+def _fitting(known: list[_Made], output: Path, there: os.stat_result) -> _Made | None:
+    """The record of the very file that is there."""
+    of_size = [made for made in reversed(known) if made.size == there.st_size]
+    for made in of_size:
+        if made.time_ns == there.st_mtime_ns:
+            return made
+    if of_size:
+        try:
+            content = _digest(output)
+        except OSError:
+            return None
+        return next((made for made in of_size if made.content == content), None)
+    return None
+
+
+def _seen(source: Path) -> tuple[int, int] | None:
+    try:
+        status = source.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _same(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

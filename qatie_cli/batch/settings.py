@@ -1,0 +1,35 @@
+"""The settings that shape an output: those that a second run compares with the first one's."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+FLOAT, INT8 = "float", "int8"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the photo that decides what an output looks like and holds.
+
+    The int8 engine is not among them, nor are threads, device and memory: they move no value by more than a rounding
+    step, and a folder may be enhanced on several machines. `quality` None is the default of the format.
+    """
+
+    weights: str  # a name for people; the digest decides
+    weights_sha256: str
+    arithmetic: str = INT8  # or FLOAT
+    strength: float = 1.0
+    fast: bool = True
+    quality: int | None = None
+    strip_metadata: bool = False
+    strip_gps: bool = False
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits, equal for settings that give equal outputs."""
+        shaping = dataclasses.asdict(self)
+        del shaping["weights"]
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]

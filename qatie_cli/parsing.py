@@ -1,0 +1,41 @@
+"""JSON and TOML of files that anybody may have written: what cannot be read is a ValueError, nesting included."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+MOST_LEVELS = 64  # of tables and lists inside each other; qatie's own files have five
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than `MOST_LEVELS`.
+    """
+    return _flat_enough(json.loads, text)
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text.
+
+    Raises:
+        ValueError: it is no TOML, or nested deeper than `MOST_LEVELS`.
+    """
+    return _flat_enough(tomllib.loads, text)
+
+
+def _flat_enough(parse: Any, text: str | bytes) -> Any:
+    try:
+        value = parse(text)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels") from None
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inner = [part for part in level if isinstance(part, dict | list)]
+        level = [part for table in inner for part in (table.values() if isinstance(table, dict) else table)]
+    if any(isinstance(part, dict | list) for part in level):
+        raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
+    return value

@@ -1,0 +1,98 @@
+"""What commands say of themselves, and how tables and questions look where there is no terminal."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import qatie
+from rich.table import Table
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from qatie_cli.cli import app, console, train
+from qatie_cli.errors import UsageError
+from qatie_cli.evaluation.pairs import EngineScores, Scores
+from qatie_cli.model import shipped
+
+
+def _commands(command, path=()):
+    inner = getattr(command, "commands", {})
+    yield path, command
+    for name, sub in inner.items():
+        yield from _commands(sub, (*path, name))
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_shows_all_that_is_written_and_fits_a_pipe(path):
+    shown = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "80"}, prog_name="qatie").stdout
+    assert shown == CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}, prog_name="qatie").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert "{" not in shown
+    words = set(re.sub(r"[\x08`]", "", shown).split())
+    callback = COMMANDS[path].callback
+    if path and callback and inspect.getdoc(callback):
+        assert set(re.sub(r"[\x08`]", "", inspect.getdoc(callback)).split()) <= words
+    options = [option for parameter in COMMANDS[path].params for option in parameter.opts if option.startswith("--")]
+    assert all(re.search(rf"{option}\b", shown) for option in options if path)
+
+
+def test_tables_are_not_cut_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    table = Table(*(f"a heading of some width {index}" for index in range(6)))
+    table.add_row(*("value" * 5 for _ in range(6)))
+    console.console().print(table)
+    assert "…" not in stream.getvalue()
+    assert stream.getvalue().count("value" * 5) == 6
+
+
+def test_without_a_terminal_a_question_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError, match="It exists") as refused:
+        console.confirm("Replace it?", "It exists.")
+    assert "--yes" in refused.value.hint
+
+
+def test_weights_are_called_the_default_once():
+    lines = qatie("weights", "list").stdout.splitlines()
+    assert [line.count("default") for line in lines] == [1 if shipped.DEFAULT in line else 0 for line in lines]
+
+
+def test_export_checks_its_target_before_any_work(tmp_path):
+    there = tmp_path / "there.onnx"
+    there.write_bytes(b"a model")
+    done = qatie("export", "none", "-f", "onnx", "-o", there, code=2)
+    assert "there.onnx exists" in done.stderr
+    assert "--yes" in done.stderr
+    assert there.read_bytes() == b"a model"
+    assert "is a folder" in qatie("export", "none", "-f", "onnx", "-o", tmp_path, "--yes", code=2).stderr
+    assert "cannot be written" in qatie("export", "none", "-f", "onnx", "-o", there / "a.onnx", code=2).stderr
+    qatie("export", "none", "-f", "onnx", "-o", tmp_path / "new" / "a.onnx", code=1)
+    assert (tmp_path / "new").is_dir()
+
+
+def _rows(post_training: tuple[float, float], qat: tuple[float, float]) -> tuple[EngineScores, ...]:
+    def row(name: str, psnr: float, agreement: float | None) -> EngineScores:
+        return EngineScores(name, "x86", Scores(psnr, 0.9, 4.0, psnr, agreement), agreement)
+
+    after = row("QAT", *qat)
+    return row("float", 28, None), row("post-training", *post_training), row("float after QAT", 28, None), after
+
+
+def test_training_says_when_its_last_stage_did_harm():
+    assert train._advice(_rows((27.9, 42.8), (28.4, 52.5)), Path("run")) == ""
+    assert train._advice(_rows((27.9, 42.8), (28.4, 52.5))[:2], Path("run")) == ""
+    worse = train._advice(_rows((28.0, 50.0), (27.5, 42.0)), Path("run"))
+    assert "42.0 dB, post-training 50.0 dB" in worse
+    assert "run/float.safetensors is better" in worse
+    assert "still comes nearer" in train._advice(_rows((27.0, 50.0), (28.0, 42.0)), Path("run"))
