@@ -93,7 +93,8 @@ def join(x: np.ndarray, tables: np.ndarray, other: np.ndarray, out: np.ndarray) 
     from qatie_cli.kernels import features
 
     unit = _unit(x.shape[2], other.shape[2])
-    beside, words = other.view(unit), out.view(unit)
+    beside: np.ndarray = other.view(unit)
+    words: np.ndarray = out.view(unit)
     over_rows(x.shape[0], out.size, lambda first, last: features.joined(x, tables, beside, first, last, words))
 
 
@@ -109,7 +110,7 @@ def gate(pair: np.ndarray, layer: ByteLayer, product: Product, out: np.ndarray) 
     """Both halves of `pair` through `layer`, in place; `out` are their products."""
     from qatie_cli.kernels import features
 
-    given = pair, pair.view(_unit(out.shape[2])), layer.table, product.table, product.factors
+    given: tuple[np.ndarray, ...] = pair, pair.view(_unit(out.shape[2])), layer.table, product.table, product.factors
     over_rows(out.shape[0], pair.size, lambda first, last: features.gated(*given, first, last, out))
 
 
@@ -118,8 +119,8 @@ def fuse(phases: np.ndarray, encoded: np.ndarray, layer: ByteLayer, pair: np.nda
     from qatie_cli.kernels import features
 
     unit = _unit(phases.shape[2] // 4, encoded.shape[2], pair.shape[2])
-    given = phases.view(unit), encoded, layer.table, layer.ramp, pair.view(unit)
-    words = out.view(unit)
+    given: tuple[np.ndarray, ...] = phases.view(unit), encoded, layer.table, layer.ramp, pair.view(unit)
+    words: np.ndarray = out.view(unit)
     over_rows(out.shape[0], out.size, lambda first, last: features.fused(*given, first, last, words))
 
 
