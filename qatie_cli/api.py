@@ -20,7 +20,8 @@ Host process. After a call, Pillow's MAX_IMAGE_PIXELS, warnings filters, logging
 its number of threads are what they were before. While a call runs, other threads see some of them changed: Pillow's
 limit and, the first time an engine is loaded, the warnings filters; PyTorch's settings while the network computes (a
 thread that first uses PyTorch at that moment keeps the number of threads it finds). Standard error is never redirected.
-Reading or writing HEIC registers pillow-heif with Pillow for good.
+Reading or writing HEIC registers pillow-heif with Pillow for good. `enhance_folder` decodes HEIC, AVIF, WebP and TIFF
+in a process of its own, which ends with the call.
 
 Before torch is imported. OpenMP's waiting threads spin by default, which is several times slower when another process
 wants the cores. Call `qatie_cli.threads.bound_spin()` before anything imports torch, or set OMP_WAIT_POLICY=PASSIVE:

@@ -35,6 +35,8 @@ def _flat_enough(parse: Any, text: str | bytes) -> Any:
     level = [value]
     for _ in range(MOST_LEVELS):
         inner = [part for part in level if isinstance(part, dict | list)]
+        if not inner:
+            return value
         level = [part for table in inner for part in (table.values() if isinstance(table, dict) else table)]
     if any(isinstance(part, dict | list) for part in level):
         raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")

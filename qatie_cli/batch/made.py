@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -67,7 +68,8 @@ class Ledger:
 
     def __init__(self, out: Path, settings: Settings) -> None:
         self.settings = settings
-        self._out = out
+        self._digest = settings.digest
+        self._base = os.fspath(out.absolute())
         self._path = out / FOLDER / "made.jsonl"
         self._claims = out / FOLDER / "claims"
         self._known: dict[str, list[_Made]] = {}  # by name, oldest first: which one is there, a crash decides
@@ -83,7 +85,7 @@ class Ledger:
             there = output.stat()
         except OSError:
             return Found(State.MISSING)
-        if not there.st_size or not output.is_file():
+        if not there.st_size or not stat.S_ISREG(there.st_mode):
             return Found(State.MISSING)  # of another program's full disk; a folder fails when it is written to
         with self._lock:
             self._catch_up()
@@ -94,15 +96,17 @@ class Ledger:
             return Found(State.LEFT, f"{output} {why}; it stays as it is. {_REDO}")
         seen = _seen(source)
         if made.source != self._relative(source):
-            origin = Path(os.path.normpath(self._out.absolute() / made.source))
+            origin = Path(os.path.normpath(os.path.join(self._base, made.source)))  # noqa: PTH118 (as relpath made it)
             if seen is not None and _seen(origin) is not None and not _same(origin, source):
                 return Found(State.LEFT, f"{output} was made from another photo, {made.source}. {_REDO}")
-        current = (made.source_size, made.source_time_ns) == seen and made.settings == self.settings.digest
+        current = (made.source_size, made.source_time_ns) == seen and made.settings == self._digest
         return Found(State.DONE if current else State.STALE)
 
     def _catch_up(self) -> None:
         """Read the lines that were appended since the last call, here or by another run."""
         try:
+            if self._path.stat().st_size == self._read:
+                return
             with self._path.open("rb") as file:
                 file.seek(self._read)
                 added = file.read()
@@ -141,12 +145,12 @@ class Ledger:
             "output": self._name(output),
             "made": made,
             "from": [self._relative(source), *seen],
-            "settings": self.settings.digest,
+            "settings": self._digest,
         }
         with self._lock:
             self._catch_up()
-            if self.settings.digest not in self._told:
-                self._append({"settings": self.settings.digest, "are": dataclasses.asdict(self.settings)})
+            if self._digest not in self._told:
+                self._append({"settings": self._digest, "are": dataclasses.asdict(self.settings)})
             self._append(row)
 
     def _append(self, row: dict[str, object]) -> None:
@@ -196,12 +200,12 @@ class Ledger:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _name(self, output: Path) -> str:
-        return Path(os.path.relpath(output, self._out)).as_posix()
+        return os.path.relpath(output.absolute(), self._base).replace(os.sep, "/")
 
     def _relative(self, source: Path) -> str:
         """The source's path from the folder, which may be shared: it names no more of this machine than it must."""
         try:
-            return Path(os.path.relpath(source.absolute(), self._out.absolute())).as_posix()
+            return os.path.relpath(source.absolute(), self._base).replace(os.sep, "/")
         except ValueError:  # another drive
             return source.absolute().as_posix()
 

@@ -24,7 +24,7 @@ from qatie_cli.batch.planning import Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, decoding, encoding, formats
+from qatie_cli.photo import MAX_PIXELS, apart, encoding, formats
 from qatie_cli.photo.content import Photo
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -144,9 +144,11 @@ class Runner:
         max_memory: int | None = None,
         reduction: Callable[[int, int], int] = lambda width, height: 1,
         previews: Previews | None = None,
+        reader: apart.Reader | None = None,
     ) -> None:
         """`reduction` tells by how much the network sees a photo of that width and height reduced."""
         self._previews = previews
+        self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
         self._budget = memory.Budget(memory.available(max_memory))
@@ -165,6 +167,7 @@ class Runner:
                 elsewhere = self._pass(tasks, on_result, wait=False)
                 self._pass(elsewhere, on_result, wait=True)
         finally:
+            self._reader.close()
             for claim in self._claims.values():
                 claim.give_up()
             self._claims.clear()
@@ -225,7 +228,7 @@ class Runner:
             hand.input_bytes = hand.seen[0]
             self._reserve(hand, fmt)
             hand.began = time.monotonic()
-            photo = self._writing.prepared(decoding.read(task.source, self._writing.max_pixels))
+            photo = self._writing.prepared(self._reader.read(task.source, self._writing.max_pixels))
             if task.with_alpha is not None and photo.has_transparency:
                 task = self._with_alpha(hand, task.with_alpha)
                 fmt = self._format(task)
@@ -281,12 +284,13 @@ class Runner:
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
         """Wait until there is memory to decode, hold and encode the photo; the network's is added while it runs."""
-        header = decoding.header(hand.task.source)
+        header = self._reader.header(hand.task.source)
         if header is None or header.width * header.height > self._writing.max_pixels:
             return  # `decoding.read` will refuse it
         size = header.width, header.height
         held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
         held += 0 if self._previews is None else _PREVIEW_BYTES
+        held += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
         self._budget.take(held)
         hand.held = held
 
