@@ -50,11 +50,10 @@ def test_where_the_photo_is_flat_the_residual_is_enlarged_as_it_is():
 
 
 @pytest.mark.parametrize("rows", [2, 30, 64])
-def test_strips_make_no_difference(coffee, reduced, rows, monkeypatch):
+def test_strips_make_no_difference(coffee, reduced, rows):
     rng = np.random.default_rng(0)
     residual = rng.normal(0, 0.05, reduced.shape).astype(np.float32)
     whole = _full(GuidedResidual(reduced, residual, 2), coffee, 400)
-    monkeypatch.setattr(guided, "_STRIP_ROWS", 7)
     np.testing.assert_allclose(_full(GuidedResidual(reduced, residual, 2), coffee, rows), whole, atol=2e-5)
 
 

@@ -92,7 +92,7 @@ def test_guided_results_are_those_of_numpy_bit_by_bit(compiled, coffee, factor, 
         out = [np.zeros_like(photo) for _ in range(2)]
         for strength, each in zip((1.0, 0.3), out, strict=True):
             tone.finished_by(photo, guided, strength, each)
-        results.append([guided.lines, *out])
+        results.append([guided.lines(3, 90), guided.lines(0, 1), guided.lines(60, 999), *out])
     for numpys, compileds in zip(*results, strict=True):
         np.testing.assert_array_equal(numpys, compileds)
 

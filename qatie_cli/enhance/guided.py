@@ -13,41 +13,53 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli import kernels
-from qatie_cli.kernels.threads import over_rows
 
 RADIUS = 2  # of a window, in pixels of the reduced photo; as in kernels.lines
 MIRRORED_PX = 16  # by which the reduced photo goes on beyond its edges for the network, a multiple of 8
-_STRIP_ROWS = 64
 EPSILON = 1e-5  # of a channel's variance: below about a level of 8 bit, the photo says nothing about the residual
 
 
 class GuidedResidual:
-    """Lines from photo to residual, for every pixel of a reduced photo.
+    """Lines from photo to residual, for every pixel of a reduced photo; fitted where they are asked for.
 
     Args:
-        reduced: what the network saw, (h, w, 3) uint8.
+        reduced: what the network saw, (h, w, 3) uint8, C-contiguous.
         residual: what it answered, (h, w, 3) float32.
         factor: side of the square of full-size pixels for each reduced one.
     """
 
     def __init__(self, reduced: np.ndarray, residual: np.ndarray, factor: int) -> None:
-        self.factor = factor
-        # (h, 6, w): three slopes, then three offsets
-        self.lines = (
-            _compiled(reduced, residual) if kernels.usable(reduced.size // 3) else _in_strips(reduced, residual)
-        )
+        self.reduced, self.residual, self.factor = reduced, residual, factor
 
     def rows(self, top: int, photo: np.ndarray) -> np.ndarray:
         """Residual of the full-size rows from `top` on; `photo` are these rows, (h, W, 3) float32 in 0..1."""
         height, width = photo.shape[:2]
-        above, down = self.neighbours(top, height, self.lines.shape[0])
-        left, across = self.neighbours(0, width, self.lines.shape[2])
-        part = self.lines[above]
-        part += (self.lines[np.minimum(above + 1, self.lines.shape[0] - 1)] - part) * down[:, None, None]
+        above, down = self.neighbours(top, height, self.reduced.shape[0])
+        left, across = self.neighbours(0, width, self.reduced.shape[1])
+        lines = self.lines(int(above[0]), int(above[-1]) + 2)
+        above -= above[0]
+        part = lines[above]
+        part += (lines[np.minimum(above + 1, len(lines) - 1)] - part) * down[:, None, None]
         steps = np.diff(part, axis=2, append=part[..., -1:])
         large = part[..., left] + steps[..., left] * across
         slope, offset = large[:, :3].transpose(0, 2, 1), large[:, 3:].transpose(0, 2, 1)
         return offset + slope * photo
+
+    def lines(self, first: int, last: int) -> np.ndarray:
+        """Three slopes and three offsets for rows first..last, as far as there are any: (rows, 6, w) float32."""
+        height, width = self.reduced.shape[:2]
+        last = min(last, height)
+        reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
+        top, bottom = max(0, first - reach), min(height, last + reach)
+        guide, wanted = self.reduced[top:bottom], self.residual[top:bottom]
+        if not kernels.usable(0):
+            lines = _lines(_planes(guide).float().div_(255), _planes(wanted))[0, :, first - top : last - top]
+            return np.ascontiguousarray(lines.permute(1, 0, 2).numpy())
+        from qatie_cli.kernels.lines import fitted
+
+        out = np.empty((last - first, 6, width), np.float32)
+        fitted(guide, np.ascontiguousarray(wanted), top, height, np.float32(EPSILON), first, last, out)
+        return out
 
     def neighbours(self, first: int, pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
         """Of full-size pixels from `first` on along a side: the reduced one before each, and the share of the next."""
@@ -55,28 +67,6 @@ class GuidedResidual:
         position = np.clip(centres / self.factor - 0.5, 0, cells - 1)
         before = position.astype(np.int64)
         return before, (position - before).astype(np.float32)
-
-
-def _compiled(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    from qatie_cli.kernels import lines
-
-    height, width = reduced.shape[:2]
-    out = np.empty((height, 6, width), np.float32)
-    given = np.ascontiguousarray(reduced), np.ascontiguousarray(residual), np.float32(EPSILON)
-    over_rows(height, out.size, lambda first, last: lines.fitted(*given, first, last, out))
-    return out
-
-
-def _in_strips(reduced: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    height = reduced.shape[0]
-    reach = 2 * RADIUS  # of the lines: once to fit them, once to average them
-    strips = []
-    for top in range(0, height, _STRIP_ROWS):
-        bottom = min(height, top + _STRIP_ROWS)
-        seen = slice(max(0, top - reach), min(height, bottom + reach))
-        lines = _lines(_planes(reduced[seen]).float().div_(255), _planes(residual[seen]))
-        strips.append(lines[:, :, top - seen.start : bottom - seen.start])
-    return np.ascontiguousarray(torch.cat(strips, dim=2)[0].permute(1, 0, 2).numpy())
 
 
 def _planes(pixels_hwc: np.ndarray) -> Tensor:

@@ -13,13 +13,14 @@ _ROWS = 2 * RADIUS + 1
 
 
 @kernel
-def fitted(reduced, residual, epsilon, first, last, out):
-    """Rows first..last of `out` (h, 6, w): slopes and offsets from `reduced` (h, w, 3) uint8 to `residual` float32.
+def fitted(reduced, residual, top, height, epsilon, first, last, out):
+    """Rows first..last of a photo: slopes and offsets from `reduced` (h, w, 3) uint8 to `residual` float32.
 
+    Both arrays begin at row `top` of the photo, which has `height`; `out` (last - first, 6, w) begins at row `first`.
     Rows of the photo, of the fits and of their means follow each other closely, so that what is between them stays in
     the processor's cache.
     """
-    height, width = reduced.shape[0], reduced.shape[1]
+    width = reduced.shape[1]
     guide, wanted = np.zeros((_ROWS, 3, width), _F), np.zeros((_ROWS, 3, width), _F)
     fits = np.zeros((_ROWS, 6, width), _F)
     empty = np.zeros((6, width), _F)
@@ -34,14 +35,14 @@ def fitted(reduced, residual, epsilon, first, last, out):
             slot = loaded % _ROWS
             for x in range(width):
                 for c in range(3):
-                    guide[slot, c, x] = levels[reduced[loaded, x, c]]
-                    wanted[slot, c, x] = residual[loaded, x, c]
+                    guide[slot, c, x] = levels[reduced[loaded - top, x, c]]
+                    wanted[slot, c, x] = residual[loaded - top, x, c]
             loaded += 1
         _fit_row(guide, wanted, empty, y, height, across, epsilon, sums, fits[y % _ROWS])
         if y - RADIUS >= first:
-            _mean_row(fits, empty, y - RADIUS, height, across, sums, out[y - RADIUS])
+            _mean_row(fits, empty, y - RADIUS, height, across, sums, out[y - RADIUS - first])
     for y in range(max(first, height - RADIUS), last):
-        _mean_row(fits, empty, y, height, across, sums, out[y])
+        _mean_row(fits, empty, y, height, across, sums, out[y - first])
 
 
 @kernel

@@ -172,6 +172,7 @@ def to_guided_result(
     strength,
     white,
     lines,
+    lines_top,
     line_above,
     line_down,
     line_left,
@@ -180,7 +181,7 @@ def to_guided_result(
     last,
     out,
 ):
-    """The same with the residual slope * photo + offset; `lines` (h, 6, w) are those of a reduced photo.
+    """The same with the residual slope * photo + offset; `lines` (h, 6, w) are a reduced photo's from `lines_top` on.
 
     Of each row and column they lie at `line_above`, `line_left` and the one after, in the shares of `line_down` and
     `line_across`.
@@ -195,7 +196,8 @@ def to_guided_result(
         _cells_of_row(grid, above[y], down[y], line)
         before = source[top + y, left : left + width]
         _toned(before, table, line, starts, cells, across, planes, scratch)
-        upper, lower = lines[line_above[y]], lines[min(line_above[y] + 1, lines.shape[0] - 1)]
+        at_line = line_above[y] - lines_top
+        upper, lower = lines[at_line], lines[min(at_line + 1, lines.shape[0] - 1)]
         share = line_down[y]
         for i in range(6):
             for x in range(columns):
