@@ -146,6 +146,10 @@ def _show(found: Bench, weights: str) -> None:
     screen.print(table)
     rates = f"int8 {machine.int8_peak / 1e9:.0f}, float {machine.float_peak / 1e9:.0f}"
     screen.print(f"Peak of this machine: {rates} GMAC/s.")
+    from qatie_cli import kernels
+
+    if not kernels.installed():
+        screen.print("[yellow]numba is not installed[/]: tone and the int8 network's pointwise layers run uncompiled.")
     for row in found.rows:
         if row.remark:
             screen.print(f"[yellow]{plain(row.name)}:[/] {row.remark}.")

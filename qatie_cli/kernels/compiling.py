@@ -34,7 +34,8 @@ def kernel(function: Callable) -> Callable:
 
     Never with fastmath, and so that LLVM fuses no multiplication with an addition: results are those of NumPy.
     """
-    compiled = numba.njit(nogil=True)(function)
+    # Python's error model looks at every divisor, which keeps LLVM from vectorizing: tone took 1.6 times as long.
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
     with contextlib.suppress(OSError, RuntimeError), _cached_in(_folder()):  # RuntimeError: no folder is writable
         compiled._cache = _Cache(function)
     return compiled
