@@ -124,11 +124,13 @@ def _show(measured: dict[str, dict[str, Scores]], means: dict[str, Scores], engi
     from rich import box
     from rich.table import Table
 
-    look = {"box": box.SIMPLE_HEAD, "pad_edge": False}
-    photos = Table("photo", *(heading for _, heading, _ in _COLUMNS), title=f"{title}, on {engine}", **look)
+    def table(first: str, title: str) -> Table:
+        return Table(first, *(heading for _, heading, _ in _COLUMNS), title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+
+    photos = table("photo", f"{title}, on {engine}")
     for name, found in measured.items():
         photos.add_row(plain(name), *_cells(found[engine]))
-    methods = Table("method", *(heading for _, heading, _ in _COLUMNS), title="Means", **look)
+    methods = table("method", "Means")
     for method, f in means.items():
         methods.add_row(method, *_cells(f))
     console().print(photos)
