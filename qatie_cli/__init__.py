@@ -45,7 +45,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qatie_cli import api
+    import warnings
+
+    with warnings.catch_warnings():  # importing NumPy adds filters, which are the host's business
+        from qatie_cli import api
 
     value: object = getattr(api, name)
     globals()[name] = value

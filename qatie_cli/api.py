@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,9 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
     """
     if threads < 0:
         raise ValueError(f"threads must be 0 or more, not {threads}")
-    from qatie_cli import engines
-    from qatie_cli.model import checkpoint
+    with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
+        from qatie_cli import engines
+        from qatie_cli.model import checkpoint
 
     name = os.fspath(weights)
     found = checkpoint.read(shipped.locate(name))
@@ -170,7 +172,8 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
 
 def available_engines() -> tuple[str, ...]:
     """Engines of this machine, "float" first. Imports PyTorch."""
-    from qatie_cli import engines
+    with warnings.catch_warnings():
+        from qatie_cli import engines
 
     return engines.available()
 

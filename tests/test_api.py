@@ -332,3 +332,13 @@ def test_the_readme_s_example_runs(folder, tmp_path, model, monkeypatch, capsys)
     assert "broken.jpg" in capsys.readouterr().out
     assert (tmp_path / "better.jpg").is_file()
     assert (tmp_path / "out" / "sub" / "b.png").is_file()
+
+
+def test_the_first_use_leaves_the_hosts_warning_filters():
+    script = (
+        "import warnings\nwarnings.filterwarnings('error', category=ResourceWarning)\nbefore = list(warnings.filters)\n"
+        "import qatie_cli\nqatie_cli.load\nqatie_cli.available_engines()\n"
+        "import sys\nassert 'torch' in sys.modules\nprint(list(warnings.filters) == before)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
