@@ -89,7 +89,7 @@ def machine() -> str:
 def figures(phone: Path, enhanced: Path, original: np.ndarray) -> list[str]:
     """PSNR, SSIM and CIEDE2000 to the original before and after."""
     target = Photo(original, "png")
-    both = [comparison.distance(decoding.read(path), target) for path in (phone, enhanced)]
+    both = [comparison.similarity(decoding.read(path), target) for path in (phone, enhanced)]
     return [
         " → ".join(f"{getattr(d, name):.{digits}f}" for d in both)
         for name, digits in (("psnr_db", 1), ("ssim", 3), ("ciede2000", 1))
