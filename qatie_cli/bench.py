@@ -32,7 +32,6 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.photo import resize
 from qatie_cli.photo.content import Photo
 
-ROUNDS = 7
 WARM_UP = 2
 _FLOAT_DB = 60.0  # upper limit of a plot's axis; float itself is drawn there
 _SLOW = {

@@ -17,7 +17,6 @@ FORMATS = {
 OF_CONTENT = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "HEIF": "heic",
               "AVIF": "avif", "BMP": "bmp"}  # fmt: skip
 SIXTEEN_BIT = ("png", "tiff")  # formats that hold 16 bit
-LOSSLESS = ("png", "tiff")
 _OF_SUFFIX = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
