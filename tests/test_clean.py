@@ -51,6 +51,21 @@ def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
     assert torch.equal(usual.view, rough.view)  # tone is decided by the photo itself
 
 
+def test_what_is_restored_has_the_detail_of_the_target_at_the_tone_of_the_input(clean):
+    never = ParameterRange(0, 0, 0)
+    tone_only = dataclasses.replace(
+        DegradationConfig(), untouched=0.0, blur=never, shot_noise=never, read_noise=never, denoise_blur=never,
+        sharpen=never, jpeg=never, overexposure=never, exposure=ParameterRange(1, -1.5, -0.5),
+    )  # fmt: skip
+    batch = DegradedSource(clean, tone_only, 0, 32).crops(0, range(8))
+    assert (batch.restored - batch.input).abs().max() <= 0.51 / 255
+    assert (batch.target - batch.input).abs().mean() > 0.05
+    noisy = dataclasses.replace(tone_only, read_noise=ParameterRange(1, 0.05, 0.05))
+    batch = DegradedSource(clean, noisy, 0, 32).crops(0, range(8))
+    error = batch.input - batch.restored
+    assert error.std() > 0.02 and abs(float(error.mean())) < 0.02
+
+
 def test_crops_reach_from_native_pixels_to_the_whole_frame():
     rng = np.random.default_rng(0)
     sides = [

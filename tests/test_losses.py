@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from qatie_cli import metrics
+from qatie_cli.data.source import TrainingBatch
+from qatie_cli.model.network import EXACT, NetworkConfig
+from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.whole import ModelConfig, create
 from qatie_cli.training import losses
+from qatie_cli.training.objective import NetworkObjective
 
 
 def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
@@ -54,6 +59,25 @@ def test_even_gains_cost_nothing():
     assert losses.unevenness(grids) == 0
     grids[0, 0, 3, 3] = 0
     assert losses.unevenness(grids) > 0
+
+
+def test_a_restored_input_costs_nothing_behind_any_tone_stage(astronaut):
+    """Gains from place to place apply to input and target alike; nothing is left for the network to undo."""
+    config = ModelConfig(NetworkConfig(8), ToneConfig(channels=4, bins=8, grid=8))
+    model = create(config, 0)  # an untrained network adds nothing
+    with torch.no_grad():
+        for parameter in (model.tone.gains.weight, model.tone.gains.bias, model.tone.decide.weight):
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    view = torch.from_numpy(astronaut[:512:4, :512:4].astype(np.float32) / 255).permute(2, 0, 1)[None]
+    photo = view[..., :64, 32:96]
+    box = torch.tensor([[0.25, 0.0, 0.75, 0.5]])
+    assert losses.l1(model.toned(photo, view, box), photo) > 0.02
+    batch = TrainingBatch.of_crops(photo, (1.2 * photo).clamp(0, 1), view, box, restored=photo)
+    loss, _ = NetworkObjective(model, losses.LossWeights())(batch, EXACT)
+    assert loss < 1e-3
+    noisy = (photo + 0.05 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
+    loss, _ = NetworkObjective(model, losses.LossWeights())(dataclasses.replace(batch, input=noisy), EXACT)
+    assert loss > 0.02
 
 
 def test_the_gradient_does_not_see_tone():

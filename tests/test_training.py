@@ -262,7 +262,7 @@ def test_a_nan_loss_stops_the_run_and_keeps_the_batch(clean, tmp_path):
     def poisoned(step, rows):
         batch = whole(step, rows)
         if step == 2:
-            batch.target[0, 0, 0, 0] = torch.nan
+            batch.restored[0, 0, 0, 0] = torch.nan
         return batch
 
     source.crops = poisoned
@@ -270,7 +270,7 @@ def test_a_nan_loss_stops_the_run_and_keeps_the_batch(clean, tmp_path):
         training.train(source, recipe, Setting(tmp_path / "run"))
     assert source.crop_names(2, range(2))[0] in refused.value.hint
     with safe_open(tmp_path / "run" / loop.BATCH_FILE, "pt") as kept:
-        assert torch.isnan(kept.get_tensor("target")).sum() == 1
+        assert torch.isnan(kept.get_tensor("restored")).sum() == 1
         assert json.loads(kept.metadata()["photos"]) == source.crop_names(2, range(2))
 
 

@@ -175,7 +175,7 @@ class DegradedSource:
         return hashlib.sha256(repr(described).encode()).hexdigest()
 
     def crops(self, step: int, rows: Sequence[int]) -> TrainingBatch:
-        inputs, targets, whole, places = [], [], [], []
+        inputs, targets, restored, whole, places = [], [], [], [], []
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             clean = self.photos.store.get(self._photo(rng).path)
@@ -186,11 +186,11 @@ class DegradedSource:
             target = self._textured(target, rng)
             inputs.append(degradation.apply(parameters, target))
             targets.append(target)
+            restored.append(degradation.apply(degradation.without_noise(parameters), target, tone_only=True))
             whole.append(degradation.apply(parameters, view, tone_only=True))
             places.append(place)
-        return TrainingBatch.of_crops(
-            views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places)
-        )
+        stacks = (views.stack(photos) for photos in (inputs, targets, whole))
+        return TrainingBatch.of_crops(*stacks, views.boxes(places), views.stack(restored))
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""

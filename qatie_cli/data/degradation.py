@@ -294,6 +294,11 @@ def from_u8(photo: np.ndarray) -> np.ndarray:
     return photo.astype(np.float32) / 255
 
 
+def without_noise(parameters: DegradationParameters) -> DegradationParameters:
+    """The same exposure, colours and tone, measured by a sensor without noise."""
+    return dataclasses.replace(parameters, shot_noise=0.0, read_noise=0.0)
+
+
 def apply(parameters: DegradationParameters, clean: np.ndarray, *, tone_only: bool = False) -> np.ndarray:
     """The degraded photo, (H, W, 3) float32 in 0..1, values as an 8-bit file would hold them.
 

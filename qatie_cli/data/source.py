@@ -26,6 +26,9 @@ class PairPixels(NamedTuple):
 class TrainingBatch:
     """Samples: `input` and `target` (N, 3, crop, crop), `view` (N, 3, view_px, view_px) of the whole input, in 0..1.
 
+    `restored` (N, 3, crop, crop) has the detail of the target and, as far as it is known, the tone of the input: what
+    is to come out of the network once both have gone through the same tone stage. Where the input's tone is not known,
+    it is the target.
     `boxes` (N, 4) say which part of its whole photo each input is: left, top, right, bottom as shares of its sides.
     `exact` (N,) marks those whose tone must be met to the level: any change of a page or a night sky is seen.
     """
@@ -35,22 +38,26 @@ class TrainingBatch:
     view: Tensor
     boxes: Tensor
     exact: Tensor
+    restored: Tensor
 
     @staticmethod
     def of_full_frames(input: Tensor, target: Tensor, exact: Tensor) -> TrainingBatch:
         """Samples whose inputs are views of whole photos themselves."""
         boxes = input.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(input), 4)
-        return TrainingBatch(input, target, input, boxes, exact)
+        return TrainingBatch(input, target, input, boxes, exact, target)
 
     @staticmethod
-    def of_crops(input: Tensor, target: Tensor, view: Tensor, boxes: Tensor) -> TrainingBatch:
+    def of_crops(
+        input: Tensor, target: Tensor, view: Tensor, boxes: Tensor, restored: Tensor | None = None
+    ) -> TrainingBatch:
         """Samples that are parts of their photos."""
-        return TrainingBatch(input, target, view, boxes, torch.zeros(len(input), dtype=torch.bool))
+        exact = torch.zeros(len(input), dtype=torch.bool)
+        return TrainingBatch(input, target, view, boxes, exact, target if restored is None else restored)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All tensors, in the order of the fields."""
-        return self.input, self.target, self.view, self.boxes, self.exact
+        return self.input, self.target, self.view, self.boxes, self.exact, self.restored
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The samples on a device."""

@@ -46,7 +46,7 @@ def apply_global(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
     n, _, height, width = photo.shape
     position = photo.clamp(0, 1).flatten(2) * (curves.shape[-1] - 1)
     left = position.floor().clamp(max=curves.shape[-1] - 2)
-    index = left.long()
+    index = left.long().clamp(min=0)  # of NaN it is the least integer; the value stays NaN
     low, high = curves.gather(2, index), curves.gather(2, index + 1)
     curved = low + (high - low) * (position - left)
     return torch.bmm(matrices, curved).view(n, 3, height, width)

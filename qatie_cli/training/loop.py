@@ -207,7 +207,7 @@ class TrainingLoop:
         step, stage = self.state.step, self.stage
         names = stage.names(step)
         # Copies: of full frames the input is the view, and a file takes no tensor twice.
-        tensors = {"input": batch.input, "target": batch.target, "view": batch.view, "boxes": batch.boxes}
+        tensors = {name: getattr(batch, name) for name in ("input", "target", "restored", "view", "boxes")}
         path = self.out / (BATCH_FILE if self.group.leads else f"{self.group.rank}-{BATCH_FILE}")
         header = {"stage": stage.name, "step": str(step), "photos": json.dumps(names)}
         files.write_atomic(path, safetensors.torch.save({k: t.clone() for k, t in tensors.items()}, header))

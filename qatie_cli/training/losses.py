@@ -24,9 +24,9 @@ _MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 class LossWeights:
     """Weight of each term of the network's loss.
 
-    Behind a tone stage, the terms compare with the target matched to the tone of the network's input (`matched_tone`):
-    the network then learns noise and detail, undisturbed by the tone stage's errors, which it cannot predict. (Against
-    the plain target it had learnt nothing after 1,200 steps.)
+    Behind a tone stage, the terms compare with the restored photo at the tone of the input (`matched_tone`), put
+    through the same tone stage: the network then learns noise and detail, undisturbed by the tone stage's errors,
+    which it cannot predict. (Against the plain target it had learnt nothing after 1,200 steps.)
     """
 
     l1: float = 1.0

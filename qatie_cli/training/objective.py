@@ -56,13 +56,19 @@ class NetworkObjective(nn.Module):
         """`agreement` weighs the L1 between rounded and float output; `mixed` computes convolutions in bfloat16."""
         super().__init__()
         self.network = model.network
-        self._toned = model.toned  # not a part of this module: the tone stage is not trained here
-        self._matches = model.tone is not None
+        # Not a part of this module: the tone stage is not trained here.
+        self._decide = None if model.tone is None else model.tone.forward
         self.weights, self.agreement, self.mixed = weights, agreement, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
-        base = self._toned(batch.input, batch.view, batch.boxes)
-        target = losses.matched_tone(batch.target, base) if self._matches else batch.target
+        if self._decide is None:
+            base, target = batch.input.clamp(0, 1), batch.target
+        else:
+            # The same decision for both: what it lifts out of the shadows, noise and detail alike, is lifted in both.
+            decision = self._decide(batch.view)
+            base = tone_map.apply(batch.input, decision, batch.boxes)
+            restored = losses.matched_tone(batch.restored, batch.input)
+            target = tone_map.apply(restored, decision, batch.boxes)
         mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.mixed)
         with mixed:
             residual = self.network(base, rounding).float()
