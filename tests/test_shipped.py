@@ -9,14 +9,16 @@ import torch
 from qatie_cli import engines, metrics
 from qatie_cli.data import layouts, paired
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.model import checkpoint
+from qatie_cli.model import checkpoint, tone, tone_map
 from qatie_cli.model import shipped as shipped_weights
+from qatie_cli.model.tone_map import Decision
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
-# Mean PSNR in dB that int8 must reach: well above the inputs' 20.8, 13.7, 17.6 and 19.5; good photos stay good, and
-# so do noisy ones whose tone was right.
-BARS = {"synthetic": 24.0, "exposure": 16.4, "phone-to-camera": 19.7, "retouch": 23.5, "noise": 29.3, "clean": 30.9}
+# Mean PSNR in dB that int8 must reach. The inputs have 20.8, 13.7, 17.6 and 19.5. Targets of the tone stage are rendered
+# and exposed alike, so it changes good photos on purpose: of these it may make others, but not strange ones.
+BARS = {"synthetic": 21.2, "exposure": 18.3, "phone-to-camera": 21.1, "retouch": 21.9, "clean": 24.5}
+CLEANER = 0.7  # dB by which real noise must fall, behind the same tone
 
 
 @pytest.fixture(scope="module", params=sorted(shipped_weights.manifest()))
@@ -57,6 +59,27 @@ def test_photos_come_out_better(name, shared, shipped):
     engine = engines.load(shipped)
     scores = [metrics.psnr(enhance(seen, engine), target) for seen, target in _pairs(shared, name)]
     assert np.mean(scores) >= BARS[name]
+
+
+@pytest.mark.slow
+def test_real_noise_falls(shared, shipped):
+    """Compared with the noiseless photo behind the tone decision that the noisy one got."""
+    engine, stage = engines.load(shipped), shipped.build().tone
+
+    def toned(photo: np.ndarray, decision: Decision) -> np.ndarray:
+        with torch.no_grad():
+            out = tone_map.apply(torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None], decision)
+        return (out[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+
+    gains = []
+    for noisy, clean in _pairs(shared, "noise")[::2]:
+        with torch.no_grad():
+            decision = stage(tone.view(noisy, stage.config.view_px))
+        reference = toned(clean, decision)
+        before = metrics.psnr(toned(noisy, decision), reference)
+        gains.append(metrics.psnr(enhance(noisy, engine), reference) - before)
+    assert np.mean(gains) >= CLEANER
+    assert np.median(gains) >= CLEANER
 
 
 def _page(paper: int, ink: int, lines: int) -> np.ndarray:
