@@ -181,6 +181,21 @@ def test_targets_are_rendered(clean):
     assert (after.target - before.target).abs().mean() > 0.01
 
 
+def test_photos_that_are_not_degraded_go_their_own_share_to_the_middle(clean):
+    frames = dataclasses.replace(PHOTOS_ONLY, untouched=1, middle=0.8, middle_bright=0.8)
+    as_they_are, half, whole = (
+        _source(clean, dataclasses.replace(frames, middle_untouched=share)).full_frames(0, range(8))
+        for share in (0, 0.5, 1)
+    )
+    torch.testing.assert_close(as_they_are.target, as_they_are.input, atol=1e-5, rtol=0)
+
+    def off(batch):
+        return (tone_features.luma(batch.target).mean((1, 2, 3)) - full_frames.MIDDLE_LUMA).abs()
+
+    torch.testing.assert_close(off(half), 0.6 * off(as_they_are), atol=0.02, rtol=0)
+    torch.testing.assert_close(off(whole), 0.2 * off(as_they_are), atol=0.02, rtol=0)
+
+
 def test_boxes_say_where_crops_lie(clean):
     batch = DegradedSource(clean, DegradationConfig(untouched=1), 0, 32, view_px=128).crops(0, range(12))
     assert ((batch.boxes > -1e-5) & (batch.boxes < 1.00001)).all()

@@ -15,7 +15,7 @@ from qatie_cli.model.tone_map import Decision
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
-# Mean PSNR in dB that int8 must reach. The inputs have 20.8, 13.7, 17.6 and 19.5. Targets of the tone stage are rendered
+# Mean PSNR in dB that int8 must reach. Inputs have 20.8, 13.7, 17.6 and 19.5. Targets of the tone stage are rendered
 # and exposed alike, so it changes good photos on purpose: of these it may make others, but not strange ones.
 BARS = {"synthetic": 21.2, "exposure": 18.3, "phone-to-camera": 21.1, "retouch": 21.9, "clean": 24.5}
 CLEANER = 0.7  # dB by which real noise must fall, behind the same tone

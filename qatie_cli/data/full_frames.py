@@ -42,15 +42,16 @@ DRAWINGS = (Kind.PAGE, Kind.SCREEN, Kind.FLAT, Kind.NIGHT)
 class FullFrameConfig:
     """What the tone stage is trained on."""
 
-    untouched: float = 0.25  # share of the photos that are not degraded; rendered they are
+    untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
     middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
-    middle_bright: float = 0.3  # the same of brighter ones
+    middle_bright: float = 0.4  # the same of brighter ones
+    middle_untouched: float = 0.5  # share of that way for photos that are not degraded: most of them are right
     # Shares of the samples that must keep their tone:
-    extreme: float = 0.03
+    extreme: float = 0.02
     page: float = 0.05
-    screen: float = 0.05
+    screen: float = 0.06
     flat: float = 0.04
-    night: float = 0.05
+    night: float = 0.06
 
     def __post_init__(self) -> None:
         shares = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -102,7 +103,7 @@ def _photo_samples(
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of photos, (N, 3, side, side) each."""
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
-    middle = toward_middle(clean, middle_share(clean, config))
+    middle = toward_middle(clean, middle_share(clean, config) * torch.where(touched, 1.0, config.middle_untouched))
     inputs = torch.where(touched, degraded(middle, frames), clean)
     return inputs, rendering.render(middle, rendered)
 
