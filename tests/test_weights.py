@@ -42,8 +42,7 @@ def test_shipped_weights_record_how_they_came_to_be():
         assert read.activations
         assert read.recipe["degradation"]
         assert read.data["training_photos"] > 100
-        # A last run without steps only calibrates the network anew, behind another tone stage.
-        assert read.metrics["stage"] == ("qat" if read.recipe["qat_steps"] else "post-training")
+        assert read.metrics["stage"] == "qat"
         assert sum(recipe["qat_steps"] for recipe in _recipes(read)) >= 1000
         # A run from none is long; a shorter one says what it went on from, by name and digest, and no path.
         begun = read.data["run"]
