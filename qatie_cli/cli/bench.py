@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, use_threads
-from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.errors import DataError, PhotoError, UsageError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 _MOST_PHOTOS = 4  # for agreement with float
 
 
-# Choices of --engine here: all, one of those that `enhance` has, or another runtime.
-Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName), "onnxruntime", "openvino", "litert"])
+_ALL = "all"
 
 
 def bench(
@@ -33,8 +31,13 @@ def bench(
         typer.Argument(metavar="PHOTO", help="Photos to measure on; a synthetic picture by default."),
     ] = None,
     engine: Annotated[
-        list[Choice] | None,
-        typer.Option("--engine", "--backend", help="Measure only this; repeatable. All by default."),
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            "--backend",
+            metavar="NAME",
+            help="Measure only this engine, or onnxruntime, openvino, litert; repeatable. All by default.",
+        ),
     ] = None,
     weights: WeightsOption = DEFAULT,
     size: Annotated[
@@ -112,7 +115,7 @@ def bench(
     _tell_what_slows(machine)
 
 
-def _names(chosen: list[Choice], runtimes: bool, weights: Weights) -> list[str]:
+def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
     """Engines and runtimes to measure.
 
     Raises:
@@ -121,16 +124,19 @@ def _names(chosen: list[Choice], runtimes: bool, weights: Weights) -> list[str]:
     from qatie_cli import engines
     from qatie_cli.bench import contenders
 
-    if not chosen or Choice.all in chosen:
+    known = (_ALL, *(name.value for name in EngineName), *contenders.RUNTIMES)
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"There is nothing to measure called {unknown[0]}.", f"Choose from {', '.join(known)}.")
+    if not chosen or _ALL in chosen:
         usable = [n for n in engines.available() if n == engines.FLOAT or weights.activations is not None]
         return [*usable, *(contenders.installed_runtimes() if runtimes else ())]
     names = []
-    for choice in chosen:
-        if choice.value in contenders.RUNTIMES:
-            contenders.check_runtime(choice.value)
-            names.append(choice.value)
+    for name in chosen:
+        if name in contenders.RUNTIMES:
+            contenders.check_runtime(name)
+            names.append(name)
         else:
-            names.append(engines.load(weights, choice.value).name)
+            names.append(engines.load(weights, name).name)
     return list(dict.fromkeys(names))
 
 
