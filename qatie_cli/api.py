@@ -25,7 +25,8 @@ in a process of its own, which ends with the call.
 
 Before torch is imported. OpenMP's waiting threads spin by default, which is several times slower when another process
 wants the cores. Call `qatie_cli.threads.bound_spin()` before anything imports torch, or set OMP_WAIT_POLICY=PASSIVE:
-OpenMP reads its settings once, when it is loaded. This module does not touch the environment.
+OpenMP reads its settings once, when it is loaded. This module does not touch the environment. A model uses no more
+threads than a container's CPU quota allows; `qatie_cli.threads.bound_number()` bounds other libraries', too.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
     Args:
         weights: the name of shipped weights (`qatie weights list`), or a weights file.
         engine: one of `available_engines`, or "auto" for the fastest int8 engine here (float on a GPU).
-        threads: CPU threads of the network; 0 leaves PyTorch its own number.
+        threads: CPU threads of the network; 0 leaves PyTorch its own number, unless a container's CPU quota is less.
         device: "cpu", or "cuda" or "mps", which run the float network.
 
     Raises:

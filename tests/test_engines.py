@@ -145,3 +145,35 @@ def test_running_an_engine_leaves_the_process_setting_alone(weights, coffee):
     other = next(name for name in HERE if name != before)
     engines.load(weights, other).network.features(coffee)
     assert torch.backends.quantized.engine == before
+
+
+# --- the float engine in strips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [1, 1 << 18])
+def test_float_in_strips_is_the_network(weights, coffee, monkeypatch, values):
+    """The smallest strips have edges and neighbours everywhere."""
+    from qatie_cli.engines import floating
+
+    monkeypatch.setattr(floating, "STRIP_VALUES", values)
+    photo = np.ascontiguousarray(coffee[:392, :96])
+    whole = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        expected = weights.build().network(whole)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(_residual(engines.load(weights, "float"), photo, 392), expected, atol=1e-5)
+
+
+def test_rows_are_let_go_block_by_block():
+    from qatie_cli.engines.floating import Rows
+
+    rows, numbers = Rows(), torch.arange(12.0).view(1, 1, 12, 1)
+    for block in numbers.split(4, 2):
+        rows.append(block)
+    assert rows.height == 12
+    assert rows.between(3, 9).flatten().tolist() == [3, 4, 5, 6, 7, 8]
+    assert rows.between(5, 8).data_ptr() == numbers[0, 0, 5].data_ptr()
+    assert [block.flatten().tolist() for block in rows.let_go(7)] == [[0, 1, 2, 3]]
+    assert len(rows.blocks) == 2
+    assert rows.between(7, 12).flatten().tolist() == [7, 8, 9, 10, 11]
+    rows.let_go(12)
+    assert not rows.blocks

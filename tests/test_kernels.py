@@ -221,3 +221,13 @@ def test_moments_are_exact(compiled, shape):
     assert sums[0].count == sums[1].count
     assert torch.equal(sums[0].total, sums[1].total)
     assert torch.equal(sums[0].squares, sums[1].squares)
+
+
+@needs_numba
+def test_the_float_engine_is_that_of_torch_bit_by_bit(compiled, weights, coffee):
+    photo = np.ascontiguousarray(coffee[:200, :304])
+    found = []
+    for on in (True, False):
+        compiled(on)
+        found.append(residual_of(engines.load(weights, "float").network, photo, None))
+    np.testing.assert_array_equal(*found)

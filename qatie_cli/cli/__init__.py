@@ -75,6 +75,7 @@ def _quiet_libraries() -> None:
 def main() -> None:
     """Run the command line; the process ends with one of `errors.Exit`."""
     threads.bound_spin()
+    threads.bound_number()
     _quiet_libraries()
     try:
         app()

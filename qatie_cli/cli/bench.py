@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,18 +11,18 @@ import typer
 
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, use_threads
-from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.errors import DataError, PhotoError, UsageError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
-    from qatie_cli.bench import Bench
+    from qatie_cli.bench.measuring import Bench, Machine
+    from qatie_cli.model.checkpoint import Weights
     from qatie_cli.photo.content import Photo
 
 _MOST_PHOTOS = 4  # for agreement with float
 
 
-# Choices of --engine here: all of them, or one of those that `enhance` has.
-Choice = StrEnum("Choice", ["all", *(name.value for name in EngineName)])
+_ALL = "all"
 
 
 def bench(
@@ -32,7 +31,13 @@ def bench(
         typer.Argument(metavar="PHOTO", help="Photos to measure on; a synthetic picture by default."),
     ] = None,
     engine: Annotated[
-        list[Choice] | None, typer.Option("--engine", "--backend", help="What to measure; repeatable. All by default.")
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            "--backend",
+            metavar="NAME",
+            help="Measure only this engine, or onnxruntime, openvino, litert; repeatable. All by default.",
+        ),
     ] = None,
     weights: WeightsOption = DEFAULT,
     size: Annotated[
@@ -41,15 +46,19 @@ def bench(
     threads: Threads = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
     runtimes: Annotated[
-        bool, typer.Option("--runtimes/--no-runtimes", help="Run the weights in other installed runtimes, too.")
+        bool,
+        typer.Option("--runtimes/--no-runtimes", help="Without --engine: other installed runtimes, too."),
     ] = True,
     against: Annotated[
         list[Path] | None, typer.Option(help="A .tflite or .onnx file to run beside them; repeatable.")
     ] = None,
     commands: Annotated[
-        bool, typer.Option("--commands/--no-commands", help="Also time whole processes: start-up and file to file.")
+        bool,
+        typer.Option("--commands/--no-commands", help="Also memory, start-up and file to file, by processes."),
     ] = True,
-    plot: Annotated[Path | None, typer.Option(help="Write speed against agreement as a picture (extra bench).")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Write speed against agreement as a picture (extra bench).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,44 +69,75 @@ def bench(
     """
     import torch
 
-    from qatie_cli import bench as library
     from qatie_cli import engines, sizes
+    from qatie_cli.bench import contenders, measuring, pictures, plot, processes
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
-    from qatie_cli.photo.content import Photo
 
     use_threads(threads)
     threads = torch.get_num_threads()
     loaded = checkpoint.read(locate(weights))
-    wanted = engine or [Choice.all]
-    names = list(engines.available()) if Choice.all in wanted else [engines.resolve(e.value) for e in wanted]
-    if engines.FLOAT not in names:
-        names.append(engines.FLOAT)  # what all the others are compared with
-    if loaded.activations is None:
-        names = [engines.FLOAT]
-    seen = _read(photos or [])
+    names = _names(engine or [], runtimes, loaded)
+    seen = [photo.rgb_u8() for photo in _read(photos or [])]
     asked = sizes.parse_photo_size(size) if size else (None if seen else (1920, 1080))
-    photo = library.resized(seen[0].rgb_u8() if seen else library.generated(), asked)
-    machine = library.measure_machine(threads)
-    contenders = [library.engine_contender(loaded, name, photo) for name in names]
-    if runtimes:
-        contenders += library.onnx_contenders(loaded, photo, threads)
-    contenders += [library.file_contender(path, threads) for path in against or []]
+    photo = pictures.resized(seen[0] if seen else pictures.generated(), asked)
+    same_size = [photo, *(pictures.resized(other, photo.shape[1::-1]) for other in seen[1:])]
+    same_size = [measuring.as_seen(loaded, picture) for picture in same_size]
+    machine = measuring.measure_machine(threads)
+    ready = [
+        contenders.load(name, arithmetic, loaded, same_size[0], threads)
+        for name in names
+        for arithmetic in contenders.arithmetics(name, loaded)
+    ]
+    ready += [contenders.load_file(path, threads) for path in against or []]
     with progress("{task.fields[text]}", quiet=quiet) as bar:
-        shown = bar.add_task("", total=rounds + library.WARM_UP, text="rounds")
-        library.race(contenders, rounds, lambda done: bar.update(shown, completed=done))
-        whole = seen or [Photo(photo, "png")]
-        rows = [library.judged(c, machine, loaded, photo, contenders, whole) for c in contenders]
+        shown = bar.add_task("", total=rounds + measuring.WARM_UP, text="rounds")
+        others = measuring.race(ready, rounds, lambda done: bar.update(shown, completed=done))
+        machine = dataclasses.replace(machine, others=others)
+        bar.update(shown, total=None, text="agreement with float")
+        exact = measuring.exact_residuals(loaded, same_size, threads)
+        reference = next((c for c in ready if c.name == engines.FLOAT), None)
+        rows = [measuring.judged(c, machine, loaded, same_size, exact, reference) for c in ready]
         if commands:
-            bar.update(shown, total=None, text="whole processes")
-            rows = library.with_commands(rows, contenders, weights, photo, threads)
-    found = library.Bench(machine, photo.shape[1], photo.shape[0], tuple(rows))
-    if plot is not None:
-        library.write_plot(plot, found)
+            bar.update(shown, text="whole processes")
+            figures = processes.measured(ready, weights, photo, threads)
+            rows = [
+                dataclasses.replace(row, memory=f.alone, start_up=f.start_up, end_to_end=f.end_to_end)
+                for row, f in zip(rows, figures, strict=True)
+            ]
+    found = measuring.Bench(machine, weights, photo.shape[1], photo.shape[0], tuple(rows))
+    if plot_file is not None:
+        plot.write(plot_file, found)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found) | {"weights": weights}, indent=1))
+        print(json.dumps(found.as_table(), indent=1))
     else:
-        _show(found, weights)
+        _show(found)
+    _tell_what_slows(machine)
+
+
+def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
+    """Engines and runtimes to measure.
+
+    Raises:
+        QatieError: one of those chosen cannot run the weights here.
+    """
+    from qatie_cli import engines
+    from qatie_cli.bench import contenders
+
+    known = (_ALL, *(name.value for name in EngineName), *contenders.RUNTIMES)
+    if unknown := [name for name in chosen if name not in known]:
+        raise UsageError(f"There is nothing to measure called {unknown[0]}.", f"Choose from {', '.join(known)}.")
+    if not chosen or _ALL in chosen:
+        usable = [n for n in engines.available() if n == engines.FLOAT or weights.activations is not None]
+        return [*usable, *(contenders.installed_runtimes() if runtimes else ())]
+    names = []
+    for name in chosen:
+        if name in contenders.RUNTIMES:
+            contenders.check_runtime(name)
+            names.append(name)
+        else:
+            names.append(engines.load(weights, name).name)
+    return list(dict.fromkeys(names))
 
 
 def _read(paths: list[Path]) -> list[Photo]:
@@ -119,40 +159,61 @@ def _read(paths: list[Path]) -> list[Photo]:
     return found
 
 
-def _show(found: Bench, weights: str) -> None:
+def _show(found: Bench) -> None:
     from rich import box
     from rich.table import Table
 
     machine = found.machine
-    title = f"{weights}, {found.width}x{found.height}, {machine.threads} threads"
+    title = f"{found.weights}, {found.width}x{found.height}, {machine.threads} threads"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("engine")
-    for heading in ("network s", "10-90%", "MP/s", "of peak", "to float", "start-up", "file s", "MB"):
+    for heading in (
+        "network s",
+        "10-90%",
+        "CPU s",
+        "MP/s",
+        "GMAC/s",
+        "of peak",
+        "to float",
+        "MB",
+        "start-up",
+        "file s",
+    ):
         table.add_column(heading, justify="right")
     for row in found.rows:
-        t, file = row.network, row.end_to_end
+        t = row.network
         table.add_row(
             f"{plain(row.name)} {row.arithmetic}" if row.arithmetic != row.name else row.name,
             f"{t.median:.3f}",
             f"{t.p10:.2f}-{t.p90:.2f}",
+            _cell(row.processor_seconds, "{:.3f}"),
             f"{row.megapixels_per_second:.1f}",
+            _cell(row.rate and row.rate / 1e9, "{:.0f}"),
             _cell(row.peak_share, "{:.0%}"),
             _cell(row.agreement_db, "{:.1f} dB"),
+            _cell(row.memory and row.memory / 1e6, "{:.0f}"),
             _cell(row.start_up and row.start_up.seconds, "{:.2f} s"),
-            _cell(file and file.seconds, "{:.2f}"),
-            _cell(file and file.memory and file.memory / 1e6, "{:.0f}"),
+            _cell(row.end_to_end and row.end_to_end.seconds, "{:.2f}"),
         )
     screen = console()
     screen.print(table)
     rates = f"int8 {machine.int8_peak / 1e9:.0f}, float {machine.float_peak / 1e9:.0f}"
-    screen.print(f"Peak of this machine: {rates} GMAC/s.")
-    from qatie_cli import kernels
-
-    if not kernels.installed():
-        screen.print("[yellow]numba is not installed[/]: tone and the int8 network's pointwise layers run uncompiled.")
+    with_what = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
+    screen.print(f"Peak of this machine{with_what}: {rates} GMAC/s.")
     for row in found.rows:
         if row.remark:
             screen.print(f"[yellow]{plain(row.name)}:[/] {row.remark}.")
+
+
+def _tell_what_slows(machine: Machine) -> None:
+    from qatie_cli import kernels
+
+    screen = console()
+    if machine.is_busy:
+        busy = f"{machine.others:.1f} of {machine.cores} cores"
+        screen.print(f"[yellow]The machine is busy:[/] other processes took {busy}. Rely on ratios, not on seconds.")
+    if not kernels.installed():
+        screen.print("[yellow]numba is not installed[/]: tone and the int8 network's pointwise layers run uncompiled.")
 
 
 def _cell(value: float | None, form: str) -> str:

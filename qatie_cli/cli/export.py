@@ -116,7 +116,7 @@ def _sides(size: str) -> tuple[int, int] | None:
 
 def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.ndarray]:
     """Name and pixels of the photo to check on, at the model's size."""
-    from qatie_cli import bench
+    from qatie_cli.bench import pictures
     from qatie_cli.cli import photos
     from qatie_cli.data import demo
     from qatie_cli.exchange.photos import for_check
@@ -128,5 +128,5 @@ def _photo(path: Path | None, sides: tuple[int, int] | None) -> tuple[str, np.nd
             name = "coffee"
             pixels = demo.originals()[name]
         except QatieError:
-            name, pixels = "a generated picture", bench.generated()
+            name, pixels = "a generated picture", pictures.generated()
     return name, for_check(pixels, sides)

@@ -60,7 +60,7 @@ EngineOption = Annotated[
     typer.Option("--engine", "--backend", help="int8 on one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 lets PyTorch choose.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 takes all usable cores.")]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of settings, like those in weights/recipes.")
 ]

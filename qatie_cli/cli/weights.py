@@ -143,7 +143,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
     Raises:
         UsageError: there are none to calibrate on.
     """
-    from qatie_cli import bench
+    from qatie_cli.bench import pictures
     from qatie_cli.cli import photos
     from qatie_cli.exchange.photos import Split, split
 
@@ -159,7 +159,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
         raise UsageError(
             "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
         )
-    return Split({}, {"": bench.generated()}), "a generated picture"
+    return Split({}, {"": pictures.generated()}), "a generated picture"
 
 
 def _show(agreed: list[EngineAgreement], where: str, shape: tuple[int, ...] | None) -> None:

@@ -96,7 +96,7 @@ def resolve(name: str) -> str:
 
 
 def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0) -> Engine:
-    """Make `weights` ready to run.
+    """Make `weights` ready to run, on `threads` of the processor; 0 is PyTorch's number, within a CPU quota.
 
     Raises:
         EngineError: the engine or device does not exist here, or int8 was asked for on a GPU.
@@ -107,7 +107,7 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
             raise EngineError(f"int8 ({engine}) runs on the CPU only.", f"Leave out --engine, or --device {device}.")
         check_device(device)
         engine = FLOAT
-    name = resolve(engine)
+    name, threads = resolve(engine), process.bounded(threads)
     if name != FLOAT and weights.activations is None:
         if engine != "auto":
             raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")

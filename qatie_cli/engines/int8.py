@@ -131,7 +131,7 @@ class Int8Network:
 
     @torch.inference_mode()
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
-        read, margin = feature_rows(features.local, top, bottom)
+        read, margin = feature_rows(features.local.shape[2], top, bottom)
         reach = 2  # rows, of the block's two convolutions
         seen = slice(max(0, read.start - reach), min(features.local.shape[2], read.stop + reach))
         with process.quantized_engine(self._engine):

@@ -7,10 +7,13 @@ both, so blocks of different threads follow each other. Inside a block the rest 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
 import torch
+
+from qatie_cli.threads import NUMBER_OF_USER, usable_cores
 
 _LOCK = threading.RLock()
 
@@ -40,3 +43,14 @@ def threads(number: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def bounded(number: int) -> int:
+    """`number` of threads; for 0, PyTorch's own choice, the usable cores where these are fewer and nobody has chosen.
+
+    PyTorch knows nothing of CPU quotas.
+    """
+    if number or NUMBER_OF_USER in os.environ:
+        return number
+    cores = usable_cores()
+    return cores if cores < torch.get_num_threads() else 0

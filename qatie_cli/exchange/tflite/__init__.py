@@ -20,19 +20,21 @@ from qatie_cli.model.quantization.scheme import PHOTO
 NOMINAL_SIDES = (256, 256)
 
 
-def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) -> bytes:
-    """Write `weights` as a TFLite model, from photo to enhanced photo.
+def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, whole: bool = True) -> bytes:
+    """Write `weights` as a TFLite model.
 
     Args:
         weights: calibrated ones if `int8`.
         int8: the network in 8-bit integers; else everything is float32.
         size: height and width of the photo, multiples of 8. None leaves them to whoever runs the model, who resizes the
             input `photo` before allocating tensors: to multiples of 8, too, or the run fails.
+        whole: from photo to enhanced photo; else the refinement network alone.
 
     Returns:
-        The file's content. Inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
+        The file's content. Whole: inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
         (1, side, side, 3), as `tone.view` makes it of its `view_px`; output `enhanced` (1, H, W, 3). All are uint8 if
-        `int8`, else float32 in 0..1.
+        `int8`, else float32 in 0..1. Else: input `photo`, already toned, to `residual` (1, H, W, 3) float32, nominal
+        range -1..1.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
@@ -43,6 +45,11 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) 
     ops, arithmetic = TfliteOperators(record), Arithmetic.of(model.network, weights.activations if int8 else None)
     at, file = PHOTO if int8 else None, ops.file
     photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
+    embedded = {HEADER: json.dumps(record.header()).encode(), TENSORS: record.tensors()}
+    if not whole:
+        residual = graph.residual(ops, model.network, arithmetic, photo)
+        file.rename(residual, "residual")
+        return file.packed([photo], residual, embedded)
     inputs, thumbnail = [photo], None
     if model.tone is not None:
         side = model.tone.config.view_px
@@ -52,4 +59,4 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None) 
     if int8:
         enhanced = file.operator("QUANTIZE", enhanced, shape=enhanced.shape, at=PHOTO, kind=np.uint8)
     file.rename(enhanced, "enhanced")
-    return file.packed(inputs, enhanced, {HEADER: json.dumps(record.header()).encode(), TENSORS: record.tensors()})
+    return file.packed(inputs, enhanced, embedded)

@@ -1,0 +1,66 @@
+"""Kernels of the float network's pointwise layers, on features (h, w, channels) float32.
+
+`engines.floating` has the same in PyTorch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qatie_cli.kernels.compiling import kernel
+
+
+@kernel
+def joined(x, factor, offset, slope, beside, first, last, out):
+    """Rows first..last of `x` times `factor` plus `offset`, leaky, then the channels of `beside`, into `out`.
+
+    `factor` and `offset` are those of a row, (w * channels).
+    """
+    width, own, others = x.shape[1], x.shape[2], beside.shape[2]
+    row = np.empty(width * own, np.float32)
+    values = row.reshape(width, own)
+    for y in range(first, last):
+        source = x[y].reshape(-1)
+        for i in range(row.shape[0]):
+            value = source[i] * factor[i] + offset[i]
+            row[i] = max(value, value * slope)
+        for column in range(width):
+            for c in range(own):
+                out[y, column, c] = values[column, c]
+            for c in range(others):
+                out[y, column, own + c] = beside[y, column, c]
+
+
+@kernel
+def closed(x, slope, other, first, last):
+    """Rows first..last of `x`, leaky, plus `other`, into `x`."""
+    for y in range(first, last):
+        row, beside = x[y].reshape(-1), other[y].reshape(-1)
+        for i in range(row.shape[0]):
+            value = row[i]
+            row[i] = max(value, value * slope) + beside[i]
+
+
+@kernel
+def interleaved(phases, one, two, first, last):
+    """Rows first..last of `one`: itself plus `two`, plus phases (see `network.interleave`) interleaved."""
+    width, channels = one.shape[1], one.shape[2]
+    for y in range(first, last):
+        p = y % 2
+        for column in range(width):
+            q = column % 2
+            start = (2 * p + q) * channels
+            source = phases[y // 2 + p, column // 2 + q]
+            target, other = one[y, column], two[y, column]
+            for c in range(channels):
+                target[c] = (target[c] + other[c]) + source[start + c]
+
+
+@kernel
+def gated(pair, first, last, out):
+    """Rows first..last of `out` (h, w, channels): products of the two halves of `pair`."""
+    channels = out.shape[2]
+    for y in range(first, last):
+        for column in range(out.shape[1]):
+            for c in range(channels):
+                out[y, column, c] = pair[y, column, c] * pair[y, column, channels + c]
