@@ -187,11 +187,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(folder, tmp_path, m
     assert "changed while it was read" in results[1].reason
 
 
-def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_path):
+def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_path, monkeypatch):
     """Alone it would fit into the budget; the one behind it may then wait or overlap a little."""
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
-    runner = Runner(_invert, Writing(), per_pixel, memory.resident_bytes() + alone + (8 << 20))
+    monkeypatch.setattr(memory, "available", lambda _: alone + (8 << 20))
+    runner = Runner(_invert, Writing(), per_pixel)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6

@@ -287,8 +287,12 @@ class Runner:
         header = self._reader.header(hand.task.source)
         if header is None or header.width * header.height > self._writing.max_pixels:
             return  # `decoding.read` will refuse it
-        size = header.width, header.height
-        held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
+        size, sample_bytes = (header.width, header.height), header.sample_bytes
+        held = max(
+            header.decode_bytes,
+            memory.held_bytes(*size, sample_bytes, header.gray),
+            memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
+        )
         held += 0 if self._previews is None else _PREVIEW_BYTES
         held += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
         self._budget.take(held)
@@ -305,17 +309,13 @@ class Runner:
         if hand.photo is None:
             return
         began = time.monotonic()
-        sample_bytes, network = hand.photo.pixels.itemsize, 0
+        network = 0
         if hand.width * hand.height > _LARGE:
             memory.give_free_memory_back()
         try:
-            side = self._tile_side(hand, sample_bytes)
-            if side is None:
-                reduction = self._reduction(hand.width, hand.height)
-                width, height = memory.seen_sides(hand.width, hand.height, reduction)
-            else:
-                width = height = side
-            network = int(width * height * self._network_bytes)
+            side = self._tile_side(hand, hand.photo.pixels)
+            reduction = self._reduction(hand.width, hand.height)
+            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, reduction)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
@@ -327,14 +327,14 @@ class Runner:
                 memory.give_free_memory_back()
         hand.network = time.monotonic() - began
 
-    def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
+    def _tile_side(self, hand: _InHand, pixels: np.ndarray) -> int | None:
         """Tiles that fit beside the neighbouring photos, or if none do, into the whole budget."""
         size = hand.width, hand.height, self._network_bytes
-        reduction = self._reduction(hand.width, hand.height)
+        kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
         try:
-            return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes, reduction)
+            return memory.tile_side(*size, self._budget.left + hand.held, *kind)
         except PhotoError:
-            return memory.tile_side(*size, self._budget.total, sample_bytes, reduction)
+            return memory.tile_side(*size, self._budget.total, *kind)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()
