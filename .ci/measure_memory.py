@@ -1,8 +1,8 @@
 """Measure a batch's peak memory against --max-memory: python .ci/measure_memory.py [CASE...] [--limits 700MB,1GB].
 
-Each cell is the peak resident memory in MB of a run over copies of one photo, its decoding process included; `refused` where
-no tile is small enough, and bold where the promise does not hold. A case is a size in megapixels, a file format, and
-options: `12-jpeg`, `108-png16-full-gallery`, `48-heic-float`. Needs Linux and about half an hour for all.
+Each cell is the peak resident memory in MB of a run over copies of a photo, its decoding process included; `refused`
+where no tile is small enough, and bold where the promise does not hold. A case is megapixels, a file format and
+options, `12-jpeg` or `108-png16-full-gallery`. Needs Linux and about half an hour for all.
 """
 
 from __future__ import annotations

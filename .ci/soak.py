@@ -265,6 +265,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=20000)
     parser.add_argument("--damaged", type=int, default=200)
     options = parser.parse_args()
+    # In the background of a shell it is ignored, and so it would be by the runs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = options.folder.resolve()
     folder.mkdir(parents=True)
     good, damaged = make_photos(folder / "in", options.photos - options.damaged, options.damaged)

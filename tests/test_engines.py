@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -145,3 +146,20 @@ def test_running_an_engine_leaves_the_process_setting_alone(weights, coffee):
     other = next(name for name in HERE if name != before)
     engines.load(weights, other).network.features(coffee)
     assert torch.backends.quantized.engine == before
+
+
+def test_an_engine_takes_one_photo_at_a_time(weights):
+    """Two at once would take twice the memory that was reckoned with."""
+    engine = engines.load(weights)
+    inside = threading.Event()
+
+    def compute():
+        with engine.computing():
+            inside.set()
+
+    with engine.computing(), engine.computing():  # whoever has it may ask again
+        other = threading.Thread(target=compute)
+        other.start()
+        assert not inside.wait(0.2)
+    assert inside.wait(5)
+    other.join()
