@@ -22,9 +22,9 @@ _CGROUPS = (
 _ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
 _GUIDED_BYTES = 30  # a pixel of a reduced photo, while its residual is fitted to it; 20 measured, 28 without numba
 _KEPT_CONVOLUTIONS = 256  # those of one size of photo, and no more
-# What the first photos leave in a process for good: compiled kernels, 53 MB, and the convolutions that oneDNN compiles
-# for every shape: 80 MB for the first size, and up to 70 MB with `_KEPT_CONVOLUTIONS`. Measured.
-LOADED_BYTES = 200 << 20
+# What the first photos leave in a process for good: numba with its kernels, 90 MB, and the convolutions that oneDNN
+# compiles for every shape, up to 150 MB with `_KEPT_CONVOLUTIONS`. Measured.
+LOADED_BYTES = 240 << 20
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
 
