@@ -106,6 +106,7 @@ def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):
 
 _MEASURED = """
 import sys
+import numpy as np
 from pathlib import Path
 from qatie_cli import engines
 from qatie_cli.model import checkpoint
