@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -102,40 +98,6 @@ def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):
     assert not memory._loaded.is_set()
     better(Photo(coffee[:64], "png"))
     assert memory._loaded.is_set()
-
-
-_MEASURED = """
-import sys
-import numpy as np
-from pathlib import Path
-from qatie_cli import engines
-from qatie_cli.model import checkpoint
-
-def field(name):
-    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(name))
-    return int(line.split()[1]) * 1024
-
-network = engines.load(checkpoint.read(Path(sys.argv[1])), sys.argv[2], threads=1).network
-photo = np.random.default_rng(0).integers(0, 256, (1024, 640, 3), dtype=np.uint8)
-network.features(photo[:64, :64].copy())
-network.features(photo)  # loads and compiles
-before = field("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")
-network.features(photo)
-print(field("VmHWM") - before, network.bytes_per_pixel * 1024 * 640)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-@pytest.mark.parametrize("engine", ["float", "auto"])
-def test_the_network_takes_no_more_than_it_says(engine, weights_file):
-    """Beside the 64 MB of strips that every photo is charged with."""
-    plain = os.environ | {"QATIE_NO_NUMBA": "1"}  # compiling the kernels takes long
-    command = [sys.executable, "-c", _MEASURED, weights_file, engine]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
-    taken, said = map(float, done.stdout.split())
-    assert said > 1024 * 640 * 16
-    assert taken <= said + (64 << 20)
 
 
 def test_a_photo_waits_until_another_has_given_its_memory_back():
