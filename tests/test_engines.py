@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -177,3 +178,20 @@ def test_rows_are_let_go_block_by_block():
     assert rows.between(7, 12).flatten().tolist() == [7, 8, 9, 10, 11]
     rows.let_go(12)
     assert not rows.blocks
+
+
+def test_an_engine_takes_one_photo_at_a_time(weights):
+    """Two at once would take twice the memory that was reckoned with."""
+    engine = engines.load(weights)
+    inside = threading.Event()
+
+    def compute():
+        with engine.computing():
+            inside.set()
+
+    with engine.computing(), engine.computing():  # whoever has it may ask again
+        other = threading.Thread(target=compute)
+        other.start()
+        assert not inside.wait(0.2)
+    assert inside.wait(5)
+    other.join()

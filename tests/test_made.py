@@ -154,6 +154,37 @@ def test_a_record_that_cannot_be_written_keeps_the_output_from_appearing(folder,
     assert not [p for p in (tmp_path / "out").glob("*") if p.is_file()]
 
 
+def test_the_record_is_on_disk_before_the_output_appears_and_the_output_before_its_name(folder, tmp_path, monkeypatch):
+    order = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(handle):
+        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real_sync(handle)
+
+    def replace(self, target):
+        order.append(f"{target.name} appears")
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    _run(folder / "0.png", tmp_path / "out")
+    assert order[0].startswith(".qatie-tmp-")
+    assert order[-3:] == ["made.jsonl", "0.png appears", "out"]
+
+
+def test_a_record_that_the_disk_takes_only_a_part_of_is_none(folder, tmp_path, monkeypatch):
+    """A full disk may write less than it is given, without an error."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda handle, line: real(handle, line[:-5]))
+    found = _run(folder, tmp_path / "out")
+    monkeypatch.undo()
+    assert set(found.values()) <= {"failed", "not begun"}
+    assert not [p for p in (tmp_path / "out").glob("*") if p.is_file()]
+    assert _run(folder, tmp_path / "out") == ENHANCED
+    assert _run(folder, tmp_path / "out") == DONE
+
+
 def test_several_runs_append_whole_lines(tmp_path):
     (tmp_path / "content").write_bytes(b"x")
     ledgers = [Ledger(tmp_path, SETTINGS), Ledger(tmp_path, dataclasses.replace(SETTINGS, strength=0.5))]

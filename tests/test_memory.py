@@ -6,8 +6,12 @@ import threading
 
 import pytest
 
-from qatie_cli.enhance import memory
+from qatie_cli import engines
+from qatie_cli.enhance import memory, photos
+from qatie_cli.enhance.photos import Enhancer
 from qatie_cli.errors import PhotoError
+from qatie_cli.model import moments
+from qatie_cli.photo.content import Photo
 
 
 def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_does_not():
@@ -25,9 +29,75 @@ def test_a_photo_that_no_tile_makes_small_enough_is_refused_with_figures():
     assert "--max-memory" in refused.value.hint
 
 
-def test_the_free_memory_is_a_positive_number():
+@pytest.mark.parametrize(("width", "height"), [(4000, 3000), (4000, 300), (300, 4000), (40, 30)])
+def test_a_tile_is_charged_with_its_halo_on_both_axes(width, height):
+    """What the largest tile shows the network, times what the network takes."""
+    largest = max(
+        (tile.seen[1] - tile.seen[0]) * (tile.seen[3] - tile.seen[2]) for tile in moments.tiles(height, width, 512)
+    )
+    assert largest * 10 <= memory.network_bytes(width, height, 10, 512)
+    assert memory.network_bytes(width, height, 10, None) == width * height * 10
+
+
+def test_a_reduced_photo_is_charged_with_what_the_network_sees_and_with_its_residual():
+    pixels = 2000 * 1500
+    whole = memory.network_bytes(4000, 3000, 50, None, reduction=2)
+    # At least the residual, 12 bytes, and two pictures of 3; at most half of the photo at full size.
+    assert pixels * (50 + 18) < whole < 4000 * 3000 * 50 / 2
+    assert pixels * 18 < memory.network_bytes(4000, 3000, 50, 256, reduction=2) < whole
+
+
+@pytest.mark.parametrize(
+    ("sample_bytes", "gray", "arrays"), [(1, False, 6), (2, False, 12), (1, True, 8), (2, True, 16)]
+)
+def test_a_photo_holds_its_source_and_its_result_in_its_depth(sample_bytes, gray, arrays):
+    """Gray is held in one channel, shown to the network in three, and so is its result."""
+    held = memory.held_bytes(4000, 3000, sample_bytes, gray) - memory.held_bytes(0, 0)
+    assert held == 4000 * 3000 * arrays
+    room = memory.held_bytes(4000, 3000) + memory.network_bytes(4000, 3000, 10, 512)
+    assert memory.tile_side(4000, 3000, 10, room) == 512
+    if arrays > 6:
+        with pytest.raises(PhotoError):
+            memory.tile_side(4000, 3000, 10, room, sample_bytes, gray=gray)
+
+
+# --- what is free -------------------------------------------------------------------------------------------------
+
+
+def test_the_free_memory_is_that_of_the_machine_or_the_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUPS", ())
+    machine = memory.free_bytes()
+    assert machine > 1 << 20
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("4000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000\nactive_file 7\n")
+    monkeypatch.setattr(memory, "_CGROUPS", ((tmp_path, "memory.max", "memory.current"),))
+    assert memory.free_bytes() == 1_500_000  # the page cache is reclaimed
+    (tmp_path / "memory.max").write_text("max\n")
     assert memory.free_bytes() > 1 << 20
-    assert memory.resident_bytes() > 1 << 20
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert memory.free_bytes() == 0
+
+
+def test_a_limit_counts_what_the_process_holds_and_what_it_is_yet_to_load(monkeypatch):
+    monkeypatch.setattr(memory, "_loaded", threading.Event())
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 300_000_000)
+    assert memory.available(1_000_000_000) == 700_000_000 - memory.LOADED_BYTES
+    memory.note_loaded()
+    assert memory.available(1_000_000_000) == 700_000_000
+    assert memory.available(200_000_000) == 0
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    assert memory.available(None) == 600
+
+
+def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):
+    monkeypatch.setattr(memory, "_loaded", threading.Event())
+    monkeypatch.setattr(photos, "_LARGE", coffee[:64].size)  # a really large one compiles the kernels, which takes long
+    better = Enhancer(engines.load(weights))
+    better(Photo(coffee[:56], "png"))
+    assert not memory._loaded.is_set()
+    better(Photo(coffee[:64], "png"))
+    assert memory._loaded.is_set()
 
 
 def test_a_photo_waits_until_another_has_given_its_memory_back():
@@ -45,7 +115,25 @@ def test_a_photo_waits_until_another_has_given_its_memory_back():
 def test_a_photo_larger_than_the_budget_gets_all_of_it():
     budget = memory.Budget(100)
     budget.take(1000)
+    assert budget.left == -900
+    went_on = threading.Event()
+    waiting = threading.Thread(target=lambda: (budget.take(1), went_on.set()))
+    waiting.start()
+    assert not went_on.wait(0.1)
     budget.give_back(1000)
+    assert went_on.wait(5)
+    waiting.join()
+    assert budget.left == 99
+
+
+def test_a_photo_that_has_begun_takes_what_it_needs_and_others_wait():
+    budget = memory.Budget(100)
+    budget.take(40)
+    budget.add(70)
+    assert budget.left == -10
+    budget.give_back(70)
+    budget.take(60)
+    assert budget.left == 0
 
 
 def test_nobody_waits_for_a_budget_that_is_closed():

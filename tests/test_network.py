@@ -36,6 +36,16 @@ def test_untrained_network_is_the_identity():
     assert net(torch.rand(1, 3, 16, 24)).abs().max() == 0
 
 
+def test_gates_start_three_times_as_large_and_everything_else_as_usual():
+    """PyTorch draws weights evenly from within 1 / sqrt(inputs)."""
+    net = network.create(NetworkConfig(16), torch.Generator().manual_seed(0))
+    for layer, factor in [(net.down1.pair, 3), (net.down2.pair, 3), (net.refine2.local, 1), (net.fuse1.reduce, 1)]:
+        bound = factor / layer.weight[0].numel() ** 0.5
+        assert 0.95 * bound < layer.weight.abs().max() <= bound * 1.0001
+    x = torch.rand(1, 16, 5, 6)
+    torch.testing.assert_close(net.up(x), x + net.up.bias[:, None, None])
+
+
 def test_one_seed_gives_one_network():
     first, second = (network.create(NetworkConfig(8), torch.Generator().manual_seed(3)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):

@@ -187,14 +187,79 @@ def test_a_file_that_changes_while_it_is_read_is_not_trusted(folder, tmp_path, m
     assert "changed while it was read" in results[1].reason
 
 
-def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_path):
+def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_path, monkeypatch):
     """Alone it would fit into the budget; the one behind it may then wait or overlap a little."""
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
-    runner = Runner(_invert, Writing(), per_pixel, memory.resident_bytes() + alone + (8 << 20))
+    monkeypatch.setattr(memory, "available", lambda _: alone + (8 << 20))
+    runner = Runner(_invert, Writing(), per_pixel)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6
+
+
+def _at_once(folder: Path, out: Path, total: int, monkeypatch) -> int:
+    """How many photos a batch with `total` bytes for photos ever has in hand, from decoding to written."""
+    held, most, lock = [0], [0], threading.Lock()
+    read, write = decoding.read, encoding.write
+
+    def counted_read(*arguments):
+        with lock:
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+        return read(*arguments)
+
+    def counted_write(*arguments):
+        threading.Event().wait(0.05)  # long enough for the next one to be decoded, where it may
+        with lock:
+            held[0] -= 1
+        return write(*arguments)
+
+    monkeypatch.setattr(decoding, "read", counted_read)
+    monkeypatch.setattr(encoding, "write", counted_write)
+    monkeypatch.setattr(memory, "available", lambda _: total)
+    results = _run(folder, out)
+    assert [r.status for r in results] == [Status.ENHANCED] * 6
+    return most[0]
+
+
+def test_a_batch_waits_for_memory(folder, tmp_path, monkeypatch):
+    one = memory.held_bytes(60, 40)
+    with monkeypatch.context() as patched:
+        assert _at_once(folder, tmp_path / "one", one, patched) == 1
+    with monkeypatch.context() as patched:
+        assert _at_once(folder, tmp_path / "all", 10 * one, patched) > 1
+
+
+def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, tmp_path, monkeypatch):
+    """And gives it back: 16 bit, in tiles, and where it fails."""
+    rng = np.random.default_rng(0)
+    for path in folder.iterdir():
+        path.unlink()
+    deep = rng.integers(0, 65536, (600, 800, 3), dtype=np.uint16)
+    for index in range(3):
+        encoding.write(folder / f"{index}.png", Photo(deep, "png"), "png")
+    held = max(decoding.header(folder / "0.png").decode_bytes, memory.held_bytes(800, 600, 2))
+    held = max(held, memory.encode_bytes(800, 600, "png", sample_bytes=2))
+    tile = memory.network_bytes(800, 600, 1000, 256)
+    total = memory.held_bytes(800, 600, 2) + tile
+    monkeypatch.setattr(memory, "available", lambda _: total)
+    sides, left = [], []
+
+    def enhance(photo, side):
+        sides.append(side)
+        left.append(runner._budget.left)
+        if len(sides) == 2:
+            raise RuntimeError
+        return photo.with_pixels(65535 - photo.rgb())
+
+    runner = Runner(enhance, Writing(), 1000)
+    results: list[Result] = []
+    runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+    assert [r.status for r in results] == [Status.ENHANCED, Status.FAILED, Status.ENHANCED]
+    assert sides == [256] * 3
+    assert max(left) <= total - held - tile
+    assert runner._budget.left == total
 
 
 def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, coffee):

@@ -31,7 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row that stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
-_LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages
+_LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages, limit or not
 
 
 class Status(StrEnum):
@@ -152,6 +152,8 @@ class Runner:
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
         self._budget = memory.Budget(memory.available(max_memory))
+        # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
+        self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
         self._full_in_a_row = 0
         self._claims: dict[Task, Claim] = {}
@@ -287,8 +289,12 @@ class Runner:
         header = self._reader.header(hand.task.source)
         if header is None or header.width * header.height > self._writing.max_pixels:
             return  # `decoding.read` will refuse it
-        size = header.width, header.height
-        held = max(header.decode_bytes, memory.held_bytes(*size), memory.encode_bytes(*size, fmt, header.progressive))
+        size, sample_bytes = (header.width, header.height), header.sample_bytes
+        held = max(
+            header.decode_bytes,
+            memory.held_bytes(*size, sample_bytes, header.gray),
+            memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
+        )
         held += 0 if self._previews is None else _PREVIEW_BYTES
         held += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
         self._budget.take(held)
@@ -305,17 +311,14 @@ class Runner:
         if hand.photo is None:
             return
         began = time.monotonic()
-        sample_bytes, network = hand.photo.pixels.itemsize, 0
-        if hand.width * hand.height > _LARGE:
+        network = 0
+        trimmed = hand.width * hand.height > self._trimmed_above
+        if trimmed:
             memory.give_free_memory_back()
         try:
-            side = self._tile_side(hand, sample_bytes)
-            if side is None:
-                reduction = self._reduction(hand.width, hand.height)
-                width, height = memory.seen_sides(hand.width, hand.height, reduction)
-            else:
-                width = height = side
-            network = int(width * height * self._network_bytes)
+            side = self._tile_side(hand, hand.photo.pixels)
+            reduction = self._reduction(hand.width, hand.height)
+            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, reduction)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
@@ -323,18 +326,18 @@ class Runner:
             hand.photo = None
         finally:
             self._budget.give_back(network)
-            if hand.width * hand.height > _LARGE:
+            if trimmed:
                 memory.give_free_memory_back()
         hand.network = time.monotonic() - began
 
-    def _tile_side(self, hand: _InHand, sample_bytes: int) -> int | None:
+    def _tile_side(self, hand: _InHand, pixels: np.ndarray) -> int | None:
         """Tiles that fit beside the neighbouring photos, or if none do, into the whole budget."""
         size = hand.width, hand.height, self._network_bytes
-        reduction = self._reduction(hand.width, hand.height)
+        kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
         try:
-            return memory.tile_side(*size, self._budget.left + hand.held, sample_bytes, reduction)
+            return memory.tile_side(*size, self._budget.left + hand.held, *kind)
         except PhotoError:
-            return memory.tile_side(*size, self._budget.total, sample_bytes, reduction)
+            return memory.tile_side(*size, self._budget.total, *kind)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()

@@ -115,7 +115,7 @@ def enhance(
     from qatie_cli.enhance import memory
     from qatie_cli.model import shipped
 
-    memory.keep_together()  # before there are threads
+    memory.keep_together(bounded=max_memory is not None)  # before there are threads
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))

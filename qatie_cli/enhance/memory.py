@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,11 @@ _CGROUPS = (
 )
 # Bytes a pixel beside the photo's own while it is encoded, measured.
 _ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
-_GUIDED_BYTES = 110  # bytes a pixel of a reduced photo, while its residual is fitted to it; measured
+_GUIDED_BYTES = 30  # a pixel of a reduced photo, while its residual is fitted to it; 20 measured, 28 without numba
+_KEPT_CONVOLUTIONS = 256  # those of one size of photo, and no more
+# What the first photos leave in a process for good: numba with its kernels, 90 MB, and the convolutions that oneDNN
+# compiles for every shape, up to 150 MB with `_KEPT_CONVOLUTIONS`. Measured.
+LOADED_BYTES = 240 << 20
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
 
@@ -44,12 +49,18 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def keep_together() -> None:
+def keep_together(bounded: bool = False) -> None:
     """Let all threads share one malloc arena; glibc has one for each thread. A setting of the whole process.
 
     The network can then reuse what a decoding thread has freed: a 108-megapixel photo took 1.36 GB instead of 1.65 GB,
     in the same time.
+
+    Args:
+        bounded: memory has a limit, so oneDNN is to keep fewer compiled convolutions. It makes one for every shape and
+            keeps 1,024, which took 10 MB for every new size of photo. Call it before torch is imported.
     """
+    if bounded:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_CONVOLUTIONS))
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
@@ -61,15 +72,26 @@ def give_free_memory_back() -> None:
 
 
 def available(max_memory: int | None) -> int:
-    """Bytes that this process may take beside what it holds: up to `max_memory` in all, or 60% of what is free."""
+    """Bytes that photos may take: up to `max_memory` in all with what this process holds, or 60% of what is free."""
     if max_memory is None:
         return int(free_bytes() * SHARE_OF_FREE)
-    return max(0, max_memory - resident_bytes())
+    return max(0, max_memory - resident_bytes() - (0 if _loaded.is_set() else LOADED_BYTES))
 
 
-def held_bytes(width: int, height: int, sample_bytes: int = 1) -> int:
-    """What a photo takes while it is enhanced, the network aside: source and result, and a strip's floats."""
-    return width * height * 6 * sample_bytes + (64 << 20)
+_loaded = threading.Event()
+
+
+def note_loaded() -> None:
+    """Say that this process has enhanced a large photo: what that loads is part of `resident_bytes` from then on."""
+    _loaded.set()
+
+
+def held_bytes(width: int, height: int, sample_bytes: int = 1, gray: bool = False) -> int:
+    """What a photo takes while it is enhanced, the network aside: source and result, and a strip's floats.
+
+    A gray photo is held in one channel and, for the network, in three.
+    """
+    return width * height * (8 if gray else 6) * sample_bytes + (64 << 20)
 
 
 def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, sample_bytes: int = 1) -> int:
@@ -87,8 +109,30 @@ def seen_sides(width: int, height: int, reduction: int) -> tuple[int, int]:
     return -(-width // reduction) + 2 * MIRRORED_PX, -(-height // reduction) + 2 * MIRRORED_PX
 
 
+def network_bytes(width: int, height: int, bytes_per_pixel: float, side: int | None, reduction: int = 1) -> int:
+    """What the network takes of a photo beside `held_bytes`.
+
+    Args:
+        bytes_per_pixel: of what the network sees.
+        side: of its tiles, which it sees with their halo; None where it sees the photo, or the reduced one, whole.
+    """
+    from qatie_cli.model.moments import HALO  # imports torch
+
+    width, height = seen_sides(width, height, reduction)
+    fixed = width * height * _GUIDED_BYTES if reduction > 1 else 0
+    if side is not None:
+        width, height = min(side + 2 * HALO, width), min(side + 2 * HALO, height)
+    return fixed + int(width * height * bytes_per_pixel)
+
+
 def tile_side(
-    width: int, height: int, network_bytes_per_pixel: float, budget: int, sample_bytes: int = 1, reduction: int = 1
+    width: int,
+    height: int,
+    network_bytes_per_pixel: float,
+    budget: int,
+    sample_bytes: int = 1,
+    reduction: int = 1,
+    gray: bool = False,
 ) -> int | None:
     """The side of the tiles in which a photo stays below `budget` bytes; None where the whole photo does.
 
@@ -97,23 +141,13 @@ def tile_side(
     Raises:
         PhotoError: not even the smallest tiles would do.
     """
-    from qatie_cli.model.moments import HALO  # imports torch
-
-    held = held_bytes(width, height, sample_bytes)
-    full = width * height
-    width, height = seen_sides(width, height, reduction)
-    if reduction > 1:
-        held += width * height * _GUIDED_BYTES
-    room = budget - held
-    if width * height * network_bytes_per_pixel <= room:
-        return None
-    for side in _TILE_SIDES:
-        seen = min(side + 2 * HALO, width) * min(side + 2 * HALO, height)
-        if seen * network_bytes_per_pixel <= room:
+    held, needed = held_bytes(width, height, sample_bytes, gray), 0
+    for side in (None, *_TILE_SIDES):
+        needed = held + network_bytes(width, height, network_bytes_per_pixel, side, reduction)
+        if needed <= budget:
             return side
-    smallest = (_TILE_SIDES[-1] + 2 * HALO) ** 2 * network_bytes_per_pixel
     raise PhotoError(
-        f"It has {full / 1e6:,.0f} megapixels and needs {(held + smallest) / 1e6:,.0f} MB of memory; "
+        f"It has {width * height / 1e6:,.0f} megapixels and needs {needed / 1e6:,.0f} MB of memory; "
         f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
         "Allow more with --max-memory.",
     )

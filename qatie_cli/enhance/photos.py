@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import memory
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
+
+_LARGE = 3 << 19  # values: as many as make the compiled kernels worth loading
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,20 @@ class Enhancer:
         colours = colour.of_profile(photo.icc)
         with self.engine.computing():
             better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, by)
+        if pixels.size >= _LARGE:
+            memory.note_loaded()
         return photo.with_pixels(better)
 
-    def tile_side_within(self, budget: int, width: int, height: int, sample_bytes: int) -> int | None:
-        """The side of the tiles in which a photo takes less than `budget` bytes; None where it does as a whole.
+    def tile_side_within(self, budget: int, pixels: np.ndarray) -> int | None:
+        """The side of the tiles in which a photo (H, W, 1 or 3) stays below `budget`; None where it does as a whole.
 
         Raises:
             PhotoError: the smallest tiles need more.
         """
+        height, width, channels = pixels.shape
         by = self.effect.reduction_of(width, height)
-        return memory.tile_side(width, height, self.engine.network.bytes_per_pixel, budget, sample_bytes, by)
+        pixel_bytes = self.engine.network.bytes_per_pixel
+        return memory.tile_side(width, height, pixel_bytes, budget, pixels.itemsize, by, channels == 1)
 
     def within(self, photo: Photo, max_memory: int | None = None) -> Photo:
         """The photo enhanced by itself.
@@ -75,7 +83,6 @@ class Enhancer:
             PhotoError: that is too little.
             ValueError: the strength is not in 0..1.
         """
-        height, width = photo.pixels.shape[:2]
         with self.engine.computing():  # whoever waits measures the free memory when its turn comes
             budget = memory.available(max_memory) + photo.pixels.nbytes
-            return self(photo, self.tile_side_within(budget, width, height, photo.pixels.itemsize))
+            return self(photo, self.tile_side_within(budget, photo.pixels))

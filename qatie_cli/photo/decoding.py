@@ -91,6 +91,8 @@ class Header:
     height: int
     decode_bytes: int
     progressive: bool = False
+    sample_bytes: int = 1
+    gray: bool = False
 
 
 # Bytes per pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
@@ -107,10 +109,17 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
-            if pixels.has_sixteen_bit_colours(image):
+            deep = pixels.has_sixteen_bit_colours(image)
+            if deep:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
-            progressive = bool(image.info.get("progressive"))
-            return Header(image.width, image.height, pixel * image.width * image.height, progressive)
+            return Header(
+                image.width,
+                image.height,
+                pixel * image.width * image.height,
+                progressive=bool(image.info.get("progressive")),
+                sample_bytes=2 if deep or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
+                gray=image.mode in (*pixels.GRAY_MODES, *pixels.SIXTEEN_BIT_MODES),
+            )
     except (UnidentifiedImageError, *DECODE_ERRORS):
         return None
 

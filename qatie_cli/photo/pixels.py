@@ -18,8 +18,9 @@ from qatie_cli.photo import exif
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
                  OverflowError, ZeroDivisionError, AttributeError, RuntimeError, NotImplementedError)  # fmt: skip
 _STRIP_PIXELS = 1 << 22  # copied out of Pillow at a time
-_GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
+GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
+SIXTEEN_BIT_MODES = (*_SIXTEEN_BIT_GRAY, "I", "F")  # that become 16-bit gray
 _BITS_PER_SAMPLE_TAG, _PHOTOMETRIC_TAG = 258, 262
 
 
@@ -110,7 +111,7 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode == "CMYK":
         return _array(_cmyk_to_rgb(image)), None
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    gray = image.mode in _GRAY_MODES
+    gray = image.mode in GRAY_MODES
     if not has_alpha:
         wanted = "L" if gray else "RGB"
         converted = _array(image if image.mode == wanted else image.convert(wanted))
