@@ -15,6 +15,7 @@ from PIL import Image, JpegImagePlugin
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import containers, exif, tiff
+from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
@@ -51,6 +52,7 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")
+    notes += writing.left_out(photo, fmt)
     return tuple(notes)
 
 
@@ -154,16 +156,18 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) ->
         options["icc_profile"] = photo.icc
     if photo.exif and _exif_fits(photo, fmt):
         options["exif"] = exif.PREFIX + photo.exif
-    if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
-        options["xmp"] = photo.xmp
+    beside = writing.plan(photo, fmt)
+    if beside.xmp and not (fmt == "jpeg" and len(beside.xmp) > _JPEG_XMP_LIMIT):
+        options["xmp"] = beside.xmp
     if fmt == "webp" and photo.lossless and quality is None:
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
+        options["extra"] += containers.jpeg_segments(None, beside.segments)
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    file.write(content.getbuffer())
+    file.write(writing.assembled(content, beside))
 
 
 def _jpeg_options(photo: Photo, quality: int | None) -> dict:
