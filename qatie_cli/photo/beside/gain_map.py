@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from qatie_cli.photo import colour
 
 if TYPE_CHECKING:
     from qatie_cli.photo.content import JpegTraits
@@ -25,6 +24,8 @@ _LEAST_LIGHT = 1 / 4096  # of linear light; darker places count as this dark, as
 _SAMPLES = 2  # of the photo for each value of the map, in both directions
 _UNCHANGED = 0.25  # of a step of the map: less is no change
 _MOST_VALUES = 4  # of a map for each pixel of its photo
+_STRIP_ROWS = 64  # of a map, worked on at a time
+_RANGE_SAMPLES = 1_000_000  # of a map's values, to find their range
 _LARGEST_BOOST = 16.0  # stops; more is no boost but damage
 
 
@@ -118,30 +119,37 @@ class GainMap:
         boost = self.boost
         if not (any(boost.base_offset) or any(boost.hdr_offset)) or not boost.is_of_an_sdr_base():
             return self
-        height, width, channels = self.values.shape
-        old, new = (_linear_samples(pixels, height, width, channels) for pixels in (before, after))
-        stops = boost.stops(self.values)
-        low, high = (np.array(offset, np.float32) for offset in (boost.base_offset, boost.hdr_offset))
-        ratio = np.maximum(new, _LEAST_LIGHT) / np.maximum(old, _LEAST_LIGHT)
-        shown = np.maximum((old + low) * np.exp2(stops) - high, 0) * ratio
-        wanted = np.log2(np.maximum(shown + high, 1e-6) / np.maximum(new + low, 1e-6))
-        moved = np.abs(wanted - stops)
-        if moved.max(initial=0) * 255 < _UNCHANGED * max(h - low for low, h in zip(*boost.pairs, strict=True)):
+        wanted = np.empty((*self.values.shape[:2], max(self.values.shape[2], len(boost.pairs[0]))), np.float32)
+        moved = 0.0
+        samples = list(_samples(*self.values.shape[:2], *before.shape[:2]))
+        for top in range(0, len(wanted), _STRIP_ROWS):  # floats of a whole map may take far more than the photo
+            strip = slice(top, top + _STRIP_ROWS)
+            stops = boost.stops(self.values[strip])
+            mean = np.zeros_like(stops)
+            for rows, columns in samples:
+                old, new = (_linear_table(p.dtype.itemsize)[p[rows[strip], columns]] for p in (before, after))
+                boosts = _followed(boost, stops, old, new)
+                mean += boosts if boosts.shape == stops.shape else boosts.mean(axis=2, keepdims=True)
+            mean /= len(samples)
+            wanted[strip] = np.clip(mean, -_LARGEST_BOOST, _LARGEST_BOOST)
+            moved = max(moved, float(np.abs(mean - stops).max(initial=0)))
+        if moved * 255 < _UNCHANGED * max(high - low for low, high in zip(*boost.pairs, strict=True)):
             return self
-        wanted = np.clip(wanted, -_LARGEST_BOOST, _LARGEST_BOOST)
         widened = _widened(boost, wanted)
-        return dataclasses.replace(self, boost=widened, values=widened.values(wanted), encoded=None)
+        values = np.empty(wanted.shape, np.uint8)
+        for top in range(0, len(wanted), _STRIP_ROWS):
+            strip = slice(top, top + _STRIP_ROWS)
+            values[strip] = widened.values(wanted[strip])
+        return dataclasses.replace(self, boost=widened, values=values, encoded=None)
 
 
 def _widened(boost: Boost, stops: np.ndarray) -> Boost:
-    """The boost with a range that holds all but the outermost `stops`; unchanged where its own does."""
+    """The boost with a range that holds nearly all `stops` (h, w, channels); unchanged where its own does."""
     count = len(boost.pairs[0])
-    flat = stops.reshape(-1, stops.shape[2])
-    least, most = (np.percentile(flat, share, axis=0) for share in (0.1, 99.9))
+    few = stops.reshape(-1, stops.shape[2])[:: max(1, stops.size // _RANGE_SAMPLES)]
+    least, most = (np.percentile(few, share, axis=0) for share in (0.1, 99.9))
     if count == 1:
         least, most = least.min(keepdims=True), most.max(keepdims=True)
-    else:
-        least, most = np.broadcast_to(least, count), np.broadcast_to(most, count)
     low, high = boost.pairs
     return dataclasses.replace(
         boost,
@@ -150,19 +158,22 @@ def _widened(boost: Boost, stops: np.ndarray) -> Boost:
     )
 
 
-def _linear_samples(pixels: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
-    """(height, width, channels) float32: means of a few samples of linear light in each cell of that grid."""
-    total = np.zeros((height, width, channels), np.float32)
-    table = _linear_table(pixels.dtype.itemsize)
+def _followed(boost: Boost, stops: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The boosts, in stops, that multiply the HDR picture by what multiplies the base, for each channel of the base."""
+    low, high = (np.array(offset, np.float32) for offset in (boost.base_offset, boost.hdr_offset))
+    ratio = np.maximum(new, _LEAST_LIGHT) / np.maximum(old, _LEAST_LIGHT)
+    shown = np.maximum((old + low) * np.exp2(stops) - high, 0) * ratio
+    return np.log2(np.maximum(shown + high, 1e-6) / np.maximum(new + low, 1e-6))
+
+
+def _samples(rows: int, columns: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of a few pixels of a photo in each cell of a map.
+
+    One boost has to do for them all: the mean in stops is the best in the logarithm of light.
+    """
     for down in range(_SAMPLES):
-        rows = _positions(pixels.shape[0], height, down)
         for across in range(_SAMPLES):
-            columns = _positions(pixels.shape[1], width, across)
-            light = table[pixels[rows[:, None], columns]]
-            if channels == 1:
-                light = colour.luma(light) if light.shape[2] == 3 else light
-            total += light
-    return total / _SAMPLES**2
+            yield _positions(height, rows, down)[:, None], _positions(width, columns, across)
 
 
 def _positions(size: int, cells: int, sample: int) -> np.ndarray:
