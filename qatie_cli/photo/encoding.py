@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -97,15 +98,30 @@ def write(
         files.write_atomic(path, encoded(photo, fmt, quality, str(path)))
         return
     with files.atomic_path(path, mode, before_replace) as temporary, temporary.open("wb") as file:
-        _encode(file, photo, fmt, quality, str(path))
+        _encode_all(file, photo, fmt, quality, str(path))
 
 
 def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The photo") -> bytes:
     """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
     check_encodable(photo, fmt)
     content = io.BytesIO()
-    _encode(content, photo, fmt, quality, name)
+    _encode_all(content, photo, fmt, quality, name)
     return content.getvalue()
+
+
+def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+    """The picture, with the gain map and the video that belong to it where the format can hold them."""
+    if photo.gain_map is None and photo.motion is None:
+        _encode(file, photo, fmt, quality, name)
+        return
+    beside = writing.plan(photo, fmt)
+    picture = io.BytesIO()
+    described = dataclasses.replace(photo, xmp=beside.xmp, jpeg_segments=photo.jpeg_segments + beside.segments)
+    _encode(picture, described, fmt, quality, name)
+    try:
+        file.write(writing.assembled(picture, beside, fmt, photo.pixels.shape[1::-1]))
+    except ValueError as error:
+        raise PhotoError(f"{name} could not be encoded: {error}.", "Try --no-hdr, or another --format.") from error
 
 
 def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
@@ -156,18 +172,16 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) ->
         options["icc_profile"] = photo.icc
     if photo.exif and _exif_fits(photo, fmt):
         options["exif"] = exif.PREFIX + photo.exif
-    beside = writing.plan(photo, fmt)
-    if beside.xmp and not (fmt == "jpeg" and len(beside.xmp) > _JPEG_XMP_LIMIT):
-        options["xmp"] = beside.xmp
+    if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
+        options["xmp"] = photo.xmp
     if fmt == "webp" and photo.lossless and quality is None:
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
-        options["extra"] += containers.jpeg_segments(None, beside.segments)
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    file.write(writing.assembled(content, beside))
+    file.write(content.getbuffer())
 
 
 def _jpeg_options(photo: Photo, quality: int | None) -> dict:

@@ -21,6 +21,7 @@ from qatie_cli.photo.pixels import orientation_of, upright
 
 MOTION_BOX = b"mpvd"
 SAMSUNG_BOX = b"sefd"
+_BLOCK = 64  # pixels; the largest that a coded picture's sides are multiples of
 _NCLX_PROFILES = {1: "srgb", 9: "rec2020", 12: "displayp3"}  # colour primaries of ITU-T H.273
 
 
@@ -49,7 +50,8 @@ def _tone_mapped(image: ImageFile.ImageFile, content: bytes, items: Items, item:
     boost = dialects.of_iso(block[1:])
     if boost is None or not boost.is_of_an_sdr_base():
         return None
-    return GainMap(_decoded(image, content, items, inputs[1], boost), boost, icc=_profile(content, items, item))
+    icc = None if boost.in_base_colours else _profile(content, items, item)
+    return GainMap(_decoded(image, content, items, inputs[1], boost), boost, icc=icc)
 
 
 def _auxiliary(image: ImageFile.ImageFile, content: bytes, items: Items, item: int) -> GainMap | None:
@@ -80,7 +82,8 @@ def _decoded(image: ImageFile.ImageFile, content: bytes, items: Items, item: int
         with Image.open(io.BytesIO(bytes(copy)), formats=(image.format or "HEIF",)) as primary:
             primary.load()
             values = upright(_array(primary), orientation_of(primary))
-    if sorted(values.shape[:2]) != sorted(sizes[0]):
+    spare = [whole - seen for whole, seen in zip(sorted(sizes[0]), sorted(values.shape[:2]), strict=True)]
+    if not all(0 <= rest < _BLOCK for rest in spare):  # the picture may be cut out of whole blocks
         raise ValueError("the decoder shows another picture")
     single = boost is None or len(boost.pairs[0]) == 1
     return values[..., :1] if single and not np.ptp(values, axis=2).any() else values
