@@ -173,6 +173,55 @@ def test_apple_s_older_maps_take_their_headroom_from_the_maker_note():
     assert dialects.apple_headroom(APPLE_XMP, None) == 4
 
 
+# --- HEIC and AVIF ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fmt", ["heic", "avif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_heic_and_avif_hold_the_map_as_an_item_of_their_own(coffee, fmt, channels):
+    count = 3 if channels == 3 else 1
+    boost = Boost((-0.5, 0.0, 0.25)[:count], (2.0,) * count, (1.0,) * count, (0.0,) * count, (0.0,) * count, 0.0, 2.0)
+    photo = Photo(coffee[:150, :210], "png", gain_map=GainMap(coffee[200:270, 100:190, :channels], boost))
+    plain = decoding.read(encoding.encoded(photo.without(gain_map=True), fmt))
+    assert encoding.left_out(photo, fmt) == ()
+    written = encoding.encoded(photo, fmt)
+    again = decoding.read(written)
+    assert leftovers.GAIN_MAP not in again.notes
+    assert np.array_equal(again.pixels, plain.pixels)
+    assert again.gain_map.values.shape == (70, 90, channels)
+    assert np.abs(again.gain_map.values.astype(int) - photo.gain_map.values).mean() < 4
+    for name in ("minimum", "maximum", "gamma", "base_offset", "hdr_offset"):
+        assert getattr(again.gain_map.boost, name) == pytest.approx(getattr(boost, name), abs=1e-5)
+    first = encoding.encoded(photo.without(gain_map=True), fmt)
+    assert written[-len(dialects.as_iso(boost)) :] == dialects.as_iso(boost)
+    assert len(written) > len(first)
+
+
+def test_libavif_reads_the_map_s_description(coffee):
+    """It refuses a file whose description is damaged, so it has read it in one that it opens."""
+    photo = Photo(coffee[:80, :120], "png", gain_map=GainMap(coffee[:20, :30, :1], Boost()))
+    written = encoding.encoded(photo, "avif")
+    Image.open(io.BytesIO(written)).load()
+    block = dialects.as_iso(Boost())
+    damaged = written.replace(block, block[:-4] + bytes(4))  # a fraction of zero parts
+    with pytest.raises((OSError, ValueError, RuntimeError)):
+        Image.open(io.BytesIO(damaged)).load()
+
+
+def test_a_photo_with_a_map_keeps_exif_xmp_and_transparency_in_heic_and_avif(coffee):
+    alpha = np.full((80, 120), 255, np.uint8)
+    alpha[:40] = 100
+    block = b"MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x010F, 2, 4, b"abc\0", 0)
+    gain_map = GainMap(coffee[:20, :30, :1], Boost())
+    photo = Photo(coffee[:80, :120], "png", alpha, block, xmp=b"<x:xmpmeta>x</x:xmpmeta>", gain_map=gain_map)
+    for fmt in ("heic", "avif"):
+        again, plain = (decoding.read(encoding.encoded(p, fmt)) for p in (photo, photo.without(gain_map=True)))
+        assert again.gain_map is not None
+        assert again.exif == plain.exif
+        assert b"<x:xmpmeta>x" in again.xmp
+        assert np.abs(again.alpha.astype(int) - alpha).mean() < 2
+
+
 # --- what does not travel, and damage -----------------------------------------------------------------------------
 
 

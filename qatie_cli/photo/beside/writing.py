@@ -39,7 +39,7 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     """What of them `fmt` cannot hold, in words for the photo's owner."""
     notes = []
     if photo.gain_map is not None and fmt not in _WITH_MAPS:
-        notes.append(f"{leftovers.GAIN_MAP}, {fmt} has no place for it here")
+        notes.append(f"{leftovers.GAIN_MAP}, {fmt} has no place for it")
     motion = photo.motion
     if motion is None:
         return tuple(notes)
