@@ -99,11 +99,12 @@ def test_samsung_s_trailer_travels_as_a_whole(coffee):
         return struct.pack("<HHI", 0, kind, len(name)) + name + data
 
     blocks = [block(0x0A01, b"Image_UTC_Data", b"1700000000000"), block(0x0A30, b"MotionPhoto_Data", VIDEO)]
+    blocks.append(block(0x0AA1, b"MCC_Data", b"310"))
     rows, back = b"", 0
     for body in reversed(blocks):
         back += len(body)
         rows = struct.pack("<HHII", 0, struct.unpack_from("<H", body, 2)[0], back, len(body)) + rows
-    directory = b"SEFH" + struct.pack("<II", 107, 2) + rows
+    directory = b"SEFH" + struct.pack("<II", 107, len(blocks)) + rows
     trailer = b"".join(blocks) + directory + struct.pack("<I", len(directory)) + b"SEFT"
     content = _motion(coffee, _packet(), trailer=trailer)
     assert samsung.start(content, 0) == len(content) - len(trailer)
@@ -115,6 +116,7 @@ def test_samsung_s_trailer_travels_as_a_whole(coffee):
     assert written[at : at + len(VIDEO)] == VIDEO
     assert f'Item:Padding="{trailer.index(VIDEO)}"'.encode() in written
     assert encoding.left_out(photo, "heic") == (writing.SAMSUNG_DATA,)
+    assert encoding.encoded(photo, "heic").endswith(_box(b"mpvd", VIDEO))
     still = blocks[0] + b"SEFH" + struct.pack("<IIHHII", 107, 1, 0, 0x0A01, len(blocks[0]), len(blocks[0]))
     still += struct.pack("<I", 24) + b"SEFT"
     assert encoding.encoded(decoding.read(_motion(coffee, b"", trailer=still)), "jpeg").endswith(still)

@@ -119,7 +119,7 @@ class GainMap:
         boost = self.boost
         if not (any(boost.base_offset) or any(boost.hdr_offset)) or not boost.is_of_an_sdr_base():
             return self
-        wanted = np.empty((*self.values.shape[:2], max(self.values.shape[2], len(boost.pairs[0]))), np.float32)
+        wanted = np.empty((*self.values.shape[:2], max(self.values.shape[2], len(boost.pairs[0]))), np.float16)
         moved = 0.0
         samples = list(_samples(*self.values.shape[:2], *before.shape[:2]))
         for top in range(0, len(wanted), _STRIP_ROWS):  # floats of a whole map may take far more than the photo

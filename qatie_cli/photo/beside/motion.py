@@ -10,11 +10,14 @@ import re
 import struct
 from dataclasses import dataclass
 
-from qatie_cli.photo.beside import dialects
+from qatie_cli.photo import boxes
+from qatie_cli.photo.beside import dialects, samsung
 
 CAMERA = b"http://ns.google.com/photos/1.0/camera/"
 _PLACE_BOXES = re.compile(rb"\xa9xyz|loci|gps0|GPS ")
 _PLACE_KEY = b"location.ISO6709"
+_VIDEO_BOXES = {b"ftyp", b"mdat", b"moov", b"free", b"skip", b"wide", b"uuid", b"udta", b"meta", b"moof", b"mfra",
+                b"sidx", b"styp", b"pnot", b"pdin", b"mvex"}  # fmt: skip
 _MIMES = {b"qt  ": "video/quicktime"}
 
 
@@ -57,8 +60,17 @@ class Motion:
         return _MIMES.get(self.content[begins + 8 : begins + 12], "video/mp4")
 
     def only_video(self) -> bytes:
-        """The video without what precedes it; empty where there is none."""
-        return b"" if self.video is None else self.content[self.video :]
+        """The video without what precedes and follows it; empty where there is none."""
+        if self.video is None:
+            return b""
+        if not self.content.endswith(samsung.END):
+            return self.content[self.video :]
+        end = self.video
+        for kind, _, stop in boxes.walk(self.content, self.video, len(self.content)):
+            if kind not in _VIDEO_BOXES:
+                break
+            end = stop
+        return self.content[self.video : end]
 
     def without_places(self) -> Motion | None:
         """Without the coordinates that cameras write into videos; None where they cannot be told apart."""

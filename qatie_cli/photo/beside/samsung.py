@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import struct
 
-_END = b"SEFT"
+END = b"SEFT"
 _MOTION = b"MotionPhoto_Data"
 _MOST_BLOCKS = 1000
 
 
 def start(content: bytes, least: int) -> int:
     """Where the trailer begins, at `least` or behind; the end of the content where there is none."""
-    if not content.endswith(_END):
+    if not content.endswith(END):
         return len(content)
     (size,) = struct.unpack_from("<I", content, len(content) - 8)
     directory = len(content) - 8 - size
