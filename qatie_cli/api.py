@@ -35,7 +35,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -220,6 +220,8 @@ def enhance_file(
     fast: bool = True,
     quality: int | None = None,
     overwrite: bool = False,
+    hdr: bool = True,
+    motion: bool = True,
     max_memory: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
@@ -232,6 +234,8 @@ def enhance_file(
         strength, fast, max_memory: as for `Model.enhance`.
         quality: as for `write`.
         overwrite: replace a `target` that exists.
+        hdr, motion: False leaves out an HDR gain map, and a motion photo's video. Formats that have no place for them
+            lose them, too.
         max_pixels: as for `read`.
 
     Raises:
@@ -239,7 +243,8 @@ def enhance_file(
         QatieError: the photo cannot be read, enhanced or written; `target` exists, or is `source`.
     """
     source, target = Path(source), Path(target)
-    fmt, writing = _format_of(target), Writing(_quality(quality), max_pixels=max_pixels)
+    fmt = _format_of(target)
+    writing = Writing(_quality(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion)
     allowed = _bytes(max_memory)
     if target.exists() and identity(target) == identity(source):
         raise UsageError(f"{target} is the original.", "Name another target.")
@@ -310,6 +315,8 @@ def enhance_folder(
     suffix: str = "",
     recursive: bool = True,
     overwrite: bool = False,
+    hdr: bool = True,
+    motion: bool = True,
     max_memory: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Summary:
@@ -333,6 +340,7 @@ def enhance_folder(
         suffix: appended to the stem of every output: a.jpg becomes aSUFFIX.jpg.
         recursive: search the folders below `source`, too.
         overwrite: redo outputs that exist, whatever they are.
+        hdr, motion: as for `enhance_file`; notes name what a format loses.
         max_memory: for the whole process, with several photos in hand; as for `Model.enhance`.
         max_pixels: as for `read`.
 
@@ -351,9 +359,9 @@ def enhance_folder(
         (folder,),
         out,
         Naming(format, suffix, recursive, overwrite),
-        Writing(_quality(quality), max_pixels=max_pixels),
+        Writing(_quality(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion),
         max_memory=_bytes(max_memory),
-        settings=_settings(model, strength, fast, quality),
+        settings=replace(_settings(model, strength, fast, quality), no_hdr=not hdr, no_motion=not motion),
     )
 
     def tell(result: Result) -> None:

@@ -93,8 +93,8 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "ultra-hdr-indexed.jpg": (_with_index(big, 0, gain_map), "gain map"),
         "preview.jpg": (_with_index(big, 0x010002, _jpeg(small)), ""),
         "stereo.jpg": (_with_index(big, 0x020003, _jpeg(small)), "first of 2 pictures"),
-        "motion.jpg": (plain + VIDEO, "video"),
-        "motion-hdr.jpg": (plain + gain_map + VIDEO, "video"),
+        "motion.jpg": (plain + VIDEO, ""),
+        "motion-hdr.jpg": (plain + gain_map + VIDEO, "gain map"),
         "sound.jpg": (plain + b"RIFF and sound" * 9, "what stands behind"),
         "behind-preview.jpg": (_with_index(big, 0x010001, _jpeg(small)) + b"sound" * 9, "what stands behind"),
         "thermal.jpg": (_jpeg(big, (0xE1, b"FLIR\0\1\0\0temperatures")), ""),
@@ -113,7 +113,7 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "own-chunk.webp": (webp[:4] + struct.pack("<I", len(webp) + 4) + webp[8:] + b"OWN \4\0\0\0own!", "chunk OWN"),
         "behind.webp": (webp + b"a zip archive", "what stands behind"),
         "plain.heic": (heic, ""),
-        "motion.heic": (heic + struct.pack(">I4s", 8 + len(VIDEO), b"mpvd") + VIDEO, "video"),
+        "motion.heic": (heic + struct.pack(">I4s", 8 + len(VIDEO), b"mpvd") + VIDEO, ""),
         "own-box.heic": (heic + b"\0\0\0\x0cown!data", "box own!"),
         "behind.heic": (heic + b"\0\0\0\1tail without a box", "what stands behind"),
         "two.heic": (both.getvalue(), "first of 2 pictures"),
@@ -155,9 +155,9 @@ def test_what_would_be_lost_is_named_and_keeps_the_photo_as_it_is(name, tmp_path
 
 
 def test_a_photo_that_stays_is_named_once(tmp_path, coffee):
-    (tmp_path / "a.jpg").write_bytes(_files(coffee)["motion.jpg"][0])
+    (tmp_path / "a.jpg").write_bytes(_files(coffee)["ultra-hdr.jpg"][0])
     done = qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes", code=1)
-    assert done.stderr.count(leftovers.VIDEO) == 1
+    assert done.stderr.count(leftovers.GAIN_MAP) == 1
 
 
 def test_temperatures_and_iptc_beside_photoshop_s_blocks_travel(tmp_path, coffee):

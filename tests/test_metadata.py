@@ -276,12 +276,14 @@ def test_places_go_from_iptc_and_captions_stay():
     assert b"Prague" not in stripped
 
 
-def test_a_motion_photo_says_that_its_video_is_left_out(tmp_path, coffee):
+def test_a_motion_photo_s_video_travels_and_its_old_description_does_not(tmp_path, coffee):
     Image.fromarray(coffee[:80, :120]).save(tmp_path / "a.jpg", xmp=b'<x GCamera:MicroVideo="1" dc:title="t"/>')
     with (tmp_path / "a.jpg").open("ab") as file:
         file.write(b"\0\0\0\x18ftypmp42" + bytes(500))
     read = decoding.read(tmp_path / "a.jpg")
-    assert "the video of a motion photo is left out" in read.notes
+    assert read.motion.content == b"\0\0\0\x18ftypmp42" + bytes(500)
+    assert read.notes == ()
+    assert encoding.left_out(read, "png")[-1] == "the video of a motion photo is left out"
     assert b"MicroVideo" not in read.xmp
     assert b"dc:title" in read.xmp
 

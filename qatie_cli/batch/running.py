@@ -82,13 +82,17 @@ class Writing:
     overwrite: bool = False
     preserve_times: bool = False  # outputs get the times of their sources
     max_pixels: int = MAX_PIXELS
+    no_hdr: bool = False  # leave out HDR gain maps
+    no_motion: bool = False  # leave out motion photos' videos
     settings: Settings | None = None  # to record with each output
     ledger: Ledger | None = None  # of the output folder
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:
-        """The photo without the metadata that is to be stripped."""
+        """The photo without what is to be left out on purpose."""
         photo = photo.without_metadata() if self.strip_metadata else photo
+        if self.no_hdr or self.no_motion:
+            photo = photo.without(gain_map=self.no_hdr, motion=self.no_motion)
         return photo.without_gps() if self.strip_gps else photo
 
 

@@ -19,7 +19,10 @@ from qatie_cli.cli.options import (
     Fast,
     Format,
     MaxPixels,
+    NoHdr,
+    NoMotion,
     Quiet,
+    ReportFile,
     Threads,
     Verbose,
     WeightsOption,
@@ -66,6 +69,8 @@ def enhance(
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
     ] = False,
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
+    no_hdr: NoHdr = False,
+    no_motion: NoMotion = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
     yes: Yes = False,
@@ -84,10 +89,7 @@ def enhance(
         typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
-    ] = None,
+    report: ReportFile = None,
     gallery: Annotated[
         bool | None,
         typer.Option(
@@ -119,7 +121,7 @@ def enhance(
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels)
+    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels, no_hdr, no_motion)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
@@ -138,9 +140,8 @@ def enhance(
         return
     listed = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
-    settings = Settings(
-        weights, shipped.digest(weights), arithmetic, strength, fast, quality, strip_metadata, strip_gps
-    )
+    without = strip_metadata, strip_gps, no_hdr, no_motion
+    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, quality, *without)
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)
@@ -158,9 +159,7 @@ def enhance(
             confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
         ready = enhancer() if run.plan.tasks else None
-        album = None
-        if out is not None and has_gallery:
-            album = _album(out, run.plan, ready, weights, strength, max_pixels)
+        album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine
         if report is not None and not follower.write_report(report, run.report(engine_used, weights, strength)):

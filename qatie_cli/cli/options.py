@@ -64,6 +64,10 @@ Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of t
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of settings, like those in weights/recipes.")
 ]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
+]
 Folders = Annotated[
     str | None,
     typer.Option(help="The two folders of pairs, input first, as A/B; needed only where their names are unusual."),
@@ -77,6 +81,8 @@ Fast = Annotated[
     ),
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger photos are refused.")]
+NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Leave out HDR gain maps: every screen shows the same photo.")]
+NoMotion = Annotated[bool, typer.Option("--no-motion", help="Leave out motion photos' videos.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
 

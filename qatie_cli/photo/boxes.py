@@ -1,4 +1,4 @@
-"""What a HEIC or AVIF file holds that a photo read from it does not: every box and item is accounted for.
+"""The boxes and items of a HEIC or AVIF file, and what of them a photo read from it does not hold.
 
 ISO/IEC 14496-12 describes the boxes, 23008-12 the items.
 """
@@ -22,7 +22,7 @@ Box = tuple[bytes, int, int]  # type, and where its payload begins and ends
 
 
 @dataclass
-class _Items:
+class Items:
     """The items of a file and what they are to each other."""
 
     primary: int = 0
@@ -31,11 +31,40 @@ class _Items:
     links: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)  # type, from, to
     properties: list[bytes] = field(default_factory=list)  # what an auxiliary picture is; empty for other properties
     of_item: dict[int, set[int]] = field(default_factory=dict)  # numbers of properties, from 1
+    boxes: list[Box] = field(default_factory=list)  # of the properties
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # by number of property: width and height
+    extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # where each item's data begins and ends
+    primary_at: tuple[int, int] = (0, 0)  # where the file names the primary item, and in how many bytes
+    entry_at: dict[int, int] = field(default_factory=dict)  # of each item: where its entry begins
+
+    def data(self, content: bytes, item: int) -> bytes:
+        """The data of an item of the file `content`."""
+        return b"".join(content[begin:end] for begin, end in self.extents.get(item, ()))
+
+    def described_by(self, item: int) -> list[int]:
+        """The items with metadata of an item."""
+        return [origin for kind, origin, targets in self.links if kind == b"cdsc" and item in targets]
 
     def auxiliary(self, item: int) -> bytes:
         """What an auxiliary picture is for."""
         held = [self.properties[n - 1] for n in self.of_item.get(item, ()) if 0 < n <= len(self.properties)]
         return next(filter(None, held), b"")
+
+
+def items_of(content: bytes) -> Items:
+    """The items of a file.
+
+    Raises:
+        ValueError: the boxes make no sense.
+    """
+    items = Items()
+    try:
+        for kind, start, end in walk(content, 0, len(content)):
+            if kind == b"meta":
+                _read_items(content, start + 4, end, items)
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"its boxes make no sense ({error})") from error
+    return items
 
 
 def left_out(content: bytes) -> tuple[str, ...]:
@@ -45,17 +74,17 @@ def left_out(content: bytes) -> tuple[str, ...]:
         ValueError: the boxes make no sense.
     """
     named: list[str] = []
-    items = _Items()
+    items = Items()
     try:
         at = 0
-        for kind, start, end in _boxes(content, 0, len(content)):
+        for kind, start, end in walk(content, 0, len(content)):
             at = end
             if kind in _VIDEO_BOXES:
                 named.append(VIDEO)
             elif kind == b"meta":
                 _read_items(content, start + 4, end, items)
             elif kind not in _KNOWN_BOXES:
-                named.append(f"box {_name(kind)} is left out")
+                named.append(left_out_box(kind))
         if rest := content[at:].strip(b"\x00"):
             named.append(f"what stands behind the picture is left out ({len(rest):,} bytes)")
     except struct.error as error:
@@ -63,7 +92,17 @@ def left_out(content: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*named, *_of_items(items)]))
 
 
-def _boxes(content: bytes, start: int, end: int) -> Iterator[Box]:
+def left_out_box(kind: bytes) -> str:
+    """The note on a box that nobody knows."""
+    return f"box {_name(kind)} is left out"
+
+
+def walk(content: bytes, start: int, end: int) -> Iterator[Box]:
+    """The boxes between two places, as far as they make sense.
+
+    Raises:
+        ValueError: they are more than any camera writes.
+    """
     for _ in range(_MOST_BOXES):
         if start + 8 > end:
             return
@@ -83,38 +122,50 @@ def _boxes(content: bytes, start: int, end: int) -> Iterator[Box]:
 # --- the meta box -------------------------------------------------------------------------------------------------
 
 
-def _read_items(content: bytes, start: int, end: int, items: _Items) -> None:
-    for kind, at, stop in _boxes(content, start, end):
+def _read_items(content: bytes, start: int, end: int, items: Items) -> None:
+    inner, located = 0, (0, 0)
+    for kind, at, stop in walk(content, start, end):
         if kind == b"pitm":
+            items.primary_at = at + 4, 4 if content[at] else 2
             (items.primary,) = struct.unpack_from(">I" if content[at] else ">H", content, at + 4)
+        elif kind == b"idat":
+            inner = at
+        elif kind == b"iloc":
+            located = at, stop
         elif kind == b"iinf":
-            for entry, body, last in _boxes(content, at + (8 if content[at] else 6), stop):
+            for entry, body, last in walk(content, at + (8 if content[at] else 6), stop):
                 if entry == b"infe" and content[body] >= 2:
                     _read_entry(content, body, last, items)
         elif kind == b"iref":
             wide = bool(content[at])
-            for link, body, last in _boxes(content, at + 4, stop):
+            for link, body, last in walk(content, at + 4, stop):
                 _read_link(content, link, body, last, wide, items)
         elif kind == b"iprp":
-            for part, body, last in _boxes(content, at, stop):
+            for part, body, last in walk(content, at, stop):
                 if part == b"ipco":
-                    for name, first, after in _boxes(content, body, last):
+                    for name, first, after in walk(content, body, last):
                         urn = content[first + 4 : after].split(b"\x00")[0] if name == b"auxC" else b""
                         items.properties.append(urn)
+                        items.boxes.append((name, first, after))
+                        if name == b"ispe":
+                            items.sizes[len(items.boxes)] = struct.unpack_from(">II", content, first + 4)
                 elif part == b"ipma":
                     _read_associations(content, body, last, items)
+    if located[1]:
+        _read_locations(content, *located, inner, items)
 
 
-def _read_entry(content: bytes, at: int, end: int, items: _Items) -> None:
+def _read_entry(content: bytes, at: int, end: int, items: Items) -> None:
     form = ">IH4s" if content[at] >= 3 else ">HH4s"
     item, _, kind = struct.unpack_from(form, content, at + 4)
     items.types[item] = kind
+    items.entry_at[item] = at
     texts = content[at + 4 + struct.calcsize(form) : end].split(b"\x00")
     if kind == b"mime" and len(texts) > 1:
         items.content[item] = texts[1]
 
 
-def _read_link(content: bytes, kind: bytes, at: int, end: int, wide: bool, items: _Items) -> None:
+def _read_link(content: bytes, kind: bytes, at: int, end: int, wide: bool, items: Items) -> None:
     form, size = (">I", 4) if wide else (">H", 2)
     (origin,) = struct.unpack_from(form, content, at)
     (count,) = struct.unpack_from(">H", content, at + size)
@@ -124,7 +175,7 @@ def _read_link(content: bytes, kind: bytes, at: int, end: int, wide: bool, items
     items.links.append((kind, origin, tuple(struct.unpack_from(form, content, target)[0] for target in targets)))
 
 
-def _read_associations(content: bytes, at: int, end: int, items: _Items) -> None:
+def _read_associations(content: bytes, at: int, end: int, items: Items) -> None:
     version, wide = content[at], content[at + 3] & 1
     (count,) = struct.unpack_from(">I", content, at + 4)
     at += 8
@@ -141,10 +192,41 @@ def _read_associations(content: bytes, at: int, end: int, items: _Items) -> None
             at += 2 if wide else 1
 
 
+def _read_locations(content: bytes, at: int, end: int, inner: int, items: Items) -> None:
+    """Where items' data are; those in other files or in other items have none (14496-12, 8.11.3)."""
+    version = content[at]
+    offset_size, length_size = content[at + 4] >> 4, content[at + 4] & 15
+    base_size, index_size = content[at + 5] >> 4, content[at + 5] & 15 if version else 0
+    wide = version >= 2
+    (count,) = struct.unpack_from(">I" if wide else ">H", content, at + 6)
+    at += 10 if wide else 8
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(content[at - size : at], "big")
+
+    for _ in range(count):
+        if at >= end:
+            return
+        item = number(4 if wide else 2)
+        method = number(2) & 15 if version else 0
+        elsewhere = number(2)
+        base = number(base_size)
+        for _ in range(number(2)):
+            if at >= end:
+                return
+            number(index_size)
+            begin, length = base + number(offset_size), number(length_size)
+            begin += inner if method == 1 else 0
+            if method <= 1 and not elsewhere and begin + length <= len(content):
+                items.extents.setdefault(item, []).append((begin, begin + length))
+
+
 # --- what is left out ---------------------------------------------------------------------------------------------
 
 
-def _of_items(items: _Items) -> list[str]:
+def _of_items(items: Items) -> list[str]:
     parts = {target for kind, _, targets in items.links if kind == b"dimg" for target in targets}
     thumbnails = {origin for kind, origin, _ in items.links if kind == b"thmb"}
     auxiliary = {origin for kind, origin, _ in items.links if kind == b"auxl"}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qatie_cli.photo import colour, containers, exif, iptc, xmp
+
+if TYPE_CHECKING:
+    from qatie_cli.photo.beside.gain_map import GainMap
+    from qatie_cli.photo.beside.motion import Motion
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Photo:
     dpi: tuple[float, float] | None = None
     jpeg: JpegTraits | None = None
     lossless: bool = False  # the source was a lossless WebP
+    gain_map: GainMap | None = None  # boosts for HDR screens
+    motion: Motion | None = None  # a motion photo's video
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,16 +74,32 @@ class Photo:
         """The pixels and what defines their colours (profile, PNG colour chunks), nothing else."""
         colours = tuple(chunk for chunk in self.png_chunks if chunk[0] in containers.PNG_COLOUR_CHUNKS)
         return dataclasses.replace(
-            self, exif=None, xmp=None, jpeg_segments=(), photoshop=None, comment=None, png_chunks=colours, dpi=None
+            self,
+            exif=None,
+            xmp=None,
+            jpeg_segments=(),
+            photoshop=None,
+            comment=None,
+            png_chunks=colours,
+            dpi=None,
+            gain_map=None,
+            motion=None,
+        )
+
+    def without(self, *, gain_map: bool = False, motion: bool = False) -> Photo:
+        """The photo without its gain map, or its video, or both."""
+        return dataclasses.replace(
+            self, gain_map=None if gain_map else self.gain_map, motion=None if motion else self.motion
         )
 
     def without_gps(self) -> Photo:
-        """The photo without coordinates and place names in EXIF, XMP and IPTC."""
+        """The photo without coordinates and place names in EXIF, XMP, IPTC and its video."""
         return dataclasses.replace(
             self,
             exif=self.exif and exif.without_gps(self.exif),
             xmp=self.xmp and xmp.without_places(self.xmp),
             photoshop=self.photoshop and iptc.without_places(self.photoshop),
+            motion=self.motion and self.motion.without_places(),
             # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for places.
             comment=None,
             jpeg_segments=(),
@@ -84,13 +107,19 @@ class Photo:
         )
 
     def with_pixels(self, pixels: np.ndarray) -> Photo:
-        """This photo with other pixels (H, W, 3) of any type; a gray photo stays gray (BT.709 luma)."""
+        """This photo with other pixels (H, W, 3) of any type; a gray photo stays gray (BT.709 luma).
+
+        Its gain map follows them (`GainMap.following`).
+        """
         if self.pixels.shape[2] == 1:
             gray = np.empty_like(pixels[..., :1])
             for top in range(0, len(pixels), 256):  # in strips: floats of a whole photo take four times its bytes
                 gray[top : top + 256] = np.round(colour.luma(pixels[top : top + 256].astype(np.float32)))
             pixels = gray
-        return dataclasses.replace(self, pixels=pixels)
+        gain_map = self.gain_map
+        if gain_map is not None and pixels.shape == self.pixels.shape:
+            gain_map = gain_map.following(self.pixels, pixels)
+        return dataclasses.replace(self, pixels=pixels, gain_map=gain_map)
 
 
 def to_eight_bit(values: np.ndarray) -> np.ndarray:

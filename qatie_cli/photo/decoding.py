@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, metadata, pixels
+from qatie_cli.photo.beside import reading
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
@@ -181,6 +182,7 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     """Pixels and metadata of an image that `_refuse` let pass."""
     notes = metadata.lost(image, file)
+    beside = reading.read(image, file)
     traits = metadata.jpeg_traits(image)
     tags = metadata.tiff_tags(image, file)
     decoded = pixels.decode(image, file)
@@ -200,5 +202,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         dpi=carried.dpi,
         jpeg=traits,
         lossless=metadata.is_lossless_webp(image, file),
-        notes=notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,
+        gain_map=beside.gain_map,
+        motion=beside.motion,
+        notes=beside.notes + notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -15,6 +16,7 @@ from PIL import Image, JpegImagePlugin
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import containers, exif, tiff
+from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
@@ -51,6 +53,7 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")
+    notes += writing.left_out(photo, fmt)
     return tuple(notes)
 
 
@@ -95,15 +98,30 @@ def write(
         files.write_atomic(path, encoded(photo, fmt, quality, str(path)))
         return
     with files.atomic_path(path, mode, before_replace) as temporary, temporary.open("wb") as file:
-        _encode(file, photo, fmt, quality, str(path))
+        _encode_all(file, photo, fmt, quality, str(path))
 
 
 def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The photo") -> bytes:
     """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
     check_encodable(photo, fmt)
     content = io.BytesIO()
-    _encode(content, photo, fmt, quality, name)
+    _encode_all(content, photo, fmt, quality, name)
     return content.getvalue()
+
+
+def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+    """The picture, with the gain map and the video that belong to it where the format can hold them."""
+    if photo.gain_map is None and photo.motion is None:
+        _encode(file, photo, fmt, quality, name)
+        return
+    beside = writing.plan(photo, fmt)
+    picture = io.BytesIO()
+    described = dataclasses.replace(photo, xmp=beside.xmp, jpeg_segments=photo.jpeg_segments + beside.segments)
+    _encode(picture, described, fmt, quality, name)
+    try:
+        file.write(writing.assembled(picture, beside, fmt, photo.pixels.shape[1::-1]))
+    except ValueError as error:
+        raise PhotoError(f"{name} could not be encoded: {error}.", "Try --no-hdr, or another --format.") from error
 
 
 def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:

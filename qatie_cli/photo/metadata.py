@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from qatie_cli.photo import boxes, containers, exif, iptc, leftovers, pages, xmp
+from qatie_cli.photo import containers, exif, iptc, leftovers, pages, xmp
 from qatie_cli.photo.containers import Chunk, Segment
 from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
@@ -125,7 +125,7 @@ def is_lossless_webp(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
 
 
 def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
-    """What the file holds and the photo will not, in words for its owner."""
+    """What the file holds and the photo will not, in words for its owner, but for what stands beside its picture."""
     file.seek(0)
     notes: list[str] = []
     if image.format in ("JPEG", "MPO"):
@@ -135,7 +135,6 @@ def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
     elif image.format == "WEBP":
         notes += leftovers.of_webp(file.read())
     elif image.format in ("HEIF", "AVIF"):
-        notes += _lost_of_items(image, file.read())
         head = _head(file)
         if _HDR_COLOURS.search(head):
             notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
@@ -145,15 +144,6 @@ def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         notes += pages.left_out(file)
     return tuple(notes)
-
-
-def _lost_of_items(image: ImageFile.ImageFile, content: bytes) -> tuple[str, ...]:
-    try:
-        return boxes.left_out(content)
-    except (ValueError, IndexError):  # the decoder understood it better
-        frames = getattr(image, "n_frames", 1)
-        further = f"first of {frames} pictures in the file; the others are left out"
-        return (*((further,) if frames > 1 else ()), "what else is in the file is left out: it cannot be listed")
 
 
 def _head(file: BinaryIO) -> bytes:

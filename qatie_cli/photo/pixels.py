@@ -47,16 +47,16 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     """
     white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
     if has_sixteen_bit_colours(image) and (deep := _sixteen_bit_colours(image, file)) is not None:
-        (pixels, alpha), orientation, mode = deep, _orientation(image), "RGB"
+        (pixels, alpha), orientation, mode = deep, orientation_of(image), "RGB"
     else:
         image.load()
-        orientation, mode = _orientation(image), image.mode
+        orientation, mode = orientation_of(image), image.mode
         pixels, alpha = _of_mode(image)
         image.close()  # frees its pixels: two copies of a photo exist only while one is made
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
     return Decoded(
-        _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation), mode, orientation
+        upright(pixels, orientation), None if alpha is None else upright(alpha, orientation), mode, orientation
     )
 
 
@@ -69,7 +69,7 @@ def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
     return image.mode in ("RGB", "RGBA") and 16 in image.tag_v2.get(_BITS_PER_SAMPLE_TAG, ())
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def orientation_of(image: ImageFile.ImageFile) -> int:
     """EXIF's orientation; 1 if EXIF is damaged, which is no reason to refuse the photo."""
     try:
         return image.getexif().get(exif.ORIENTATION, 1)
@@ -77,7 +77,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W[, channels]) turned by EXIF's orientation 2..8 (EXIF 2.3, 4.6.4)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

@@ -1,0 +1,219 @@
+"""HEIC and AVIF files with a gain map, made of an encoded picture and an encoded map (ISO/IEC 23008-12, `tmap`).
+
+No encoder at hand writes gain maps, but both write pictures: the map's item and its properties are added to the
+picture's boxes, and an item that derives the HDR picture from the two. Readers that know nothing of it see the picture.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from qatie_cli.photo import boxes
+from qatie_cli.photo.beside import dialects
+from qatie_cli.photo.beside.gain_map import Boost
+from qatie_cli.photo.boxes import Items
+
+_PQ, _UNSPECIFIED = 16, 2  # colour codes of ITU-T H.273
+_MATRIX = 6  # BT.601's, which both encoders use
+_HIDDEN = 1
+_ESSENTIAL = 0x8000  # flag of an association
+Placed = list[tuple[int, int]]  # where each part of an item's data begins and ends in the file
+
+
+@dataclass(frozen=True)
+class _File:
+    """An encoded picture: its content, what its `meta` box holds, and its items."""
+
+    content: bytes
+    meta: dict[bytes, bytes]
+    items: Items
+
+    @classmethod
+    def of(cls, content: bytes) -> _File:
+        """Read it.
+
+        Raises:
+            ValueError: it is not as encoders write it.
+        """
+        held: dict[bytes, bytes] = {}
+        for kind, start, end in boxes.walk(content, 0, len(content)):
+            if kind == b"meta":
+                held = {inner: content[a:b] for inner, a, b in boxes.walk(content, start + 4, end)}
+        if not {b"hdlr", b"pitm", b"iinf", b"iloc", b"iprp"} <= set(held) or b"idat" in held or b"grpl" in held:
+            raise ValueError("the encoder's boxes are unknown")
+        return cls(content, held, boxes.items_of(content))
+
+    def properties(self) -> bytes:
+        """The boxes of its properties, one after the other."""
+        return b"".join(_box(kind, self.content[start:end]) for kind, start, end in self.items.boxes)
+
+    @property
+    def kind(self) -> bytes:
+        """The type of its picture."""
+        return self.items.types[self.items.primary]
+
+    def kind_of(self, association: int) -> bytes:
+        """The type of a property by its number."""
+        return self.items.boxes[(association & ~_ESSENTIAL) - 1][0]
+
+    def primaries(self) -> int:
+        """The picture's colour primaries by their number, as far as it states one."""
+        for kind, start, end in self.items.boxes:
+            if kind == b"colr" and self.content[start : start + 4] == b"nclx" and end - start >= 11:
+                return struct.unpack_from(">H", self.content, start + 4)[0]
+        return _UNSPECIFIED
+
+    def associations(self) -> dict[int, list[int]]:
+        """Numbers of each item's properties in their order, with the flag of what readers must know."""
+        found: dict[int, list[int]] = {}
+        body = next(b for k, b in _inner(self.meta[b"iprp"]) if k == b"ipma")
+        wide, long = body[3] & 1, body[0] > 0
+        (count,) = struct.unpack_from(">I", body, 4)
+        at = 8
+        for _ in range(count):
+            (item,) = struct.unpack_from(">I" if long else ">H", body, at)
+            at += 4 if long else 2
+            number, at = body[at], at + 1
+            for _ in range(number):
+                (index,) = struct.unpack_from(">H" if wide else ">B", body, at)
+                at += 2 if wide else 1
+                essential = index & (_ESSENTIAL if wide else 0x80)
+                found.setdefault(item, []).append(index & (0x7FFF if wide else 0x7F) | (_ESSENTIAL if essential else 0))
+        return found
+
+
+def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int, int], icc: bytes | None) -> bytes:
+    """The file of a picture and its gain map, both encoded as files of this kind.
+
+    Args:
+        size: width and height of the picture.
+        icc: the profile of the HDR picture; None where it is in the picture's primaries.
+
+    Raises:
+        ValueError: a file is not as encoders write it.
+    """
+    base, other = _File.of(picture), _File.of(gain_map)
+    toning = _Toning(base, other, size, icc)
+    of_map, payload = other.items.data(gain_map, other.items.primary), b"\0" + dialects.as_iso(boost)
+    appended = {toning.mapped: len(of_map), toning.toned: len(payload)}
+    nowhere = {item: [(0, 0)] * len(extents) for item, extents in base.items.extents.items()}
+    brands, meta_bytes = _brands(picture), len(toning.meta(nowhere | {item: [(0, 0)] for item in appended}))
+    tops, moved, at = _top_boxes(picture), {}, 0
+    for kind, start, end in tops:
+        moved[start, end] = at
+        at += {b"ftyp": len(brands), b"meta": meta_bytes}.get(kind, end - start)
+    places: dict[int, Placed] = {}
+    for item, extents in base.items.extents.items():
+        for begin, stop in extents:
+            start, end = next(top for top in moved if top[0] <= begin and stop <= top[1])
+            by = moved[start, end] - start
+            places.setdefault(item, []).append((begin + by, stop + by))
+    at += 8  # head of the last `mdat`
+    for item, length in appended.items():
+        places[item] = [(at, at + length)]
+        at += length
+    replaced = {b"ftyp": brands, b"meta": toning.meta(places)}
+    kept = [replaced.get(kind, picture[start:end]) for kind, start, end in tops]
+    return b"".join([*kept, _box(b"mdat", of_map + payload)])
+
+
+@dataclass(frozen=True)
+class _Toning:
+    """Two more items of the file `base`: the map that is the picture of `other`, and what derives the HDR picture."""
+
+    base: _File
+    other: _File
+    size: tuple[int, int]
+    icc: bytes | None
+
+    @property
+    def mapped(self) -> int:
+        """The number of the map's item."""
+        return max(self.base.items.types) + 1
+
+    @property
+    def toned(self) -> int:
+        """The number of the HDR picture's item."""
+        return self.mapped + 1
+
+    def meta(self, places: dict[int, Placed]) -> bytes:
+        """The `meta` box with both items, for data in these places."""
+        base, other = self.base, self.other
+        properties, associations = self._properties()
+        entries = _box(b"infe", struct.pack(">BBHHH4sx", 2, 0, _HIDDEN, self.mapped, 0, other.kind))
+        entries += _box(b"infe", struct.pack(">BBHHH4sx", 2, 0, 0, self.toned, 0, b"tmap"))
+        links = base.meta.get(b"iref", bytes(4))
+        if links[0]:
+            raise ValueError("the encoder's references are unknown")
+        links += _box(b"dimg", struct.pack(">HHHH", self.toned, 2, base.items.primary, self.mapped))
+        known = base.meta[b"iinf"]
+        (items,) = struct.unpack_from(">H", known, 4)
+        alternatives = struct.pack(">IIIII", 0, self.toned + 1, 2, self.toned, base.items.primary)
+        return _box(
+            b"meta",
+            bytes(4)
+            + _box(b"hdlr", base.meta[b"hdlr"])
+            + _box(b"pitm", base.meta[b"pitm"])
+            + _box(b"iloc", _locations(places))
+            + _box(b"iinf", known[:4] + struct.pack(">H", items + 2) + known[6:] + entries)
+            + _box(b"iref", links)
+            + _box(b"iprp", _box(b"ipco", properties) + _box(b"ipma", _associated(associations)))
+            + _box(b"grpl", _box(b"altr", alternatives)),
+        )
+
+    def _properties(self) -> tuple[bytes, dict[int, list[int]]]:
+        """The boxes of all properties, and each item's numbers of them."""
+        base, other = self.base, self.other
+        count, added = len(base.items.boxes), len(base.items.boxes) + len(other.items.boxes)
+        boxes_of_both = base.properties() + other.properties()
+        size = _box(b"ispe", bytes(4) + struct.pack(">II", *self.size))
+        space = _nclx(base.primaries(), _PQ) if self.icc is None else _box(b"colr", b"prof" + self.icc)
+        associations = base.associations()
+        own = [n for n in other.associations()[other.items.primary] if other.kind_of(n) != b"colr"]
+        depths = [n for n in associations[base.items.primary] if base.kind_of(n) == b"pixi"]
+        associations[self.mapped] = [*(n + count for n in own), added + 3]
+        associations[self.toned] = [added + 1, *depths, added + 2]
+        return boxes_of_both + size + space + _nclx(_UNSPECIFIED, _UNSPECIFIED), associations
+
+
+def _nclx(primaries: int, transfer: int) -> bytes:
+    return _box(b"colr", b"nclx" + struct.pack(">HHHB", primaries, transfer, _MATRIX, 0x80))
+
+
+def _locations(places: dict[int, Placed]) -> bytes:
+    body = struct.pack(">IBBH", 0, 0x44, 0, len(places))
+    for item, extents in sorted(places.items()):
+        body += struct.pack(">HHH", item, 0, len(extents))
+        body += b"".join(struct.pack(">II", begin, end - begin) for begin, end in extents)
+    return body
+
+
+def _associated(associations: dict[int, list[int]]) -> bytes:
+    body = struct.pack(">II", 1, len(associations))  # two bytes for a number
+    for item, numbers in sorted(associations.items()):
+        body += struct.pack(f">HB{len(numbers)}H", item, len(numbers), *numbers)
+    return body
+
+
+def _brands(content: bytes) -> bytes:
+    """The `ftyp` box, which says that there is a `tmap` item."""
+    body = next(content[start:end] for kind, start, end in boxes.walk(content, 0, len(content)) if kind == b"ftyp")
+    return _box(b"ftyp", body + b"tmap")
+
+
+def _top_boxes(content: bytes) -> list[tuple[bytes, int, int]]:
+    """Boxes with their heads: kind, beginning, end."""
+    found, at = [], 0
+    for kind, _, end in boxes.walk(content, 0, len(content)):
+        found.append((kind, at, end))
+        at = end
+    return found
+
+
+def _inner(content: bytes) -> list[tuple[bytes, bytes]]:
+    return [(kind, content[start:end]) for kind, start, end in boxes.walk(content, 0, len(content))]
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
