@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qatie_cli.photo import colour, containers, exif, iptc, xmp
+from qatie_cli.photo.spaces import Space
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Photo:
     """A decoded photo, upright.
 
     `pixels` is (H, W, 3) or, for a gray photo, (H, W, 1); uint8 or uint16; encoded as `icc` says, sRGB without one.
+    `space` is set where the file names its colour space otherwise than by a profile; `icc` is a profile equal to it then,
+    or None for PQ and HLG, which have none. `bits` are those that the source's values had, where they are not 8 or 16.
     `alpha` is (H, W) of the same type. `exif` is a TIFF block without prefix, with orientation 1 and without thumbnail.
     `notes` tell the user what the file held and the photo does not.
     """
@@ -33,6 +36,8 @@ class Photo:
     alpha: np.ndarray | None = None
     exif: bytes | None = None
     icc: bytes | None = None
+    space: Space | None = None
+    bits: int | None = None
     xmp: bytes | None = None
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()  # marker and payload: extended XMP, vendor segments
     photoshop: bytes | None = None  # image resource block with IPTC, without signature

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, metadata, pixels
+from qatie_cli.photo import MAX_PIXELS, declared, metadata, pixels
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
@@ -177,12 +177,20 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     decoded = pixels.decode(image, file)
     height, width = decoded.pixels.shape[:2]
     carried = metadata.read(image, file, tags, decoded.orientation, (width, height))
+    icc = image.info.get("icc_profile") or None
+    space = declared.space(image, file, carried.exif, carried.png_chunks, icc is not None)
+    if decoded.mode in _WITHOUT_PROFILE:
+        icc = space = None
+    if space is not None:
+        space, icc = declared.finished(space, decoded.pixels)
     return Photo(
         pixels=decoded.pixels,
         source_format=OF_CONTENT[image.format or ""],
         alpha=decoded.alpha,
         exif=carried.exif,
-        icc=None if decoded.mode in _WITHOUT_PROFILE else image.info.get("icc_profile") or None,
+        icc=icc,
+        space=space,
+        bits=decoded.bits,
         xmp=carried.xmp,
         jpeg_segments=carried.jpeg_segments,
         photoshop=carried.photoshop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -14,10 +15,10 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, exif, tiff
+from qatie_cli.photo import containers, deep, exif, fitting, tiff
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
-from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
+from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
 _PNG_LEVEL = 3  # a third of the time of level 6 for 3% more bytes, measured on photos
@@ -40,7 +41,11 @@ def check_encodable(photo: Photo, fmt: str) -> None:
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     """What of the photo `fmt` cannot hold, in words for its owner."""
     notes = []
-    if photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT:
+    if colours := fitting.note(photo, fmt):
+        notes.append(colours)
+    if photo.pixels.dtype == np.uint16 and fmt in DEEP and photo.bits is None:
+        notes.append(f"written as {deep.DEFAULT_BITS}-bit")
+    elif photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT and fmt not in DEEP:
         notes.append("written as 8-bit")
     if photo.photoshop and fmt not in ("jpeg", "tiff"):
         notes.append(f"IPTC left out, {fmt} has no place for it")
@@ -107,11 +112,15 @@ def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The
 
 
 def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+    photo = fitting.fitted(photo, fmt)
     try:
         if fmt == "tiff":
             tiff.write(file, photo)
         elif fmt == "png":
             _write_png(file, photo)
+        elif fmt in DEEP and photo.pixels.dtype == np.uint16:
+            carried = photo if _exif_fits(photo, fmt) else dataclasses.replace(photo, exif=None)
+            file.write(deep.encoded(carried, fmt, DEFAULT_QUALITY if quality is None else quality))
         else:
             _write_lossy(file, photo, fmt, quality)
     except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
@@ -127,6 +136,8 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
     )
     header = len(containers.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
     chunks = [chunk for chunk in photo.png_chunks if not (photo.icc and chunk[0] == b"sRGB")]
+    if photo.space is not None and photo.space.codes and b"cICP" not in dict(chunks):
+        chunks.append((b"cICP", bytes([*photo.space.codes, 0, 1])))  # RGB in full range
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\x00\x00" + zlib.compress(photo.icc)))
     if photo.dpi:
@@ -143,13 +154,15 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
 
 
 def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) -> None:
+    options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     if fmt == "heic":
         open_heif()
+        if photo.space is not None and photo.space.codes:
+            options |= deep.nclx_options(photo.space.codes)
     pixels = to_eight_bit(photo.pixels)
     if photo.alpha is not None and fmt != "jpeg":
         pixels = np.dstack([pixels, to_eight_bit(photo.alpha)])
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     if photo.icc:
         options["icc_profile"] = photo.icc
     if photo.exif and _exif_fits(photo, fmt):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,9 +15,7 @@ from qatie_cli.photo.pixels import DECODE_ERRORS
 
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 _LARGEST_TAG = 1 << 26  # bytes of a metadata tag
-_HEAD_BYTES = 1 << 16  # where ISOBMFF and WebP describe themselves
-# Transfer characteristics of ITU-T H.273: 16 is PQ, 18 is HLG.
-_HDR_COLOURS = re.compile(rb"colrnclx..\x00[\x10\x12]", re.DOTALL)
+_HEAD_BYTES = 1 << 16  # where WebP describes itself
 
 
 @dataclass(frozen=True)
@@ -136,12 +133,6 @@ def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
         notes += leftovers.of_webp(file.read())
     elif image.format in ("HEIF", "AVIF"):
         notes += _lost_of_items(image, file.read())
-        head = _head(file)
-        if _HDR_COLOURS.search(head):
-            notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
-        depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else _avif_depth(head)
-        if depth > 8:
-            notes.append(f"{depth} bit read as 8 bit")
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         notes += pages.left_out(file)
     return tuple(notes)
@@ -168,13 +159,6 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
     except (ZeroDivisionError, TypeError, ValueError):
         return None
     return both if both and all(0 < value < 1e5 for value in both) else None
-
-
-def _avif_depth(head: bytes) -> int:
-    """Bits per channel, from the first AV1 configuration record (AV1 in ISOBMFF, 2.3.3): its flags are in byte 2."""
-    found = re.search(rb"av1C..(.)", head, re.DOTALL)
-    flags = found[1][0] if found else 0
-    return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
 
 
 def _segments(image: ImageFile.ImageFile) -> list[Segment]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
-from qatie_cli.photo import exif
+from qatie_cli.photo import deep, exif
 
 # Files with damaged markers or chunks make the decoders raise nearly anything.
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
@@ -34,6 +34,7 @@ class Decoded:
     alpha: np.ndarray | None
     mode: str
     orientation: int
+    bits: int | None = None  # that the file's values have, where they are not 8 or 16
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
@@ -44,9 +45,14 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     Raises:
         NotImplementedError: integers of more than 16 bit.
     """
+    bits: int | None = None
     white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
-    if has_sixteen_bit_colours(image) and (deep := _sixteen_bit_colours(image, file)) is not None:
-        (pixels, alpha), orientation, mode = deep, _orientation(image), "RGB"
+    if has_sixteen_bit_colours(image) and (wide := _sixteen_bit_colours(image, file)) is not None:
+        (pixels, alpha), orientation, mode = wide, _orientation(image), "RGB"
+    elif image.format in ("HEIF", "AVIF") and (found := _deep_colours(image, file)) is not None:
+        pixels, alpha, bits = found
+        orientation, mode = _orientation(image), "RGB"
+        image.close()
     else:
         image.load()
         orientation, mode = _orientation(image), image.mode
@@ -55,7 +61,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
     return Decoded(
-        _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation), mode, orientation
+        _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation), mode, orientation, bits
     )
 
 
@@ -156,6 +162,19 @@ def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np
     colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else 3
     alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
     return np.ascontiguousarray(values[..., :colours]), alpha
+
+
+def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None, int] | None:
+    """Pixels, alpha and bits of a HEIC or AVIF picture of more than 8 bit; None for another one."""
+    bits = deep.bits_of(image, file)
+    if bits <= 8:
+        return None
+    values = deep.decode(image, file, bits)
+    if values is None:
+        return None
+    colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else values.shape[2]
+    alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
+    return np.ascontiguousarray(values[..., :colours]), alpha, bits
 
 
 def _png_values(file: BinaryIO) -> np.ndarray:
