@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.photo import colour, containers, exif, iptc, xmp
+from qatie_cli.photo import colour, containers, exif, extended_xmp, iptc, xmp
 from qatie_cli.photo.spaces import Space
 
 
@@ -80,7 +80,7 @@ class Photo:
         return dataclasses.replace(
             self,
             exif=self.exif and exif.without_gps(self.exif),
-            xmp=self.xmp and xmp.without_places(self.xmp),
+            xmp=self.xmp and extended_xmp.without_mention(xmp.without_places(self.xmp)),
             photoshop=self.photoshop and iptc.without_places(self.photoshop),
             # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for places.
             comment=None,

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, declared, metadata, pixels
+from qatie_cli.photo import MAX_PIXELS, declared, deep, metadata, pixels
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
@@ -97,6 +97,7 @@ class Header:
 _DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
+_DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
 @decoder_call()
@@ -107,6 +108,8 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
+            if image.format in ("HEIF", "AVIF") and deep.bits_of(image, file) > 8:
+                pixel = _DEEP_BYTES
             if pixels.has_sixteen_bit_colours(image):
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
             progressive = bool(image.info.get("progressive"))

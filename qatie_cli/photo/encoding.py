@@ -15,7 +15,7 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, deep, exif, fitting, tiff
+from qatie_cli.photo import containers, deep, exif, extended_xmp, fitting, tiff
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
@@ -53,6 +53,10 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
         notes.append(f"EXIF left out, it is damaged or too long for {fmt}")
     if photo.xmp and fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT:
         notes.append("XMP left out, it is too long for JPEG")
+    if fmt != "jpeg" and any(map(extended_xmp.is_part, photo.jpeg_segments)):
+        notes.append(f"what XMP continues in further segments is left out, {fmt} has none")
+    if fmt != "jpeg" and not all(map(extended_xmp.is_part, photo.jpeg_segments)):
+        notes.append(f"makers' data of a JPEG is left out, {fmt} has no place for it")
     texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")
@@ -113,6 +117,8 @@ def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The
 
 def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
     photo = fitting.fitted(photo, fmt)
+    if photo.xmp and fmt != "jpeg":
+        photo = dataclasses.replace(photo, xmp=extended_xmp.without_mention(photo.xmp))
     try:
         if fmt == "tiff":
             tiff.write(file, photo)

@@ -224,6 +224,22 @@ def numbers(block: bytes, tag: int, through: tuple[int, ...] = ()) -> tuple[floa
     return struct.unpack(f"{b.order}{entry.count}{letter}", value) if letter else ()
 
 
+def with_numbers(block: bytes, tag: int, values: list[int], through: tuple[int, ...] = ()) -> bytes:
+    """The block with as many other numbers in a tag of type SHORT or LONG; unchanged where they do not fit."""
+    found = _find(block, tag, through)
+    if found is None:
+        return block
+    b, entry = found
+    letter = {_SHORT: "H", _LONG: "I"}.get(entry.kind)
+    if letter is None or entry.count != len(values):
+        return block
+    try:
+        b.pack(f"{len(values)}{letter}", entry.at + 8 if entry.size <= 4 else entry.value, *values)
+    except struct.error:
+        return block
+    return bytes(b.bytes)
+
+
 def _find(block: bytes, tag: int, through: tuple[int, ...]) -> tuple[_Block, Entry] | None:
     try:
         b = _Block(block)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from qatie_cli.photo import boxes, containers, exif, iptc, leftovers, pages, xmp
+from qatie_cli.photo import boxes, containers, exif, extended_xmp, iptc, leftovers, pages, regions, subject, xmp
 from qatie_cli.photo.containers import Chunk, Segment
 from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
@@ -55,8 +55,12 @@ def read(
     info = image.info
     notes = tiff.notes
     block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
+    # libheif turns pixels by the file's own property; EXIF repeats that, and what it names lies in the stored picture.
+    turned = image.info.get("original_orientation") or orientation if image.format == "HEIF" else orientation
+    turn = regions.Turn(turned, *(size[::-1] if turned in (5, 6, 7, 8) else size))
     if block:
         block = exif.upright(block.removeprefix(exif.PREFIX), size)
+        block = subject.turned(block, turn)
         if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
             block, notes = None, (*notes, "EXIF left out, it is damaged")
     packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
@@ -68,10 +72,12 @@ def read(
         or _joined(image, containers.APP13, containers.PHOTOSHOP)
         or containers.raw_profile(info.get("Raw profile type iptc", ""))
     )
+    packet = regions.turned(xmp.upright(packet), turn) if packet else None
+    packet, segments = extended_xmp.consistent(packet, containers.kept_segments(_segments(image)))
     return Metadata(
         exif=block,
-        xmp=xmp.upright(packet) if packet else None,
-        jpeg_segments=containers.kept_segments(_segments(image)),
+        xmp=packet,
+        jpeg_segments=segments,
         photoshop=iptc.without_thumbnails(photoshop) if photoshop else None,
         comment=info.get("comment") if image.format in ("JPEG", "MPO") else None,
         png_chunks=_png_chunks(file) if image.format == "PNG" else (),

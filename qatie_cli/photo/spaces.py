@@ -72,7 +72,8 @@ class Space:
         """Whether the numbers are those of a colour space: primaries span a triangle around a white."""
         rx, ry, gx, gy, bx, by = self.primaries
         area = abs((gx - rx) * (by - ry) - (bx - rx) * (gy - ry)) / 2
-        if not np.isfinite(area) or area < _LEAST_AREA or self.white[1] < 0.1 or min(ry, gy) < 0.01:
+        usual = all(-0.2 < value < 1.2 for value in (*self.primaries, *self.white))
+        if not usual or area < _LEAST_AREA or self.white[1] < 0.1 or min(map(abs, (ry, gy, by))) < 1e-3:
             return False
         if not isinstance(self.curve, str) and not 0.5 <= self.curve <= 4:
             return False
