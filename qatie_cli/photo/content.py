@@ -25,8 +25,8 @@ class Photo:
     """A decoded photo, upright.
 
     `pixels` is (H, W, 3) or, for a gray photo, (H, W, 1); uint8 or uint16; encoded as `icc` says, sRGB without one.
-    `space` is set where the file names its colour space otherwise than by a profile; `icc` is a profile equal to it then,
-    or None for PQ and HLG, which have none. `bits` are those that the source's values had, where they are not 8 or 16.
+    `space` is set where the file names its colour space otherwise than by a profile; `icc` is a profile equal to it
+    then, or None for PQ and HLG, which have none. `bits` are those that the source's values had, if not 8 or 16.
     `alpha` is (H, W) of the same type. `exif` is a TIFF block without prefix, with orientation 1 and without thumbnail.
     `notes` tell the user what the file held and the photo does not.
     """

@@ -18,15 +18,12 @@ def is_part(segment: Segment) -> bool:
     return segment[1].startswith(XMP_EXTENSION)
 
 
-def consistent(packet: bytes | None, segments: tuple[Segment, ...]) -> tuple[bytes | None, tuple[Segment, ...]]:
-    """A packet that names its continuation only if all of it is in the segments, and segments without other parts."""
-    named = _named(packet) if packet else None
-    parts = [segment for segment in segments if is_part(segment)]
-    whole = named is not None and _is_whole(named, parts)
-    if not whole:
-        segments = tuple(segment for segment in segments if not is_part(segment))
-        packet = packet and without_mention(packet)
-    return packet, segments
+def consistent(packet: bytes, segments: tuple[Segment, ...]) -> bytes:
+    """The packet; without HasExtendedXMP where the segments do not hold all of what that names."""
+    named = _named(packet)
+    if named is None or _is_whole(named, [segment for segment in segments if is_part(segment)]):
+        return packet
+    return without_mention(packet)
 
 
 def without_mention(packet: bytes) -> bytes:

@@ -52,7 +52,7 @@ def _of_primary(content: bytes) -> Properties:
     for kind, start, end in _boxes(content, 0, len(content)):
         if kind != b"meta":
             continue
-        for part, at, stop in _boxes(content, start + 4, end):
+        for part, at, _ in _boxes(content, start + 4, end):
             if part == b"pitm":
                 (primary,) = struct.unpack_from(">I" if content[at] else ">H", content, at + 4)
         for part, at, stop in _boxes(content, start + 4, end):

@@ -72,8 +72,8 @@ def read(
         or _joined(image, containers.APP13, containers.PHOTOSHOP)
         or containers.raw_profile(info.get("Raw profile type iptc", ""))
     )
-    packet = regions.turned(xmp.upright(packet), turn) if packet else None
-    packet, segments = extended_xmp.consistent(packet, containers.kept_segments(_segments(image)))
+    segments = containers.kept_segments(_segments(image))
+    packet = extended_xmp.consistent(regions.turned(xmp.upright(packet), turn), segments) if packet else None
     return Metadata(
         exif=block,
         xmp=packet,

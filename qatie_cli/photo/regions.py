@@ -1,8 +1,8 @@
 """Places in a picture that its XMP names, turned with the pixels: faces, crops, panoramas, sizes.
 
-Face regions of the Metadata Working Group (which Apple extends by angles), ACDSee, Microsoft and IPTC, Camera Raw's crop,
-the parts of a panorama, and EXIF's subject are kept in coordinates of the picture as stored. Packets are edited as text;
-every edit takes time in proportion to their length.
+Face regions of the Metadata Working Group (which Apple extends by angles), ACDSee, Microsoft and IPTC, Camera Raw's
+crop, the parts of a panorama, and EXIF's subject are kept in coordinates of the picture as stored. Packets are edited
+as text; every edit takes time in proportion to their length.
 """
 
 from __future__ import annotations

@@ -135,7 +135,8 @@ def profile(space: Space, gray: bool = False) -> bytes:
         tags.append((b"kTRC", curve))
     else:
         columns = (adaptation @ to_xyz(space)).T
-        tags += [(name, _numbers(b"XYZ ", column)) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)]
+        names = (b"rXYZ", b"gXYZ", b"bXYZ")
+        tags += [(name, _numbers(b"XYZ ", column)) for name, column in zip(names, columns, strict=True)]
         tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
     at = 128 + 4 + 12 * len(tags)
     places: dict[bytes, int] = {}
