@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, declared, deep, metadata, pixels
+from qatie_cli.photo import MAX_PIXELS, declared, deep, metadata, pages, pixels, unreadable
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
@@ -24,7 +24,7 @@ from qatie_cli.photo.pixels import DECODE_ERRORS
 
 # What the owner of a photo in an unusual mode is told.
 _CONVERTED = {"CMYK": ("CMYK converted to sRGB",), "LAB": ("LAB converted to sRGB",),
-              "F": ("floating point written as 16 bit",)}  # fmt: skip
+              "F": ("floating point written as 16 bit, from 0 to its largest value",)}  # fmt: skip
 _WITHOUT_PROFILE = ("CMYK", "LAB", "YCbCr")  # modes whose profile does not describe the RGB values
 _COPY_AGAIN = "Copy it again from where it came."
 _HEIF_LOCK = threading.Lock()
@@ -120,26 +120,55 @@ def header(path: Path) -> Header | None:
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
-        return Image.open(file)
+        image = Image.open(file)
     except UnidentifiedImageError:
         open_heif()  # not earlier: importing it is slow, and few photos need it
         file.seek(0)
         return Image.open(file)
+    if image.format == "TIFF":
+        at = file.tell()
+        if number := pages.chosen(file):
+            image.seek(number)
+        else:
+            file.seek(at)
+    return image
 
 
 def _read(reopen: Callable[[], BinaryIO], name: str, max_pixels: int, file_size: int) -> Photo:
     """Decode the file that `reopen` opens. Pillow gets a handle of its own, which it may close at any time."""
     if file_size == 0:
         raise PhotoError(f"{name} is empty.", _COPY_AGAIN)
-    with reopen() as file, reopen() as own, _open(own) as image:
+    with reopen() as file, reopen() as own, _opened(own, file, name) as image:
         _refuse(image, name, max_pixels)
         try:
             return _decode(image, file)
-        except OSError as error:
-            if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+        except DECODE_ERRORS as error:
+            if found := unreadable.why(file, name):
+                raise found from error
+            if not isinstance(error, OSError) or image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
                 raise
         file.seek(0)
         return _decode_truncated(file.read(), name)
+
+
+def _opened(own: BinaryIO, file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """As `_open`.
+
+    Raises:
+        PhotoError: it is of a kind that qatie does not read, and that can be named.
+    """
+    found = unreadable.raw(file, name)
+    if found is not None:
+        raise found
+    try:
+        return _open(own)
+    except DECODE_ERRORS as error:
+        found = unreadable.why(file, name)
+        if found is None:
+            raise
+        raise found from error
+    finally:
+        file.seek(0)
 
 
 def _decode_truncated(content: bytes, name: str) -> Photo:
@@ -167,9 +196,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
     if image.format not in OF_CONTENT:
-        raise PhotoError(
-            f"{name} is a {image.format} file, which qatie does not read.", "Save it as PNG or TIFF first."
-        )
+        kind = "JPEG 2000" if image.format == "JPEG2000" else image.format
+        raise PhotoError(f"{name} is a {kind} file, which qatie does not read.", "Save it as PNG or TIFF first.")
 
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:

@@ -123,4 +123,4 @@ def _avif(photo: Photo, values: np.ndarray, bits: int, quality: int, codes: tupl
         transfer=transfer,
         matrix=_matrix((primaries, transfer)),
     )
-    return avif_items.added(content, photo.exif, photo.xmp, photo.icc)
+    return avif_items.added(bytes(content), photo.exif, photo.xmp, photo.icc)

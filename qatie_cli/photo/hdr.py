@@ -53,7 +53,9 @@ class HdrColours:
 
     def _mapped(self, nits: np.ndarray) -> np.ndarray:
         """Nits of the HDR picture to nits of the ordinary one, at most `WHITE_NITS`: a shoulder in PQ's steps."""
-        knee, white, peak = (_pq(np.float32(value)) for value in (_KNEE_NITS, WHITE_NITS, max(self.peak, WHITE_NITS)))
+        knee, white, peak = (
+            float(_pq(np.float32(value))) for value in (_KNEE_NITS, WHITE_NITS, max(self.peak, WHITE_NITS))
+        )
         if peak <= white:
             return np.minimum(nits, np.float32(WHITE_NITS))
         bend = _bend(knee, white, peak)
@@ -62,7 +64,9 @@ class HdrColours:
         return np.where(code <= knee, nits, _pq_nits(knee + (white - knee) * (t * (1 + bend) / (t + bend))))
 
     def _unmapped(self, nits: np.ndarray) -> np.ndarray:
-        knee, white, peak = (_pq(np.float32(value)) for value in (_KNEE_NITS, WHITE_NITS, max(self.peak, WHITE_NITS)))
+        knee, white, peak = (
+            float(_pq(np.float32(value))) for value in (_KNEE_NITS, WHITE_NITS, max(self.peak, WHITE_NITS))
+        )
         if peak <= white:
             return nits
         bend = _bend(knee, white, peak)

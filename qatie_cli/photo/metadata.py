@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -90,9 +89,10 @@ def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
     """Metadata in the tags of a TIFF file; nothing for another format. To be read before the pixels close the image."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return TiffTags()
-    packet, photoshop, datasets = (_tag_bytes(file, tag) for tag in (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG))
-    if datasets and not iptc.is_in(photoshop or b""):
-        photoshop = (photoshop or b"") + iptc.resource(datasets)
+    wanted = (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG)
+    packet, photoshop, datasets = (pages.value(file, tag, _LARGEST_TAG) for tag in wanted)
+    if datasets:
+        photoshop = iptc.joined(photoshop or b"", datasets)
     try:
         tags = image.getexif()
         for tag in exif.STORAGE_TAGS & set(tags):
@@ -182,29 +182,3 @@ def _joined(image: ImageFile.ImageFile, wanted: int, signature: bytes) -> bytes 
 def _png_chunks(file: BinaryIO) -> tuple[Chunk, ...]:
     file.seek(0)
     return containers.png_chunks(file.read())
-
-
-def _tag_bytes(file: BinaryIO, wanted: int) -> bytes | None:
-    """The raw value of a TIFF tag, whatever type the file declares.
-
-    Writers disagree on the type of IPTC and Photoshop blocks, and libraries read each type differently.
-    """
-    file.seek(0)
-    head = file.read(8)
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
-    if order is None or len(head) < 8:
-        return None
-    file.seek(struct.unpack(f"{order}I", head[4:])[0])
-    counted = file.read(2)
-    for _ in range(struct.unpack(f"{order}H", counted)[0] if len(counted) == 2 else 0):
-        field = file.read(12)
-        if len(field) < 12:
-            return None
-        tag, kind, count, value = struct.unpack(f"{order}HHII", field)
-        if tag == wanted:
-            size = exif.BYTES_OF_TYPE.get(kind, 0) * count
-            if size <= 4:
-                return field[8 : 8 + size]
-            file.seek(value)
-            return file.read(size) if size <= _LARGEST_TAG else None
-    return None

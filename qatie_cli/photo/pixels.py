@@ -109,10 +109,7 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
             raise NotImplementedError("32-bit integers")
         return values.astype(np.uint16)[..., None], None
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0)
-        top = values.max(initial=0)
-        level = 65535 if top <= 1 else 257 if top <= 255 else 1  # white is 1.0, 255 or 65535
-        return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)[..., None], None
+        return _of_floats(np.asarray(image))[..., None], None
     if image.mode == "CMYK":
         return _array(_cmyk_to_rgb(image)), None
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
@@ -124,6 +121,19 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     converted = _array(image if image.mode == "RGBA" else image.convert("RGBA"))
     alpha = np.ascontiguousarray(converted[..., 3])
     return np.ascontiguousarray(converted[..., :1] if gray else converted[..., :3]), alpha
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """uint16 of gray floating point: white is 1.0; the largest value of a picture that goes beyond.
+
+    Whole numbers up to 255 or 65535 are levels of 8 or 16 bit.
+    """
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(values.max(initial=0))
+    level = 65535 / max(top, 1.0)
+    if top > 1 and top <= 65535 and (values == np.rint(values)).all():
+        level = 257 if top <= 255 else 1
+    return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)
 
 
 def _array(image: Image.Image, dtype: Any = np.uint8) -> np.ndarray:
@@ -156,7 +166,7 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
 def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Pixels and alpha, as stored; None if the file turns out to hold something else."""
     file.seek(0)
-    values = _png_values(file) if image.format == "PNG" else _tiff_values(file)
+    values = _png_values(file) if image.format == "PNG" else _tiff_values(file, image.tell())
     if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):
         return None
     colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else 3
@@ -183,11 +193,11 @@ def _png_values(file: BinaryIO) -> np.ndarray:
     return imagecodecs.png_decode(file.read())
 
 
-def _tiff_values(file: BinaryIO) -> np.ndarray:
+def _tiff_values(file: BinaryIO, number: int) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(file) as opened:
-        page = opened.pages.first
+        page = opened.pages[number]
         values = page.asarray()
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         values = np.moveaxis(values, 0, -1)

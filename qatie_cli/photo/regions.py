@@ -162,7 +162,8 @@ class _Packet:
         self._replaced[span] = text
 
     def edited(self) -> bytes:
-        out, at = [], 0
+        out: list[bytes] = []
+        at = 0
         for (start, end), text in sorted(self._replaced.items()):
             out += self.bytes[at:start], text
             at = end
