@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 FLOAT, INT8 = "float", "int8"
+_ADDED = ("sidecars",)
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,17 @@ class Settings:
     arithmetic: str = INT8  # or FLOAT
     strength: float = 1.0
     fast: bool = True
-    quality: int | None = None
+    quality: int | str | None = None
     strip_metadata: bool = False
     strip_gps: bool = False
+    sidecars: bool = False
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for settings that give equal outputs."""
         shaping = dataclasses.asdict(self)
         del shaping["weights"]
+        for added in _ADDED:
+            if not shaping[added]:  # as before the option was there, so that outputs of then count as done
+                del shaping[added]
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]

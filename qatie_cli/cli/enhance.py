@@ -19,12 +19,17 @@ from qatie_cli.cli.options import (
     Fast,
     Format,
     MaxPixels,
+    QualityOption,
     Quiet,
+    ReportFile,
+    Sidecars,
     Threads,
     Verbose,
     WeightsOption,
     Yes,
+    check_sidecars,
     load_engine,
+    parse_quality,
 )
 from qatie_cli.errors import Exit, UsageError
 from qatie_cli.model.shipped import DEFAULT
@@ -57,10 +62,8 @@ def enhance(
     format: Annotated[
         Format, typer.Option("--format", "-f", help="keep writes HEIC as JPEG and BMP as PNG.")
     ] = Format.keep,
-    quality: Annotated[
-        int | None,
-        typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95, or as fine as a JPEG's source"),
-    ] = None,
+    quality: QualityOption = None,
+    sidecars: Sidecars = False,
     suffix: Annotated[str, typer.Option(help="Append to every output's name: a.jpg becomes aSUFFIX.jpg.")] = "",
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
@@ -84,10 +87,7 @@ def enhance(
         typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
-    ] = None,
+    report: ReportFile = None,
     gallery: Annotated[
         bool | None,
         typer.Option(
@@ -119,7 +119,9 @@ def enhance(
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels)
+    check_sidecars(sidecars, in_place, strip_metadata)
+    fine = parse_quality(quality)
+    writing = Writing(fine, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels, sidecars=sidecars)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
@@ -128,10 +130,9 @@ def enhance(
         return Enhancer(load_engine(weights, engine, threads, device), Effect(strength, fast))
 
     if out is not None and stream.is_stream(paths, out):
-        if dry_run or report is not None or files_from is not None or gallery:
-            raise UsageError(
-                "--dry-run, --report, --files-from and --gallery are for batches, not for -.", "Leave them out."
-            )
+        if dry_run or report is not None or files_from is not None or gallery or sidecars:
+            named = "--dry-run, --report, --files-from, --gallery and --sidecars"
+            raise UsageError(f"{named} are for batches, not for -.", "Leave them out.")
         notes = stream.run(paths[0], out, naming.fmt, writing, lambda photo: enhancer().within(photo, allowed))
         for note in () if quiet else notes:
             console().print(f"[yellow]Note:[/] {plain(note)}.")
@@ -139,7 +140,7 @@ def enhance(
     listed = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
     settings = Settings(
-        weights, shipped.digest(weights), arithmetic, strength, fast, quality, strip_metadata, strip_gps
+        weights, shipped.digest(weights), arithmetic, strength, fast, fine, strip_metadata, strip_gps, sidecars=sidecars
     )
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
@@ -158,9 +159,7 @@ def enhance(
             confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
         ready = enhancer() if run.plan.tasks else None
-        album = None
-        if out is not None and has_gallery:
-            album = _album(out, run.plan, ready, weights, strength, max_pixels)
+        album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine
         if report is not None and not follower.write_report(report, run.report(engine_used, weights, strength)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qatie_cli.photo import colour, containers, exif, extended_xmp, iptc, xmp
+from qatie_cli.photo.regions import Turn
 from qatie_cli.photo.spaces import Space
 
 
@@ -46,6 +47,9 @@ class Photo:
     dpi: tuple[float, float] | None = None
     jpeg: JpegTraits | None = None
     lossless: bool = False  # the source was a lossless WebP
+    coded_bytes: int | None = None  # of the picture in a lossy WebP, HEIC or AVIF file
+    turn: Turn | None = None  # how its stored pixels were turned to be upright
+    fineness: int | None = None  # of the source, 1..100 on JPEG's scale of quality, where it was measured
     notes: tuple[str, ...] = ()
 
     @property

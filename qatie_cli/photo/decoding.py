@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, declared, deep, metadata, pages, pixels, unreadable
+from qatie_cli.photo import MAX_PIXELS, declared, deep, fineness, metadata, pages, pixels, unreadable
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
@@ -228,7 +228,9 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         comment=carried.comment,
         png_chunks=carried.png_chunks,
         dpi=carried.dpi,
+        turn=carried.turn,
         jpeg=traits,
         lossless=metadata.is_lossless_webp(image, file),
+        coded_bytes=fineness.coded_bytes(image, file),
         notes=notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,
     )

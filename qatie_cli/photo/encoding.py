@@ -15,9 +15,10 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, deep, exif, extended_xmp, fitting, tiff
+from qatie_cli.photo import containers, deep, exif, extended_xmp, fineness, fitting, tiff
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
+from qatie_cli.photo.fineness import SOURCE, Quality
 from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
@@ -82,7 +83,7 @@ def write(
     path: Path,
     photo: Photo,
     fmt: str,
-    quality: int | None = None,
+    quality: Quality = None,
     mode: int | None = None,
     before_replace: Callable[[Path], None] = lambda _: None,
 ) -> None:
@@ -92,7 +93,8 @@ def write(
 
     Args:
         fmt: a key of `formats.FORMATS`.
-        quality: 1..100 for the lossy formats. None is 95; a JPEG is then compressed no coarser than its source.
+        quality: 1..100 for the lossy formats, or "source" for about as fine as the photo's source was. None is 95; a
+            JPEG is then compressed no coarser than its source.
         mode, before_replace: as for `files.atomic_path`.
 
     Raises:
@@ -107,7 +109,7 @@ def write(
         _encode(file, photo, fmt, quality, str(path))
 
 
-def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The photo") -> bytes:
+def encoded(photo: Photo, fmt: str, quality: Quality = None, name: str = "The photo") -> bytes:
     """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
     check_encodable(photo, fmt)
     content = io.BytesIO()
@@ -115,7 +117,7 @@ def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The
     return content.getvalue()
 
 
-def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str) -> None:
     photo = fitting.fitted(photo, fmt)
     if photo.xmp and fmt != "jpeg":
         photo = dataclasses.replace(photo, xmp=extended_xmp.without_mention(photo.xmp))
@@ -126,7 +128,7 @@ def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: s
             _write_png(file, photo)
         elif fmt in DEEP and photo.pixels.dtype == np.uint16:
             carried = photo if _exif_fits(photo, fmt) else dataclasses.replace(photo, exif=None)
-            file.write(deep.encoded(carried, fmt, DEFAULT_QUALITY if quality is None else quality))
+            file.write(deep.encoded(carried, fmt, _setting(photo, fmt, quality)))
         else:
             _write_lossy(file, photo, fmt, quality)
     except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
@@ -159,8 +161,8 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
     file.write(memoryview(content)[header:])
 
 
-def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) -> None:
-    options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
+def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> None:
+    options: dict = {"quality": _setting(photo, fmt, quality)}
     if fmt == "heic":
         open_heif()
         if photo.space is not None and photo.space.codes:
@@ -175,7 +177,7 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) ->
         options["exif"] = exif.PREFIX + photo.exif
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
-    if fmt == "webp" and photo.lossless and quality is None:
+    if fmt == "webp" and photo.lossless and quality in (None, SOURCE):
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
@@ -185,7 +187,17 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) ->
     file.write(content.getbuffer())
 
 
-def _jpeg_options(photo: Photo, quality: int | None) -> dict:
+def _setting(photo: Photo, fmt: str, quality: Quality) -> int:
+    """The encoder's own setting, 1..100."""
+    if quality is None:
+        return DEFAULT_QUALITY
+    if quality != SOURCE:
+        return quality
+    measured = fineness.of_photo(photo) if photo.fineness is None else photo.fineness
+    return fineness.setting(fmt, measured)
+
+
+def _jpeg_options(photo: Photo, quality: Quality) -> dict:
     options: dict = {"extra": containers.jpeg_segments(photo.photoshop, photo.jpeg_segments)}
     if photo.dpi:
         options["dpi"] = photo.dpi
@@ -200,8 +212,10 @@ def _jpeg_options(photo: Photo, quality: int | None) -> dict:
         "subsampling": 2 if traits.subsampling is None else traits.subsampling,
         "progressive": traits.progressive,
     }
-    if quality is None and traits.quantization:
-        options |= {"qtables": _tables(traits, colours=photo.pixels.shape[2]), "quality": -1}
+    if quality in (None, SOURCE) and traits.quantization:
+        own = list(map(list, traits.quantization[: 1 if photo.pixels.shape[2] == 1 else 2]))
+        finer = own if quality == SOURCE else _tables(traits, colours=photo.pixels.shape[2])
+        options |= {"qtables": finer, "quality": -1}
     return options
 
 

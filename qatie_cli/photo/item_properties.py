@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MOST_BOXES = 20_000
+_MOST_TILES = 10_000
 _GRID_REFERENCE = b"dimg"
 
 
@@ -43,6 +44,49 @@ def of_primary(content: bytes) -> Properties:
         return _of_primary(content)
     except (struct.error, IndexError, ValueError):
         return Properties()
+
+
+def coded_bytes(content: bytes) -> int | None:
+    """Bytes of the primary picture's data, or of its tiles'; None where damaged."""
+    try:
+        return _coded_bytes(content) or None
+    except (struct.error, IndexError, ValueError):
+        return None
+
+
+def _coded_bytes(content: bytes) -> int:
+    primary, tiles, sizes = 0, list[int](), dict[int, int]()
+    for kind, start, end in _boxes(content, 0, len(content)):
+        if kind == b"meta":
+            parts = {part: (at, stop) for part, at, stop in _boxes(content, start + 4, end)}
+            at, _ = parts[b"pitm"]
+            (primary,) = struct.unpack_from(">I" if content[at] else ">H", content, at + 4)
+            if b"iref" in parts:
+                tiles = _parts_of(primary, content, *parts[b"iref"])
+            sizes = _sizes(content, parts[b"iloc"][0])
+            break
+    return sum(sizes.get(item, 0) for item in tiles or [primary])
+
+
+def _sizes(content: bytes, at: int) -> dict[int, int]:
+    """Bytes of each item (`iloc`, ISO/IEC 14496-12, 8.11.3)."""
+    version, lengths, bases = content[at], content[at + 4], content[at + 5]
+    offset_size, length_size, base_size = lengths >> 4, lengths & 15, bases >> 4
+    index_size = bases & 15 if version in (1, 2) else 0
+    wide = version == 2
+    (count,) = struct.unpack_from(">I" if wide else ">H", content, at + 6)
+    at += 10 if wide else 8
+    sizes: dict[int, int] = {}
+    for _ in range(count):
+        (item,) = struct.unpack_from(">I" if wide else ">H", content, at)
+        at += (4 if wide else 2) + (2 if version in (1, 2) else 0) + 2 + base_size
+        (extents,) = struct.unpack_from(">H", content, at)
+        at += 2
+        for _ in range(extents):
+            at += index_size + offset_size
+            sizes[item] = sizes.get(item, 0) + int.from_bytes(content[at : at + length_size], "big")
+            at += length_size
+    return sizes
 
 
 def _of_primary(content: bytes) -> Properties:
@@ -93,7 +137,8 @@ def _parts_of(item: int, content: bytes, start: int, end: int) -> list[int]:
         (origin,) = struct.unpack_from(form, content, at)
         (count,) = struct.unpack_from(">H", content, at + size)
         if kind == _GRID_REFERENCE and origin == item and count:
-            return [struct.unpack_from(form, content, at + size + 2)[0]]
+            last = min(count, _MOST_TILES)
+            return [struct.unpack_from(form, content, at + size + 2 + index * size)[0] for index in range(last)]
     return []
 
 

@@ -11,6 +11,7 @@ from qatie_cli.photo import boxes, containers, exif, extended_xmp, iptc, leftove
 from qatie_cli.photo.containers import Chunk, Segment
 from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
+from qatie_cli.photo.regions import Turn
 
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 _LARGEST_TAG = 1 << 26  # bytes of a metadata tag
@@ -38,6 +39,7 @@ class Metadata:
     comment: bytes | None
     png_chunks: tuple[Chunk, ...]
     dpi: tuple[float, float] | None
+    turn: Turn
     notes: tuple[str, ...] = ()
 
 
@@ -56,7 +58,7 @@ def read(
     block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
     # libheif turns pixels by the file's own property; EXIF repeats that, and what it names lies in the stored picture.
     turned = image.info.get("original_orientation") or orientation if image.format == "HEIF" else orientation
-    turn = regions.Turn(turned, *(size[::-1] if turned in (5, 6, 7, 8) else size))
+    turn = Turn(turned, *(size[::-1] if turned in (5, 6, 7, 8) else size))
     if block:
         block = exif.upright(block.removeprefix(exif.PREFIX), size)
         block = subject.turned(block, turn)
@@ -81,6 +83,7 @@ def read(
         comment=info.get("comment") if image.format in ("JPEG", "MPO") else None,
         png_chunks=_png_chunks(file) if image.format == "PNG" else (),
         dpi=_resolution(info.get("dpi")),
+        turn=turn,
         notes=notes,
     )
 
