@@ -99,8 +99,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 def parse_quality(text: str | None) -> int | Literal["source"] | None:
     """The value of --quality."""
-    if text is None or text == "source":
-        return text
+    if text is None:
+        return None
+    if text == "source":
+        return "source"
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
         raise UsageError(f"Invalid quality '{text}'.", "Give a number from 1 to 100, or source.")
     return int(text)

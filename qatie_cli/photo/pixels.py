@@ -198,6 +198,7 @@ def _tiff_values(file: BinaryIO, number: int) -> np.ndarray:
 
     with tifffile.TiffFile(file) as opened:
         page = opened.pages[number]
+        assert isinstance(page, tifffile.TiffPage)  # frames are what tifffile makes of pages only if asked to
         values = page.asarray()
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         values = np.moveaxis(values, 0, -1)

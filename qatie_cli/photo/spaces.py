@@ -85,7 +85,7 @@ class Space:
         return bool(np.isfinite(matrix).all() and (weights > 0).all())
 
 
-DCF_ADOBE_RGB = Space(ADOBE_RGB, D65, ADOBE_RGB_GAMMA, name="Adobe RGB (1998)")
+DCF_ADOBE_RGB = Space(ADOBE_RGB, D65, ADOBE_RGB_GAMMA, name="Compatible with Adobe RGB (1998)")
 
 
 def of_codes(primaries: int, transfer: int) -> Space | None:
