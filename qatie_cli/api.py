@@ -52,6 +52,7 @@ from qatie_cli.model import shipped
 from qatie_cli.photo import MAX_PIXELS, decoding, formats
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import identity
+from qatie_cli.photo.fineness import SOURCE, Quality
 
 if TYPE_CHECKING:  # imports torch, which reading and writing photos do without
     from qatie_cli.engines import Engine
@@ -195,13 +196,14 @@ def read(path: PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
     return decoding.read(path if isinstance(path, bytes) else Path(path), max_pixels)
 
 
-def write(photo: Photo, path: PathLike, *, quality: int | None = None) -> None:
+def write(photo: Photo, path: PathLike, *, quality: Quality = None) -> None:
     """Write a photo atomically: a file that exists is replaced, or left as it is where writing fails.
 
     Args:
         path: its suffix chooses the format: .jpg, .png, .webp, .tif, .heic, .avif. What the format cannot hold (16 bit,
             some metadata) is left out.
-        quality: 1..100 of lossy formats. None is 95, and no coarser than its source for a photo that was a JPEG.
+        quality: 1..100 of lossy formats, or "source" for about as fine as the file that the photo was read from. None
+            is 95, and no coarser than its source for a photo that was a JPEG.
 
     Raises:
         ValueError: `quality` is not in 1..100.
@@ -218,7 +220,7 @@ def enhance_file(
     model: Model | None = None,
     strength: float = 1.0,
     fast: bool = True,
-    quality: int | None = None,
+    quality: Quality = None,
     overwrite: bool = False,
     hdr: bool = True,
     motion: bool = True,
@@ -311,7 +313,7 @@ def enhance_folder(
     strength: float = 1.0,
     fast: bool = True,
     format: Format = "keep",
-    quality: int | None = None,
+    quality: Quality = None,
     suffix: str = "",
     recursive: bool = True,
     overwrite: bool = False,
@@ -384,7 +386,7 @@ def _public(result: Result) -> PhotoResult:
     )
 
 
-def _settings(model: Model | None, strength: float, fast: bool, quality: int | None) -> Settings:
+def _settings(model: Model | None, strength: float, fast: bool, quality: Quality) -> Settings:
     if model is None:
         return Settings(shipped.DEFAULT, shipped.digest(shipped.DEFAULT), INT8, strength, fast, quality)
     arithmetic = FLOAT if model.engine == FLOAT else INT8
@@ -411,9 +413,9 @@ def _format_of(path: Path) -> str:
     return fmt
 
 
-def _quality(quality: int | None) -> int | None:
-    if quality is not None and not 1 <= quality <= 100:
-        raise ValueError(f"quality lies in 1..100, not {quality}")
+def _quality(quality: Quality) -> Quality:
+    if quality is not None and quality != SOURCE and (isinstance(quality, str) or not 1 <= quality <= 100):
+        raise ValueError(f"quality lies in 1..100 or is {SOURCE!r}, not {quality!r}")
     return quality
 
 

@@ -63,7 +63,8 @@ def test_the_same_run_again_does_nothing(folder, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"strip_gps": True}, {"strip_metadata": True}, {"no_hdr": True}, {"no_motion": True}, {"strength": 0.5},
-     {"quality": 80}, {"fast": False}, {"arithmetic": "float"}, {"weights_sha256": "1" * 64}],
+     {"quality": 80}, {"fast": False}, {"arithmetic": "float"}, {"weights_sha256": "1" * 64}, {"quality": "source"},
+     {"sidecars": True}],
 )  # fmt: skip
 def test_other_settings_redo_what_is_ours(folder, tmp_path, change):
     _run(folder, tmp_path / "out")
@@ -77,7 +78,7 @@ def test_every_setting_counts_but_the_name_of_the_weights():
     assert dataclasses.replace(SETTINGS, weights="w.safetensors").digest == SETTINGS.digest
     assert {f.name for f in dataclasses.fields(Settings)} == {
         *("weights", "weights_sha256", "arithmetic", "strength", "fast", "quality", "strip_metadata", "strip_gps"),
-        *("no_hdr", "no_motion"),
+        *("no_hdr", "no_motion", "sidecars"),
     }
 
 

@@ -15,7 +15,7 @@ from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Found, Ledger, State
 from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import UsageError
-from qatie_cli.photo import discovery, formats
+from qatie_cli.photo import discovery, formats, unreadable
 from qatie_cli.photo.discovery import identity
 
 
@@ -204,6 +204,8 @@ def _search(
     def add(source: Path, relative: Path) -> None:
         if formats.has_photo_suffix(source):
             found.photos.setdefault(source, relative)
+        elif (why := unreadable.named(source)) is not None:
+            found.refused[source] = why.one_line()
         else:
             found.not_photos.append(source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -17,15 +18,16 @@ from typing import Protocol
 import numpy as np
 
 from qatie_cli import files
-from qatie_cli.batch import reasons, targets
+from qatie_cli.batch import reasons, sidecars, targets
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Claim, Ledger, State
 from qatie_cli.batch.planning import Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, apart, encoding, formats
+from qatie_cli.photo import MAX_PIXELS, apart, encoding, fineness, formats
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.fineness import SOURCE, Quality
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FAILURES_OF_A_FULL_DISK = 3  # in a row that stop the run
@@ -76,7 +78,7 @@ class Result:
 class Writing:
     """How outputs are written."""
 
-    quality: int | None = None
+    quality: Quality = None
     strip_metadata: bool = False
     strip_gps: bool = False
     overwrite: bool = False
@@ -84,6 +86,7 @@ class Writing:
     max_pixels: int = MAX_PIXELS
     no_hdr: bool = False  # leave out HDR gain maps
     no_motion: bool = False  # leave out motion photos' videos
+    sidecars: bool = False  # XMP files beside photos are copied beside their outputs
     settings: Settings | None = None  # to record with each output
     ledger: Ledger | None = None  # of the output folder
     journal: Journal | None = None  # of photos that replace their originals
@@ -93,6 +96,8 @@ class Writing:
         photo = photo.without_metadata() if self.strip_metadata else photo
         if self.no_hdr or self.no_motion:
             photo = photo.without(gain_map=self.no_hdr, motion=self.no_motion)
+        if self.quality == SOURCE:
+            photo = dataclasses.replace(photo, fineness=fineness.of_photo(photo))
         return photo.without_gps() if self.strip_gps else photo
 
 
@@ -389,6 +394,9 @@ class Runner:
 
         task.output.parent.mkdir(parents=True, exist_ok=True)
         encoding.write(task.output, photo, fmt, self._writing.quality, mode, before_replace)
+        if writing.sidecars and not task.in_place:
+            further = sidecars.copy(task.source, task.output, photo, writing.strip_gps, writing.overwrite)
+            hand.notes += further
         return task.output.stat().st_size
 
     # --- failures -------------------------------------------------------------------------------------------------

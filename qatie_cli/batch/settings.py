@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 FLOAT, INT8 = "float", "int8"
-_ADDED = ("no_hdr", "no_motion")
+_ADDED = ("no_hdr", "no_motion", "sidecars")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class Settings:
     arithmetic: str = INT8  # or FLOAT
     strength: float = 1.0
     fast: bool = True
-    quality: int | None = None
+    quality: int | str | None = None
     strip_metadata: bool = False
     strip_gps: bool = False
     no_hdr: bool = False
     no_motion: bool = False
+    sidecars: bool = False
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ from qatie_cli.batch.running import Writing
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding, formats
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.fineness import Quality
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def enhance(source: Path | bytes, fmt: str | None, writing: Writing, better: Cal
     return Enhanced(better(photo), chosen, photo.notes + encoding.left_out(photo, chosen))
 
 
-def write(enhanced: Enhanced, out: Path, quality: int | None) -> None:
+def write(enhanced: Enhanced, out: Path, quality: Quality) -> None:
     """Write it atomically.
 
     Raises:

@@ -21,13 +21,17 @@ from qatie_cli.cli.options import (
     MaxPixels,
     NoHdr,
     NoMotion,
+    QualityOption,
     Quiet,
     ReportFile,
+    Sidecars,
     Threads,
     Verbose,
     WeightsOption,
     Yes,
+    check_sidecars,
     load_engine,
+    parse_quality,
 )
 from qatie_cli.errors import Exit, UsageError
 from qatie_cli.model.shipped import DEFAULT
@@ -60,10 +64,8 @@ def enhance(
     format: Annotated[
         Format, typer.Option("--format", "-f", help="keep writes HEIC as JPEG and BMP as PNG.")
     ] = Format.keep,
-    quality: Annotated[
-        int | None,
-        typer.Option(min=1, max=100, help="Of lossy formats.", show_default="95, or as fine as a JPEG's source"),
-    ] = None,
+    quality: QualityOption = None,
+    sidecars: Sidecars = False,
     suffix: Annotated[str, typer.Option(help="Append to every output's name: a.jpg becomes aSUFFIX.jpg.")] = "",
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF, GPS, IPTC and XMP; the colour profile stays.")
@@ -121,7 +123,11 @@ def enhance(
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
-    writing = Writing(quality, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels, no_hdr, no_motion)
+    check_sidecars(sidecars, in_place, strip_metadata)
+    fine = parse_quality(quality)
+    writing = Writing(
+        fine, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels, no_hdr, no_motion, sidecars
+    )
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer() -> Enhancer:
@@ -130,18 +136,15 @@ def enhance(
         return Enhancer(load_engine(weights, engine, threads, device), Effect(strength, fast))
 
     if out is not None and stream.is_stream(paths, out):
-        if dry_run or report is not None or files_from is not None or gallery:
-            raise UsageError(
-                "--dry-run, --report, --files-from and --gallery are for batches, not for -.", "Leave them out."
-            )
+        stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
         notes = stream.run(paths[0], out, naming.fmt, writing, lambda photo: enhancer().within(photo, allowed))
         for note in () if quiet else notes:
             console().print(f"[yellow]Note:[/] {plain(note)}.")
         return
     listed = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
-    without = strip_metadata, strip_gps, no_hdr, no_motion
-    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, quality, *without)
+    left_out = strip_metadata, strip_gps, no_hdr, no_motion, sidecars
+    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, fine, *left_out)
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)

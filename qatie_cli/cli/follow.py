@@ -46,12 +46,17 @@ class Follower:
 
     def tell_left_out(self) -> None:
         """Name or count what is no photo and what is not searched, and name what cannot be enhanced as asked."""
-        paths = self.run.plan.not_photos
-        if paths and not self.quiet:
-            named = ", ".join(plain(path) for path in paths) if self.verbose else _files(paths)
-            self.screen.print(f"[yellow]Skipped:[/] {named} not named like photos.")
+        if not self.quiet:
+            self._tell_others()
         self._tell_system_folders()
         self._tell_refused()
+
+    def _tell_others(self) -> None:
+        from qatie_cli.photo import unreadable
+
+        for paths, what in unreadable.sorted_out(self.run.plan.not_photos):
+            named = ", ".join(plain(path) for path in paths) if self.verbose else _files(paths, what[0])
+            self.screen.print(f"[yellow]Skipped:[/] {named}{what[1]}.")
 
     def _tell_system_folders(self) -> None:
         folders = self.run.plan.system_folders
@@ -162,8 +167,8 @@ class Follower:
             self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
 
 
-def _files(paths: tuple[Path, ...]) -> str:
-    return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} files"
+def _files(paths: tuple[Path, ...], what: str = "files") -> str:
+    return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} {what}"
 
 
 def count(number: int) -> str:

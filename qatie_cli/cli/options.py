@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -80,13 +80,41 @@ Fast = Annotated[
         help="Run the network on photos above 4 megapixels at reduced size; tone and edges stay at full size.",
     ),
 ]
+QualityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quality",
+        metavar="N|source",
+        help="Of lossy formats: 1 to 100, or about as fine as the photo's file was.",
+        show_default="95, or as fine as a JPEG's source",
+    ),
+]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger photos are refused.")]
 NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Leave out HDR gain maps: every screen shows the same photo.")]
 NoMotion = Annotated[bool, typer.Option("--no-motion", help="Leave out motion photos' videos.")]
+Sidecars = Annotated[bool, typer.Option("--sidecars", help="Copy XMP sidecars (a.xmp, a.jpg.xmp) to the outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+def parse_quality(text: str | None) -> int | Literal["source"] | None:
+    """The value of --quality."""
+    if text is None:
+        return None
+    if text == "source":
+        return "source"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
+        raise UsageError(f"Invalid quality '{text}'.", "Give a number from 1 to 100, or source.")
+    return int(text)
+
+
+def check_sidecars(sidecars: bool, in_place: bool, strip_metadata: bool) -> None:
+    """Raise UsageError where --sidecars contradicts another option."""
+    if sidecars and (in_place or strip_metadata):
+        other = "--in-place" if in_place else "--strip-metadata"
+        raise UsageError(f"--sidecars and {other} contradict each other.", "Leave one out.")
 
 
 def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:

@@ -34,6 +34,13 @@ def is_stream(inputs: Sequence[Path], out: Path) -> bool:
     return True
 
 
+def refuse_batch_options(used: bool) -> None:
+    """Raise UsageError where options for many photos are used with one that goes through a pipe."""
+    if used:
+        named = "--dry-run, --report, --files-from, --gallery and --sidecars"
+        raise UsageError(f"{named} are for batches, not for -.", "Leave them out.")
+
+
 def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[Photo], Photo]) -> tuple[str, ...]:
     """Read one photo, enhance and write it; notes for its owner.
 

@@ -55,7 +55,7 @@ class Enhancer:
         """
         pixels = photo.rgb()
         by = self.effect.reduction_of(pixels.shape[1], pixels.shape[0])
-        colours = colour.of_profile(photo.icc)
+        colours = colour.of_photo(photo)
         with self.engine.computing():
             better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, by)
         if pixels.size >= _LARGE:

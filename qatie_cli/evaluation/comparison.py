@@ -163,7 +163,7 @@ class _InSrgb:
     """A photo in 8-bit sRGB, converted row by row."""
 
     def __init__(self, photo: Photo) -> None:
-        self._photo, self._colours = photo, colour.of_profile(photo.icc)
+        self._photo, self._colours = photo, colour.of_photo(photo)
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
         """(bottom - top, W, 3) uint8."""

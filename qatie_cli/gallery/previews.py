@@ -25,7 +25,7 @@ def reduced(photo: Photo) -> np.ndarray:
     pixels = _fitted(photo.pixels, LARGE)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
-    colours = colour.of_profile(photo.icc)
+    colours = colour.of_photo(photo)
     if colours is not None:
         pixels = colours.to_srgb(pixels)
     if photo.alpha is not None and photo.has_transparency:

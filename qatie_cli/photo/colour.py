@@ -9,16 +9,32 @@ returns to the photo's own space, so colours outside sRGB stay outside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from qatie_cli.photo import hdr, spaces
+
+if TYPE_CHECKING:
+    from qatie_cli.photo.content import Photo
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
 _NEAR_SRGB = 2.5 / 255  # a profile that moves no colour further than this counts as sRGB
 _PROFILE_COLOUR_SPACE = slice(16, 20)  # in the header of a profile (ICC.1:2022, 7.2)
 
 
+class Colours(Protocol):
+    """The conversion between a photo's RGB colour space and sRGB."""
+
+    def to_srgb(self, part: np.ndarray) -> np.ndarray:
+        """(..., 3) uint8 or uint16 in this space to the same type in sRGB, clipped to its gamut."""
+
+    def from_srgb(self, part: np.ndarray) -> np.ndarray:
+        """(..., 3) uint8 or uint16 in sRGB to the same type in this space."""
+
+
 @dataclass(frozen=True)
-class Colours:
+class ProfileColours:
     """An RGB colour space given by an ICC profile."""
 
     profile: bytes
@@ -51,6 +67,15 @@ def _transform(part: np.ndarray, source: bytes, target: bytes) -> np.ndarray:
     )
 
 
+def of_photo(photo: Photo) -> Colours | None:
+    """The conversion for a photo, or None if its values are sRGB or near enough."""
+    if photo.space is None:
+        return of_profile(photo.icc)
+    if photo.space.is_hdr:
+        return hdr.HdrColours(photo.space, photo.space.peak)
+    return of_profile(spaces.profile(photo.space))  # its own may be of gray
+
+
 def of_profile(icc: bytes | None) -> Colours | None:
     """The conversion for a photo with this profile, or None if its values are sRGB or near enough.
 
@@ -60,7 +85,7 @@ def of_profile(icc: bytes | None) -> Colours | None:
         return None
     levels = np.linspace(0, 65535, 7).astype(np.uint16)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-    colours = Colours(icc)
+    colours = ProfileColours(icc)
     try:
         moved = np.abs(colours.to_srgb(grid).astype(np.int32) - grid).max() / 65535
         colours.from_srgb(grid)

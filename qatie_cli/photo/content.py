@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qatie_cli.photo import colour, containers, exif, iptc, xmp
+from qatie_cli.photo import colour, containers, exif, extended_xmp, iptc, xmp
+from qatie_cli.photo.regions import Turn
+from qatie_cli.photo.spaces import Space
 
 if TYPE_CHECKING:
     from qatie_cli.photo.beside.gain_map import GainMap
@@ -29,6 +31,8 @@ class Photo:
     """A decoded photo, upright.
 
     `pixels` is (H, W, 3) or, for a gray photo, (H, W, 1); uint8 or uint16; encoded as `icc` says, sRGB without one.
+    `space` is set where the file names its colour space otherwise than by a profile; `icc` is a profile equal to it
+    then, or None for PQ and HLG, which have none. `bits` are those that the source's values had, if not 8 or 16.
     `alpha` is (H, W) of the same type. `exif` is a TIFF block without prefix, with orientation 1 and without thumbnail.
     `notes` tell the user what the file held and the photo does not.
     """
@@ -38,6 +42,8 @@ class Photo:
     alpha: np.ndarray | None = None
     exif: bytes | None = None
     icc: bytes | None = None
+    space: Space | None = None
+    bits: int | None = None
     xmp: bytes | None = None
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()  # marker and payload: extended XMP, vendor segments
     photoshop: bytes | None = None  # image resource block with IPTC, without signature
@@ -48,6 +54,9 @@ class Photo:
     lossless: bool = False  # the source was a lossless WebP
     gain_map: GainMap | None = None  # boosts for HDR screens
     motion: Motion | None = None  # a motion photo's video
+    coded_bytes: int | None = None  # of the picture in a lossy WebP, HEIC or AVIF file
+    turn: Turn | None = None  # how its stored pixels were turned to be upright
+    fineness: int | None = None  # of the source, 1..100 on JPEG's scale of quality, where it was measured
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,7 +106,7 @@ class Photo:
         return dataclasses.replace(
             self,
             exif=self.exif and exif.without_gps(self.exif),
-            xmp=self.xmp and xmp.without_places(self.xmp),
+            xmp=self.xmp and extended_xmp.without_mention(xmp.without_places(self.xmp)),
             photoshop=self.photoshop and iptc.without_places(self.photoshop),
             motion=self.motion and self.motion.without_places(),
             # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for places.

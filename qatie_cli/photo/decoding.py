@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, metadata, pixels
+from qatie_cli.photo import MAX_PIXELS, declared, deep, fineness, metadata, pages, pixels, unreadable
 from qatie_cli.photo.beside import reading
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
@@ -25,7 +25,7 @@ from qatie_cli.photo.pixels import DECODE_ERRORS
 
 # What the owner of a photo in an unusual mode is told.
 _CONVERTED = {"CMYK": ("CMYK converted to sRGB",), "LAB": ("LAB converted to sRGB",),
-              "F": ("floating point written as 16 bit",)}  # fmt: skip
+              "F": ("floating point written as 16 bit, from 0 to its largest value",)}  # fmt: skip
 _WITHOUT_PROFILE = ("CMYK", "LAB", "YCbCr")  # modes whose profile does not describe the RGB values
 _COPY_AGAIN = "Copy it again from where it came."
 _HEIF_LOCK = threading.Lock()
@@ -100,6 +100,7 @@ class Header:
 _DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
+_DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
 @decoder_call()
@@ -110,15 +111,17 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
-            deep = pixels.has_sixteen_bit_colours(image)
-            if deep:
+            if image.format in ("HEIF", "AVIF") and deep.bits_of(image, file) > 8:
+                pixel = _DEEP_BYTES
+            wide = pixels.has_sixteen_bit_colours(image)
+            if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
             return Header(
                 image.width,
                 image.height,
                 pixel * image.width * image.height,
                 progressive=bool(image.info.get("progressive")),
-                sample_bytes=2 if deep or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
+                sample_bytes=2 if wide or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
                 gray=image.mode in (*pixels.GRAY_MODES, *pixels.SIXTEEN_BIT_MODES),
             )
     except (UnidentifiedImageError, *DECODE_ERRORS):
@@ -127,26 +130,55 @@ def header(path: Path) -> Header | None:
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
-        return Image.open(file)
+        image = Image.open(file)
     except UnidentifiedImageError:
         open_heif()  # not earlier: importing it is slow, and few photos need it
         file.seek(0)
         return Image.open(file)
+    if image.format == "TIFF":
+        at = file.tell()
+        if number := pages.chosen(file):
+            image.seek(number)
+        else:
+            file.seek(at)
+    return image
 
 
 def _read(reopen: Callable[[], BinaryIO], name: str, max_pixels: int, file_size: int) -> Photo:
     """Decode the file that `reopen` opens. Pillow gets a handle of its own, which it may close at any time."""
     if file_size == 0:
         raise PhotoError(f"{name} is empty.", _COPY_AGAIN)
-    with reopen() as file, reopen() as own, _open(own) as image:
+    with reopen() as file, reopen() as own, _opened(own, file, name) as image:
         _refuse(image, name, max_pixels)
         try:
             return _decode(image, file)
-        except OSError as error:
-            if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+        except DECODE_ERRORS as error:
+            if found := unreadable.why(file, name):
+                raise found from error
+            if not isinstance(error, OSError) or image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
                 raise
         file.seek(0)
         return _decode_truncated(file.read(), name)
+
+
+def _opened(own: BinaryIO, file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """As `_open`.
+
+    Raises:
+        PhotoError: it is of a kind that qatie does not read, and that can be named.
+    """
+    found = unreadable.raw(file, name)
+    if found is not None:
+        raise found
+    try:
+        return _open(own)
+    except DECODE_ERRORS as error:
+        found = unreadable.why(file, name)
+        if found is None:
+            raise
+        raise found from error
+    finally:
+        file.seek(0)
 
 
 def _decode_truncated(content: bytes, name: str) -> Photo:
@@ -174,9 +206,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
     if image.format not in OF_CONTENT:
-        raise PhotoError(
-            f"{name} is a {image.format} file, which qatie does not read.", "Save it as PNG or TIFF first."
-        )
+        kind = "JPEG 2000" if image.format == "JPEG2000" else image.format
+        raise PhotoError(f"{name} is a {kind} file, which qatie does not read.", "Save it as PNG or TIFF first.")
 
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
@@ -188,20 +219,30 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     decoded = pixels.decode(image, file)
     height, width = decoded.pixels.shape[:2]
     carried = metadata.read(image, file, tags, decoded.orientation, (width, height))
+    icc = image.info.get("icc_profile") or None
+    space = declared.space(image, file, carried.exif, carried.png_chunks, icc is not None)
+    if decoded.mode in _WITHOUT_PROFILE:
+        icc = space = None
+    if space is not None:
+        space, icc = declared.finished(space, decoded.pixels)
     return Photo(
         pixels=decoded.pixels,
         source_format=OF_CONTENT[image.format or ""],
         alpha=decoded.alpha,
         exif=carried.exif,
-        icc=None if decoded.mode in _WITHOUT_PROFILE else image.info.get("icc_profile") or None,
+        icc=icc,
+        space=space,
+        bits=decoded.bits,
         xmp=carried.xmp,
         jpeg_segments=carried.jpeg_segments,
         photoshop=carried.photoshop,
         comment=carried.comment,
         png_chunks=carried.png_chunks,
         dpi=carried.dpi,
+        turn=carried.turn,
         jpeg=traits,
         lossless=metadata.is_lossless_webp(image, file),
+        coded_bytes=fineness.coded_bytes(image, file),
         gain_map=beside.gain_map,
         motion=beside.motion,
         notes=beside.notes + notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,

@@ -15,11 +15,12 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, exif, tiff
+from qatie_cli.photo import containers, deep, exif, extended_xmp, fineness, fitting, tiff
 from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
-from qatie_cli.photo.formats import FORMATS, SIXTEEN_BIT
+from qatie_cli.photo.fineness import SOURCE, Quality
+from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
 _PNG_LEVEL = 3  # a third of the time of level 6 for 3% more bytes, measured on photos
@@ -42,7 +43,11 @@ def check_encodable(photo: Photo, fmt: str) -> None:
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     """What of the photo `fmt` cannot hold, in words for its owner."""
     notes = []
-    if photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT:
+    if colours := fitting.note(photo, fmt):
+        notes.append(colours)
+    if photo.pixels.dtype == np.uint16 and fmt in DEEP and photo.bits is None:
+        notes.append(f"written as {deep.DEFAULT_BITS}-bit")
+    elif photo.pixels.dtype == np.uint16 and fmt not in SIXTEEN_BIT and fmt not in DEEP:
         notes.append("written as 8-bit")
     if photo.photoshop and fmt not in ("jpeg", "tiff"):
         notes.append(f"IPTC left out, {fmt} has no place for it")
@@ -50,6 +55,10 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
         notes.append(f"EXIF left out, it is damaged or too long for {fmt}")
     if photo.xmp and fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT:
         notes.append("XMP left out, it is too long for JPEG")
+    if fmt != "jpeg" and any(map(extended_xmp.is_part, photo.jpeg_segments)):
+        notes.append(f"what XMP continues in further segments is left out, {fmt} has none")
+    if fmt != "jpeg" and not all(map(extended_xmp.is_part, photo.jpeg_segments)):
+        notes.append(f"makers' data of a JPEG is left out, {fmt} has no place for it")
     texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")
@@ -76,7 +85,7 @@ def write(
     path: Path,
     photo: Photo,
     fmt: str,
-    quality: int | None = None,
+    quality: Quality = None,
     mode: int | None = None,
     before_replace: Callable[[Path], None] = lambda _: None,
 ) -> None:
@@ -86,7 +95,8 @@ def write(
 
     Args:
         fmt: a key of `formats.FORMATS`.
-        quality: 1..100 for the lossy formats. None is 95; a JPEG is then compressed no coarser than its source.
+        quality: 1..100 for the lossy formats, or "source" for about as fine as the photo's source was. None is 95; a
+            JPEG is then compressed no coarser than its source.
         mode, before_replace: as for `files.atomic_path`.
 
     Raises:
@@ -101,7 +111,7 @@ def write(
         _encode_all(file, photo, fmt, quality, str(path))
 
 
-def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The photo") -> bytes:
+def encoded(photo: Photo, fmt: str, quality: Quality = None, name: str = "The photo") -> bytes:
     """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
     check_encodable(photo, fmt)
     content = io.BytesIO()
@@ -109,7 +119,7 @@ def encoded(photo: Photo, fmt: str, quality: int | None = None, name: str = "The
     return content.getvalue()
 
 
-def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str) -> None:
     """The picture, with the gain map and the video that belong to it where the format can hold them."""
     if photo.gain_map is None and photo.motion is None:
         _encode(file, photo, fmt, quality, name)
@@ -124,12 +134,18 @@ def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, nam
         raise PhotoError(f"{name} could not be encoded: {error}.", "Try --no-hdr, or another --format.") from error
 
 
-def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: int | None, name: str) -> None:
+def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str) -> None:
+    photo = fitting.fitted(photo, fmt)
+    if photo.xmp and fmt != "jpeg":
+        photo = dataclasses.replace(photo, xmp=extended_xmp.without_mention(photo.xmp))
     try:
         if fmt == "tiff":
             tiff.write(file, photo)
         elif fmt == "png":
             _write_png(file, photo)
+        elif fmt in DEEP and photo.pixels.dtype == np.uint16:
+            carried = photo if _exif_fits(photo, fmt) else dataclasses.replace(photo, exif=None)
+            file.write(deep.encoded(carried, fmt, _setting(photo, fmt, quality)))
         else:
             _write_lossy(file, photo, fmt, quality)
     except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
@@ -145,6 +161,8 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
     )
     header = len(containers.PNG_SIGNATURE) + 25  # IHDR: 13 bytes and the 12 that every chunk has
     chunks = [chunk for chunk in photo.png_chunks if not (photo.icc and chunk[0] == b"sRGB")]
+    if photo.space is not None and photo.space.codes and b"cICP" not in dict(chunks):
+        chunks.append((b"cICP", bytes([*photo.space.codes, 0, 1])))  # RGB in full range
     if photo.icc:
         chunks.append((b"iCCP", b"ICC profile\x00\x00" + zlib.compress(photo.icc)))
     if photo.dpi:
@@ -160,21 +178,23 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
     file.write(memoryview(content)[header:])
 
 
-def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) -> None:
+def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> None:
+    options: dict = {"quality": _setting(photo, fmt, quality)}
     if fmt == "heic":
         open_heif()
+        if photo.space is not None and photo.space.codes:
+            options |= deep.nclx_options(photo.space.codes)
     pixels = to_eight_bit(photo.pixels)
     if photo.alpha is not None and fmt != "jpeg":
         pixels = np.dstack([pixels, to_eight_bit(photo.alpha)])
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    options: dict = {"quality": DEFAULT_QUALITY if quality is None else quality}
     if photo.icc:
         options["icc_profile"] = photo.icc
     if photo.exif and _exif_fits(photo, fmt):
         options["exif"] = exif.PREFIX + photo.exif
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
-    if fmt == "webp" and photo.lossless and quality is None:
+    if fmt == "webp" and photo.lossless and quality in (None, SOURCE):
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
@@ -184,7 +204,17 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: int | None) ->
     file.write(content.getbuffer())
 
 
-def _jpeg_options(photo: Photo, quality: int | None) -> dict:
+def _setting(photo: Photo, fmt: str, quality: Quality) -> int:
+    """The encoder's own setting, 1..100."""
+    if quality is None:
+        return DEFAULT_QUALITY
+    if quality != SOURCE:
+        return quality
+    measured = fineness.of_photo(photo) if photo.fineness is None else photo.fineness
+    return fineness.setting(fmt, measured)
+
+
+def _jpeg_options(photo: Photo, quality: Quality) -> dict:
     options: dict = {"extra": containers.jpeg_segments(photo.photoshop, photo.jpeg_segments)}
     if photo.dpi:
         options["dpi"] = photo.dpi
@@ -199,8 +229,10 @@ def _jpeg_options(photo: Photo, quality: int | None) -> dict:
         "subsampling": 2 if traits.subsampling is None else traits.subsampling,
         "progressive": traits.progressive,
     }
-    if quality is None and traits.quantization:
-        options |= {"qtables": _tables(traits, colours=photo.pixels.shape[2]), "quality": -1}
+    if quality in (None, SOURCE) and traits.quantization:
+        own = list(map(list, traits.quantization[: 1 if photo.pixels.shape[2] == 1 else 2]))
+        finer = own if quality == SOURCE else _tables(traits, colours=photo.pixels.shape[2])
+        options |= {"qtables": finer, "quality": -1}
     return options
 
 

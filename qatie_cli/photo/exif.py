@@ -12,7 +12,7 @@ from dataclasses import dataclass
 ORIENTATION, EXIF_POINTER, GPS_POINTER = 0x0112, 0x8769, 0x8825
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003  # PixelXDimension and PixelYDimension
 _THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202  # JPEGInterchangeFormat and its length, in IFD1
-_SHORT, _LONG = 3, 4
+_SHORT, _LONG, _RATIONAL, _SRATIONAL = 3, 4, 5, 10
 # TIFF 6.0 and its supplements: sizes, strips, tiles, colour storage; then XMP, IPTC, Photoshop and ICC blocks, which
 # are carried separately or not at all.
 STORAGE_TAGS = frozenset(
@@ -193,3 +193,59 @@ def entries(block: bytes) -> tuple[str, list[Entry]]:
     """
     b = _Block(block)
     return b.order, list(b.entries(b.first))
+
+
+def raw(block: bytes, tag: int, through: tuple[int, ...] = ()) -> bytes | None:
+    """The bytes of a tag's value; None if it is not there or cannot be read.
+
+    Args:
+        through: the tags that point from the first directory to the one that holds it.
+    """
+    found = _find(block, tag, through)
+    if found is None:
+        return None
+    _, entry = found
+    start = entry.at + 8 if entry.size <= 4 else entry.value
+    value = block[start : start + entry.size]
+    return value if len(value) == entry.size else None
+
+
+def numbers(block: bytes, tag: int, through: tuple[int, ...] = ()) -> tuple[float, ...]:
+    """The numbers of a tag of type SHORT, LONG or RATIONAL; empty if it is not there or cannot be read."""
+    found, value = _find(block, tag, through), raw(block, tag, through)
+    if found is None or value is None:
+        return ()
+    b, entry = found
+    if entry.kind in (_RATIONAL, _SRATIONAL):
+        parts = struct.unpack(f"{b.order}{2 * entry.count}{'I' if entry.kind == _RATIONAL else 'i'}", value)
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return tuple(top / bottom if bottom else float("nan") for top, bottom in pairs)
+    letter = {_SHORT: "H", _LONG: "I"}.get(entry.kind)
+    return struct.unpack(f"{b.order}{entry.count}{letter}", value) if letter else ()
+
+
+def with_numbers(block: bytes, tag: int, values: list[int], through: tuple[int, ...] = ()) -> bytes:
+    """The block with as many other numbers in a tag of type SHORT or LONG; unchanged where they do not fit."""
+    found = _find(block, tag, through)
+    if found is None:
+        return block
+    b, entry = found
+    letter = {_SHORT: "H", _LONG: "I"}.get(entry.kind)
+    if letter is None or entry.count != len(values):
+        return block
+    try:
+        b.pack(f"{len(values)}{letter}", entry.at + 8 if entry.size <= 4 else entry.value, *values)
+    except struct.error:
+        return block
+    return bytes(b.bytes)
+
+
+def _find(block: bytes, tag: int, through: tuple[int, ...]) -> tuple[_Block, Entry] | None:
+    try:
+        b = _Block(block)
+        directory = b.first
+        for pointer in through:
+            directory = next(entry.value for entry in b.entries(directory) if entry.tag == pointer)
+        return b, next(entry for entry in b.entries(directory) if entry.tag == tag)
+    except (struct.error, StopIteration):
+        return None

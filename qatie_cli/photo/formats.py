@@ -17,6 +17,7 @@ FORMATS = {
 OF_CONTENT = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "HEIF": "heic",
               "AVIF": "avif", "BMP": "bmp"}  # fmt: skip
 SIXTEEN_BIT = ("png", "tiff")  # formats that hold 16 bit
+DEEP = ("heic", "avif")  # formats that hold 10 and 12 bit
 _OF_SUFFIX = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",

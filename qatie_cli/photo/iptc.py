@@ -16,9 +16,29 @@ def resource(datasets: bytes) -> bytes:
     return struct.pack(">4sHHI", b"8BIM", _IPTC, 0, len(datasets)) + datasets + b"\0" * (len(datasets) % 2)
 
 
-def is_in(block: bytes) -> bool:
-    """Whether the block has a resource with IPTC."""
-    return any(identity == _IPTC for identity, _, _ in _resources(block) or ())
+def joined(block: bytes, datasets: bytes) -> bytes:
+    """The block with these datasets as its IPTC, and those of its own that are not among them behind.
+
+    TIFF has IPTC in a tag of its own and, by some programs, a second time in the block; one may be newer.
+    """
+    found = _resources(block)
+    if found is None:
+        return resource(datasets)
+    known = _split(datasets)
+    own = [dataset for identity, _, data in found if identity == _IPTC for dataset in _split(data) or [data]]
+    if known is not None:
+        datasets = b"".join([*known, *(dataset for dataset in own if dataset not in set(known))])
+    others = b"".join(whole for identity, whole, _ in found if identity != _IPTC)
+    return others + resource(datasets)
+
+
+def apart(block: bytes) -> tuple[bytes, bytes]:
+    """The block without IPTC, and its IPTC datasets; the block unchanged if it cannot be parsed."""
+    found = _resources(block)
+    if found is None:
+        return block, b""
+    others = b"".join(whole for identity, whole, _ in found if identity != _IPTC)
+    return others, b"".join(data for identity, _, data in found if identity == _IPTC)
 
 
 def without_thumbnails(block: bytes) -> bytes:
@@ -68,3 +88,15 @@ def _datasets_without_places(datasets: bytes) -> bytes:
             kept.append(datasets[at : at + 5 + size])
         at += 5 + size
     return b"".join(kept)
+
+
+def _split(datasets: bytes) -> list[bytes] | None:
+    """Each dataset; None where they cannot be told apart. Padding behind them is left out."""
+    found, at = [], 0
+    while at + 5 <= len(datasets) and datasets[at] == 0x1C:
+        (size,) = struct.unpack_from(">H", datasets, at + 3)
+        if size & 0x8000 or at + 5 + size > len(datasets):
+            return None
+        found.append(datasets[at : at + 5 + size])
+        at += 5 + size
+    return None if datasets[at:].strip(b"\0") else found

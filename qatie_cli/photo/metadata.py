@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from qatie_cli.photo import containers, exif, iptc, leftovers, pages, xmp
+from qatie_cli.photo import containers, exif, extended_xmp, iptc, leftovers, pages, regions, subject, xmp
 from qatie_cli.photo.containers import Chunk, Segment
 from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
+from qatie_cli.photo.regions import Turn
 
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 _LARGEST_TAG = 1 << 26  # bytes of a metadata tag
-_HEAD_BYTES = 1 << 16  # where ISOBMFF and WebP describe themselves
-# Transfer characteristics of ITU-T H.273: 16 is PQ, 18 is HLG.
-_HDR_COLOURS = re.compile(rb"colrnclx..\x00[\x10\x12]", re.DOTALL)
+_HEAD_BYTES = 1 << 16  # where WebP describes itself
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Metadata:
     comment: bytes | None
     png_chunks: tuple[Chunk, ...]
     dpi: tuple[float, float] | None
+    turn: Turn
     notes: tuple[str, ...] = ()
 
 
@@ -58,8 +56,12 @@ def read(
     info = image.info
     notes = tiff.notes
     block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
+    # libheif turns pixels by the file's own property; EXIF repeats that, and what it names lies in the stored picture.
+    turned = image.info.get("original_orientation") or orientation if image.format == "HEIF" else orientation
+    turn = Turn(turned, *(size[::-1] if turned in (5, 6, 7, 8) else size))
     if block:
         block = exif.upright(block.removeprefix(exif.PREFIX), size)
+        block = subject.turned(block, turn)
         if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
             block, notes = None, (*notes, "EXIF left out, it is damaged")
     packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
@@ -71,14 +73,17 @@ def read(
         or _joined(image, containers.APP13, containers.PHOTOSHOP)
         or containers.raw_profile(info.get("Raw profile type iptc", ""))
     )
+    segments = containers.kept_segments(_segments(image))
+    packet = extended_xmp.consistent(regions.turned(xmp.upright(packet), turn), segments) if packet else None
     return Metadata(
         exif=block,
-        xmp=xmp.upright(packet) if packet else None,
-        jpeg_segments=containers.kept_segments(_segments(image)),
+        xmp=packet,
+        jpeg_segments=segments,
         photoshop=iptc.without_thumbnails(photoshop) if photoshop else None,
         comment=info.get("comment") if image.format in ("JPEG", "MPO") else None,
         png_chunks=_png_chunks(file) if image.format == "PNG" else (),
         dpi=_resolution(info.get("dpi")),
+        turn=turn,
         notes=notes,
     )
 
@@ -87,9 +92,10 @@ def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
     """Metadata in the tags of a TIFF file; nothing for another format. To be read before the pixels close the image."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return TiffTags()
-    packet, photoshop, datasets = (_tag_bytes(file, tag) for tag in (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG))
-    if datasets and not iptc.is_in(photoshop or b""):
-        photoshop = (photoshop or b"") + iptc.resource(datasets)
+    wanted = (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG)
+    packet, photoshop, datasets = (pages.value(file, tag, _LARGEST_TAG) for tag in wanted)
+    if datasets:
+        photoshop = iptc.joined(photoshop or b"", datasets)
     try:
         tags = image.getexif()
         for tag in exif.STORAGE_TAGS & set(tags):
@@ -134,13 +140,6 @@ def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
         notes += leftovers.of_png(file.read())
     elif image.format == "WEBP":
         notes += leftovers.of_webp(file.read())
-    elif image.format in ("HEIF", "AVIF"):
-        head = _head(file)
-        if _HDR_COLOURS.search(head):
-            notes.append("an HDR photo (PQ or HLG), treated as an ordinary one; it may come out dull")
-        depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else _avif_depth(head)
-        if depth > 8:
-            notes.append(f"{depth} bit read as 8 bit")
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         notes += pages.left_out(file)
     return tuple(notes)
@@ -160,13 +159,6 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
     return both if both and all(0 < value < 1e5 for value in both) else None
 
 
-def _avif_depth(head: bytes) -> int:
-    """Bits per channel, from the first AV1 configuration record (AV1 in ISOBMFF, 2.3.3): its flags are in byte 2."""
-    found = re.search(rb"av1C..(.)", head, re.DOTALL)
-    flags = found[1][0] if found else 0
-    return 12 if flags & 0x60 == 0x60 else 10 if flags & 0x40 else 8
-
-
 def _segments(image: ImageFile.ImageFile) -> list[Segment]:
     """The application segments of a JPEG; none for another format."""
     found = getattr(image, "applist", ())
@@ -182,29 +174,3 @@ def _joined(image: ImageFile.ImageFile, wanted: int, signature: bytes) -> bytes 
 def _png_chunks(file: BinaryIO) -> tuple[Chunk, ...]:
     file.seek(0)
     return containers.png_chunks(file.read())
-
-
-def _tag_bytes(file: BinaryIO, wanted: int) -> bytes | None:
-    """The raw value of a TIFF tag, whatever type the file declares.
-
-    Writers disagree on the type of IPTC and Photoshop blocks, and libraries read each type differently.
-    """
-    file.seek(0)
-    head = file.read(8)
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(head[:4])
-    if order is None or len(head) < 8:
-        return None
-    file.seek(struct.unpack(f"{order}I", head[4:])[0])
-    counted = file.read(2)
-    for _ in range(struct.unpack(f"{order}H", counted)[0] if len(counted) == 2 else 0):
-        field = file.read(12)
-        if len(field) < 12:
-            return None
-        tag, kind, count, value = struct.unpack(f"{order}HHII", field)
-        if tag == wanted:
-            size = exif.BYTES_OF_TYPE.get(kind, 0) * count
-            if size <= 4:
-                return field[8 : 8 + size]
-            file.seek(value)
-            return file.read(size) if size <= _LARGEST_TAG else None
-    return None

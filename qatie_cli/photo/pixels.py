@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
-from qatie_cli.photo import exif
+from qatie_cli.photo import deep, exif
 
 # Files with damaged markers or chunks make the decoders raise nearly anything.
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
@@ -35,6 +35,7 @@ class Decoded:
     alpha: np.ndarray | None
     mode: str
     orientation: int
+    bits: int | None = None  # that the file's values have, where they are not 8 or 16
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
@@ -45,9 +46,14 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     Raises:
         NotImplementedError: integers of more than 16 bit.
     """
+    bits: int | None = None
     white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
-    if has_sixteen_bit_colours(image) and (deep := _sixteen_bit_colours(image, file)) is not None:
-        (pixels, alpha), orientation, mode = deep, orientation_of(image), "RGB"
+    if has_sixteen_bit_colours(image) and (wide := _sixteen_bit_colours(image, file)) is not None:
+        (pixels, alpha), orientation, mode = wide, orientation_of(image), "RGB"
+    elif image.format in ("HEIF", "AVIF") and (found := _deep_colours(image, file)) is not None:
+        pixels, alpha, bits = found
+        orientation, mode = orientation_of(image), "RGB"
+        image.close()
     else:
         image.load()
         orientation, mode = orientation_of(image), image.mode
@@ -56,7 +62,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
     return Decoded(
-        upright(pixels, orientation), None if alpha is None else upright(alpha, orientation), mode, orientation
+        upright(pixels, orientation), None if alpha is None else upright(alpha, orientation), mode, orientation, bits
     )
 
 
@@ -104,10 +110,7 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
             raise NotImplementedError("32-bit integers")
         return values.astype(np.uint16)[..., None], None
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0)
-        top = values.max(initial=0)
-        level = 65535 if top <= 1 else 257 if top <= 255 else 1  # white is 1.0, 255 or 65535
-        return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)[..., None], None
+        return _of_floats(np.asarray(image))[..., None], None
     if image.mode == "CMYK":
         return _array(_cmyk_to_rgb(image)), None
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
@@ -119,6 +122,19 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     converted = _array(image if image.mode == "RGBA" else image.convert("RGBA"))
     alpha = np.ascontiguousarray(converted[..., 3])
     return np.ascontiguousarray(converted[..., :1] if gray else converted[..., :3]), alpha
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """uint16 of gray floating point: white is 1.0; the largest value of a picture that goes beyond.
+
+    Whole numbers up to 255 or 65535 are levels of 8 or 16 bit.
+    """
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(values.max(initial=0))
+    level = 65535 / max(top, 1.0)
+    if top > 1 and top <= 65535 and (values == np.rint(values)).all():
+        level = 257 if top <= 255 else 1
+    return np.clip(np.rint(values * level), 0, 65535).astype(np.uint16)
 
 
 def _array(image: Image.Image, dtype: Any = np.uint8) -> np.ndarray:
@@ -151,12 +167,25 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
 def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Pixels and alpha, as stored; None if the file turns out to hold something else."""
     file.seek(0)
-    values = _png_values(file) if image.format == "PNG" else _tiff_values(file)
+    values = _png_values(file) if image.format == "PNG" else _tiff_values(file, image.tell())
     if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):
         return None
     colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else 3
     alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
     return np.ascontiguousarray(values[..., :colours]), alpha
+
+
+def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None, int] | None:
+    """Pixels, alpha and bits of a HEIC or AVIF picture of more than 8 bit; None for another one."""
+    bits = deep.bits_of(image, file)
+    if bits <= 8:
+        return None
+    values = deep.decode(image, file, bits)
+    if values is None:
+        return None
+    colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else values.shape[2]
+    alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
+    return np.ascontiguousarray(values[..., :colours]), alpha, bits
 
 
 def _png_values(file: BinaryIO) -> np.ndarray:
@@ -165,11 +194,12 @@ def _png_values(file: BinaryIO) -> np.ndarray:
     return imagecodecs.png_decode(file.read())
 
 
-def _tiff_values(file: BinaryIO) -> np.ndarray:
+def _tiff_values(file: BinaryIO, number: int) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(file) as opened:
-        page = opened.pages.first
+        page = opened.pages[number]
+        assert isinstance(page, tifffile.TiffPage)  # frames are what tifffile makes of pages only if asked to
         values = page.asarray()
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         values = np.moveaxis(values, 0, -1)

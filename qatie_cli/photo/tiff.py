@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import exif
+from qatie_cli.photo import exif, iptc
 from qatie_cli.photo.content import Photo
 
 _STRIP_BYTES = 1 << 20
@@ -97,7 +97,13 @@ def _storage(
     if photo.dpi:
         tags += [(282 + axis, _RATIONAL, [round(dpi * 1000), 1000]) for axis, dpi in enumerate(photo.dpi)]
         tags.append((296, _SHORT, [_PER_INCH]))
-    blocks = ((700, _BYTE, photo.xmp), (34377, _BYTE, photo.photoshop), (34675, _UNDEFINED, photo.icc))
+    resources, datasets = iptc.apart(photo.photoshop or b"")
+    blocks = (
+        (700, _BYTE, photo.xmp),
+        (33723, _UNDEFINED, datasets),
+        (34377, _BYTE, resources),
+        (34675, _UNDEFINED, photo.icc),
+    )
     return tags + [(tag, kind, block) for tag, kind, block in blocks if block]
 
 

@@ -1,0 +1,63 @@
+"""XMP sidecars, which programs keep beside photos: copied beside the outputs, under their names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qatie_cli import files
+from qatie_cli.photo import extended_xmp, regions, xmp
+from qatie_cli.photo.content import Photo
+
+_SUFFIX = ".xmp"
+
+
+def of(photo: Path, output: Path) -> list[tuple[Path, Path]]:
+    """The sidecars of a photo, each with the path of its copy: a.xmp as Adobe names them, a.jpg.xmp as darktable."""
+    wanted = {photo.stem.casefold(): output.stem, photo.name.casefold(): output.name}
+    try:
+        with os.scandir(photo.parent) as entries:
+            names = [entry.name for entry in entries if entry.name.lower().endswith(_SUFFIX) and entry.is_file()]
+    except OSError:
+        return []
+    found = []
+    for name in sorted(names):
+        stem, suffix = name[: -len(_SUFFIX)], name[-len(_SUFFIX) :]
+        if stem.casefold() in wanted:
+            found.append((photo.with_name(name), output.with_name(wanted[stem.casefold()] + suffix)))
+    return found
+
+
+def copy(source: Path, output: Path, photo: Photo, strip_gps: bool, overwrite: bool) -> tuple[str, ...]:
+    """Copy the sidecars of `source` beside `output`; notes on those that are not copied.
+
+    What they say of places in the picture is turned as its pixels were, and their orientation is 1.
+
+    Args:
+        photo: as it was decoded, which tells how it was turned.
+        strip_gps: leave out where it was taken.
+        overwrite: replace sidecars that are there and differ.
+
+    Raises:
+        OSError: one cannot be read or written.
+    """
+    notes = []
+    for sidecar, target in of(source, output):
+        content = sidecar.read_bytes()
+        if len(content) > xmp.LARGEST:
+            notes.append(f"the sidecar {sidecar.name} is left out, it is longer than {xmp.LARGEST >> 20} MB")
+            continue
+        packet = xmp.upright(content)
+        if photo.turn is not None:
+            packet = regions.turned(packet, photo.turn)
+        if strip_gps:
+            packet = extended_xmp.without_mention(xmp.without_places(packet))
+            if not packet:
+                notes.append(f"the sidecar {sidecar.name} is left out, its places cannot be told from the rest")
+                continue
+        if target.exists() and not overwrite:
+            if target.read_bytes() != packet:
+                notes.append(f"{target} exists and differs from the photo's sidecar; it stays as it is")
+            continue
+        files.write_atomic(target, packet)
+    return tuple(notes)
