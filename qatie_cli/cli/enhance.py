@@ -114,6 +114,7 @@ def enhance(
     from qatie_cli import sizes
     from qatie_cli.batch import session
     from qatie_cli.batch.planning import Naming
+    from qatie_cli.batch.report import check_writable
     from qatie_cli.batch.running import Writing
     from qatie_cli.batch.settings import FLOAT, INT8, Settings
     from qatie_cli.enhance import memory
@@ -143,8 +144,8 @@ def enhance(
         return
     listed = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
-    left_out = strip_metadata, strip_gps, no_hdr, no_motion, sidecars
-    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, fine, *left_out)
+    asked = fine, strip_metadata, strip_gps, no_hdr, no_motion, sidecars
+    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, *asked)
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)
@@ -153,8 +154,6 @@ def enhance(
             raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
         has_gallery = _wants_gallery(out, gallery, run.plan)
         if report not in (None, stream.DASH):
-            from qatie_cli.batch.report import check_writable
-
             check_writable(report)
         follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:

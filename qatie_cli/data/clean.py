@@ -189,8 +189,9 @@ class DegradedSource:
             restored.append(degradation.apply(degradation.without_noise(parameters), target, tone_only=True))
             whole.append(degradation.apply(parameters, view, tone_only=True))
             places.append(place)
-        stacks = (views.stack(photos) for photos in (inputs, targets, whole))
-        return TrainingBatch.of_crops(*stacks, views.boxes(places), views.stack(restored))
+        return TrainingBatch.of_crops(
+            views.stack(inputs), views.stack(targets), views.stack(whole), views.boxes(places), views.stack(restored)
+        )
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
