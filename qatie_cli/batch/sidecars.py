@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from qatie_cli import files
 from qatie_cli.photo import extended_xmp, regions, xmp
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.discovery import identity
 
-_SUFFIX = ".xmp"
+_SUFFIXES = (".xmp", ".XMP")
 
 
 def of(photo: Path, output: Path) -> list[tuple[Path, Path]]:
     """The sidecars of a photo, each with the path of its copy: a.xmp as Adobe names them, a.jpg.xmp as darktable."""
-    wanted = {photo.stem.casefold(): output.stem, photo.name.casefold(): output.name}
-    try:
-        with os.scandir(photo.parent) as entries:
-            names = [entry.name for entry in entries if entry.name.lower().endswith(_SUFFIX) and entry.is_file()]
-    except OSError:
-        return []
-    found = []
-    for name in sorted(names):
-        stem, suffix = name[: -len(_SUFFIX)], name[-len(_SUFFIX) :]
-        if stem.casefold() in wanted:
-            found.append((photo.with_name(name), output.with_name(wanted[stem.casefold()] + suffix)))
-    return found
+    found: dict[tuple[int, int] | None, tuple[Path, Path]] = {}  # by file: where case is ignored both suffixes find it
+    for theirs, ours in ((photo.stem, output.stem), (photo.name, output.name)):
+        for suffix in _SUFFIXES:
+            sidecar = photo.with_name(theirs + suffix)
+            if sidecar.is_file():
+                found.setdefault(identity(sidecar), (sidecar, output.with_name(ours + suffix)))
+    return list(found.values())
 
 
 def copy(source: Path, output: Path, photo: Photo, strip_gps: bool, overwrite: bool) -> tuple[str, ...]:
