@@ -7,20 +7,20 @@ from pathlib import Path
 from qatie_cli import files
 from qatie_cli.photo import extended_xmp, regions, xmp
 from qatie_cli.photo.content import Photo
-from qatie_cli.photo.discovery import identity
+from qatie_cli.photo.discovery import names_with_suffix
 
-_SUFFIXES = (".xmp", ".XMP")
+_SUFFIX = ".xmp"
 
 
 def of(photo: Path, output: Path) -> list[tuple[Path, Path]]:
     """The sidecars of a photo, each with the path of its copy: a.xmp as Adobe names them, a.jpg.xmp as darktable."""
-    found: dict[tuple[int, int] | None, tuple[Path, Path]] = {}  # by file: where case is ignored both suffixes find it
-    for theirs, ours in ((photo.stem, output.stem), (photo.name, output.name)):
-        for suffix in _SUFFIXES:
-            sidecar = photo.with_name(theirs + suffix)
-            if sidecar.is_file():
-                found.setdefault(identity(sidecar), (sidecar, output.with_name(ours + suffix)))
-    return list(found.values())
+    wanted = {photo.stem.casefold(): output.stem, photo.name.casefold(): output.name}
+    found = []
+    for name in names_with_suffix(photo.parent, _SUFFIX):
+        stem, suffix = name[: -len(_SUFFIX)], name[-len(_SUFFIX) :]
+        if stem.casefold() in wanted:
+            found.append((photo.with_name(name), output.with_name(wanted[stem.casefold()] + suffix)))
+    return found
 
 
 def copy(source: Path, output: Path, photo: Photo, strip_gps: bool, overwrite: bool) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import stat
@@ -101,6 +102,21 @@ def photos_of(paths: Iterable[Path]) -> list[Path]:
         DataError: a part of a folder cannot be read.
     """
     return [photo for path in paths for photo in (photos_below(path) if path.is_dir() else [path])]
+
+
+def names_with_suffix(folder: Path, suffix: str) -> tuple[str, ...]:
+    """Sorted names of a folder's files that end with `suffix` in any case; none where it cannot be read."""
+    try:
+        return _names_with_suffix(folder, suffix, folder.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@functools.lru_cache(maxsize=16)
+def _names_with_suffix(folder: Path, suffix: str, changed: int) -> tuple[str, ...]:
+    """As long as the folder has not `changed` (nanoseconds), one listing serves all of its photos."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if e.name.lower().endswith(suffix) and e.is_file()))
 
 
 def _is_hidden(name: str) -> bool:
