@@ -79,7 +79,7 @@ def test_real_noise_falls(shared, shipped):
         before = metrics.psnr(toned(noisy, decision), reference)
         gains.append(metrics.psnr(enhance(noisy, engine), reference) - before)
     assert np.mean(gains) >= CLEANER
-    assert np.median(gains) >= CLEANER
+    assert np.median(gains) >= 0.7 * CLEANER  # not by a few photos alone
 
 
 def _page(paper: int, ink: int, lines: int) -> np.ndarray:
