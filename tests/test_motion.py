@@ -141,7 +141,9 @@ def test_a_place_goes_from_the_video_with_the_others(coffee):
     assert b"+50.0870" not in photo.motion.content
     assert photo.motion.content.replace(bytes(len(PLACE) - 8), b"").startswith(VIDEO[: VIDEO.index(PLACE)])
     keyed = VIDEO + _box(b"free", b"com.apple.quicktime.location.ISO6709")
-    assert decoding.read(_motion(coffee, _packet(), trailer=keyed)).without_gps().motion is None
+    without = decoding.read(_motion(coffee, _packet(), trailer=keyed)).without_gps()
+    assert without.motion is None
+    assert without.notes == ("the video of a motion photo is left out, for the place in it",)
 
 
 def test_it_is_left_out_on_purpose_or_by_name(coffee):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qatie_cli.photo import colour, containers, exif, extended_xmp, iptc, xmp
+from qatie_cli.photo import colour, containers, exif, extended_xmp, iptc, leftovers, xmp
 from qatie_cli.photo.regions import Turn
 from qatie_cli.photo.spaces import Space
 
@@ -102,13 +102,19 @@ class Photo:
         )
 
     def without_gps(self) -> Photo:
-        """The photo without coordinates and place names in EXIF, XMP, IPTC and its video."""
+        """The photo without coordinates and place names in EXIF, XMP, IPTC and its video.
+
+        A video whose place cannot be told from the rest is left out, with a note.
+        """
+        motion = self.motion and self.motion.without_places()
+        gone = self.motion is not None and motion is None
         return dataclasses.replace(
             self,
             exif=self.exif and exif.without_gps(self.exif),
             xmp=self.xmp and extended_xmp.without_mention(xmp.without_places(self.xmp)),
             photoshop=self.photoshop and iptc.without_places(self.photoshop),
-            motion=self.motion and self.motion.without_places(),
+            motion=motion,
+            notes=self.notes + ((f"{leftovers.VIDEO}, for the place in it",) if gone else ()),
             # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for places.
             comment=None,
             jpeg_segments=(),
