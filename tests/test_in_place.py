@@ -202,17 +202,29 @@ def test_items_of_a_heic_are_told_apart():
     )
 
 
-def test_boxes_that_make_no_sense_end(tmp_path):
+@pytest.mark.parametrize("cut", [b"\0\0\0\x08pitm", b"\0\0\0\x0cpitm\0\0\0\0", b"\0\0\0\x08iloc", b"\0\0\0\x08iref"])
+def test_a_box_that_ends_too_early_is_refused(cut):
+    with pytest.raises(ValueError, match="make no sense"):
+        boxes.left_out(b"\0\0\0\0meta\0\0\0\0" + cut)
+
+
+def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
     generator = np.random.default_rng(0)
-    whole = _encoded(np.zeros((40, 60, 3), np.uint8), "HEIF")
+    whole = _encoded(coffee[:40, :60], "HEIF")
+    assert boxes.left_out(whole) == ()
+    named = 0
     for _ in range(2000):
         broken = bytearray(whole)
         for at in generator.integers(0, min(400, len(whole)), 4):
             broken[at] = generator.integers(256)
         try:
-            boxes.left_out(bytes(broken))
-        except (ValueError, IndexError):
+            found = boxes.left_out(bytes(broken))
+        except ValueError:
             continue
+        assert all(note.isprintable() and note for note in found)
+        assert len(set(found)) == len(found)
+        named += bool(found)
+    assert 0 < named < 2000
 
 
 @pytest.mark.parametrize("tail", ["ff", "00", "ff00", "ffd8", "ffd8ffd9", "61", "ffd8ffe1", "ffd8ffe00002"])
