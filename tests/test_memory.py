@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 
 import pytest
@@ -77,6 +78,18 @@ def test_the_free_memory_is_that_of_the_machine_or_the_container(tmp_path, monke
     assert memory.free_bytes() > 1 << 20
     (tmp_path / "memory.max").write_text("1000000\n")
     assert memory.free_bytes() == 0
+
+
+def test_resident_memory_is_what_was_touched_and_not_what_was_reserved():
+    before = memory.resident_bytes()
+    with mmap.mmap(-1, 256 << 20) as block:
+        reserved = memory.resident_bytes()
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        touched = memory.resident_bytes()
+    assert reserved - before < 32 << 20
+    assert 240 << 20 < touched - reserved < 272 << 20
+    assert memory.resident_bytes() < touched - (200 << 20)
 
 
 def test_a_limit_counts_what_the_process_holds_and_what_it_is_yet_to_load(monkeypatch):
