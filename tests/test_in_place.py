@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import time
@@ -318,11 +319,14 @@ def test_times_are_kept_where_that_is_asked_for(photo, tmp_path):
 
 
 def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, monkeypatch):
-    order = []
+    order, synced = [], []
     real_sync, real_replace = os.fsync, Path.replace
 
     def sync(handle):
-        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        order.append(path.name)
+        if path.name == "journal":
+            synced.append(path.read_text())
         real_sync(handle)
 
     def replace(self, target):
@@ -334,3 +338,4 @@ def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, mo
     _in_place(photo.parent, tmp_path / "journal")
     assert order[-3:] == ["journal", "replace", "photos"]
     assert order[0].startswith(".qatie-tmp-")
+    assert json.loads(synced[0])["path"] == str(photo)  # all of the line, not what stood there before
