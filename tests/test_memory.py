@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 import tempfile
 import threading
 import types
@@ -148,6 +150,22 @@ def test_a_limit_counts_what_the_process_holds_and_what_it_is_yet_to_load(monkey
     assert memory.available(200_000_000) == 0
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     assert memory.available(None) == 600
+
+
+def test_a_limit_bounds_the_convolutions_that_are_kept_and_threads_share_an_arena(monkeypatch):
+    calls = []
+    malloc = types.SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: malloc)
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    memory.keep_together(bounded=True)
+    assert os.environ[name] == "7"  # the user's own wish
+    monkeypatch.delenv(name)
+    memory.keep_together()
+    assert name not in os.environ
+    memory.keep_together(bounded=True)
+    assert 0 < int(os.environ[name]) < 1024  # its default
+    assert calls == [(-8, 1)] * 3  # M_ARENA_MAX of glibc's malloc.h
 
 
 def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):
