@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import time
@@ -202,17 +203,29 @@ def test_items_of_a_heic_are_told_apart():
     )
 
 
-def test_boxes_that_make_no_sense_end(tmp_path):
+@pytest.mark.parametrize("cut", [b"\0\0\0\x08pitm", b"\0\0\0\x0cpitm\0\0\0\0", b"\0\0\0\x08iloc", b"\0\0\0\x08iref"])
+def test_a_box_that_ends_too_early_is_refused(cut):
+    with pytest.raises(ValueError, match="make no sense"):
+        boxes.left_out(b"\0\0\0\0meta\0\0\0\0" + cut)
+
+
+def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
     generator = np.random.default_rng(0)
-    whole = _encoded(np.zeros((40, 60, 3), np.uint8), "HEIF")
+    whole = _encoded(coffee[:40, :60], "HEIF")
+    assert boxes.left_out(whole) == ()
+    named = 0
     for _ in range(2000):
         broken = bytearray(whole)
         for at in generator.integers(0, min(400, len(whole)), 4):
             broken[at] = generator.integers(256)
         try:
-            boxes.left_out(bytes(broken))
-        except (ValueError, IndexError):
+            found = boxes.left_out(bytes(broken))
+        except ValueError:
             continue
+        assert all(note.isprintable() and note for note in found)
+        assert len(set(found)) == len(found)
+        named += bool(found)
+    assert 0 < named < 2000
 
 
 @pytest.mark.parametrize("tail", ["ff", "00", "ff00", "ffd8", "ffd8ffd9", "61", "ffd8ffe1", "ffd8ffe00002"])
@@ -306,11 +319,14 @@ def test_times_are_kept_where_that_is_asked_for(photo, tmp_path):
 
 
 def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, monkeypatch):
-    order = []
+    order, synced = [], []
     real_sync, real_replace = os.fsync, Path.replace
 
     def sync(handle):
-        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        order.append(path.name)
+        if path.name == "journal":
+            synced.append(path.read_text())
         real_sync(handle)
 
     def replace(self, target):
@@ -322,3 +338,4 @@ def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, mo
     _in_place(photo.parent, tmp_path / "journal")
     assert order[-3:] == ["journal", "replace", "photos"]
     assert order[0].startswith(".qatie-tmp-")
+    assert json.loads(synced[0])["path"] == str(photo)  # all of the line, not what stood there before

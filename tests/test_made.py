@@ -246,6 +246,22 @@ def test_a_photo_that_another_run_has_in_hand_comes_last(folder, tmp_path):
     assert len(order) == 3
 
 
+def test_the_claim_of_a_photo_ends_when_it_is_written(folder, tmp_path):
+    """Not with the run: another one need not wait for the rest of it."""
+    out = tmp_path / "out"
+    ledger, other = Ledger(out, SETTINGS), Ledger(out, SETTINGS)
+    tasks = planning.plan([folder], out, Naming(), ledger=ledger).tasks
+    free = []
+
+    def written(result: Result) -> None:
+        if claim := other.claim(result.task.output, False, lambda: False):
+            free.append(result.task.output.name)
+            claim.give_up()
+
+    Runner(_invert, Writing(ledger=ledger, settings=SETTINGS)).run(tasks, written)
+    assert free == ALL
+
+
 def test_an_interrupted_run_gives_its_claims_back(folder, tmp_path):
     def interrupt(photo, _):
         raise KeyboardInterrupt

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import tempfile
 import threading
+import types
+from pathlib import Path
 
 import pytest
 
 from qatie_cli import engines
+from qatie_cli.batch import running
+from qatie_cli.batch.planning import Task
+from qatie_cli.batch.running import Runner, Writing
 from qatie_cli.enhance import memory, photos
 from qatie_cli.enhance.photos import Enhancer
 from qatie_cli.errors import PhotoError
 from qatie_cli.model import moments
+from qatie_cli.photo import apart
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.decoding import Header
 
 
 def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_does_not():
@@ -61,6 +72,45 @@ def test_a_photo_holds_its_source_and_its_result_in_its_depth(sample_bytes, gray
             memory.tile_side(4000, 3000, 10, room, sample_bytes, gray=gray)
 
 
+# --- what a batch reserves before it decodes a photo -----------------------------------------------------------------
+
+
+def _reserved(header: Header, fmt: str, start: bytes = b"", **options) -> int:
+    """Bytes that are reserved for a photo with this header, in a file that starts like this."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo"
+        path.write_bytes(start.ljust(12, b"\0"))
+        reader = types.SimpleNamespace(header=lambda _: header)
+        runner = Runner(lambda photo, _: photo, Writing(), reader=reader, **options)
+        hand = running._InHand(Task(path, path), 0.0)
+        runner._reserve(hand, fmt)
+    assert runner._budget.total - runner._budget.left == hand.held
+    return hand.held
+
+
+@pytest.mark.parametrize(
+    ("header", "fmt", "pixel_bytes", "fixed"),
+    [
+        (Header(4000, 3000, 4000 * 3000 * 24), "png", 24, 0),  # decoding
+        (Header(4000, 3000, 0), "jpeg", 6, 64 << 20),  # source and result
+        (Header(4000, 3000, 0, sample_bytes=2), "tiff", 12, 64 << 20),
+        (Header(4000, 3000, 0, sample_bytes=2, gray=True), "tiff", 16, 64 << 20),
+        (Header(4000, 3000, 0, progressive=True), "jpeg", 14, 16 << 20),  # encoding
+        (Header(4000, 3000, 0), "avif", 32, 16 << 20),
+        (Header(4000, 3000, 0, sample_bytes=2), "avif", 35, 16 << 20),
+    ],
+)
+def test_a_photo_reserves_what_its_hungriest_step_takes(header, fmt, pixel_bytes, fixed):
+    assert _reserved(header, fmt) == 4000 * 3000 * pixel_bytes + fixed
+
+
+def test_previews_and_the_process_that_decodes_apart_are_charged_on_top():
+    header = Header(4000, 3000, 0)
+    alone = _reserved(header, "png")
+    assert _reserved(header, "png", previews=object()) == alone + (48 << 20)
+    assert _reserved(header, "png", start=b"II*\0") == alone + apart.BYTES
+
+
 # --- what is free -------------------------------------------------------------------------------------------------
 
 
@@ -79,6 +129,18 @@ def test_the_free_memory_is_that_of_the_machine_or_the_container(tmp_path, monke
     assert memory.free_bytes() == 0
 
 
+def test_resident_memory_is_what_was_touched_and_not_what_was_reserved():
+    before = memory.resident_bytes()
+    with mmap.mmap(-1, 256 << 20) as block:
+        reserved = memory.resident_bytes()
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        touched = memory.resident_bytes()
+    assert reserved - before < 32 << 20
+    assert 240 << 20 < touched - reserved < 272 << 20
+    assert memory.resident_bytes() < touched - (200 << 20)
+
+
 def test_a_limit_counts_what_the_process_holds_and_what_it_is_yet_to_load(monkeypatch):
     monkeypatch.setattr(memory, "_loaded", threading.Event())
     monkeypatch.setattr(memory, "resident_bytes", lambda: 300_000_000)
@@ -88,6 +150,22 @@ def test_a_limit_counts_what_the_process_holds_and_what_it_is_yet_to_load(monkey
     assert memory.available(200_000_000) == 0
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     assert memory.available(None) == 600
+
+
+def test_a_limit_bounds_the_convolutions_that_are_kept_and_threads_share_an_arena(monkeypatch):
+    calls = []
+    malloc = types.SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: malloc)
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    memory.keep_together(bounded=True)
+    assert os.environ[name] == "7"  # the user's own wish
+    monkeypatch.delenv(name)
+    memory.keep_together()
+    assert name not in os.environ
+    memory.keep_together(bounded=True)
+    assert 0 < int(os.environ[name]) < 1024  # its default
+    assert calls == [(-8, 1)] * 3  # M_ARENA_MAX of glibc's malloc.h
 
 
 def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):

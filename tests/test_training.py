@@ -101,21 +101,6 @@ def test_the_closing_table_compares_float_post_training_and_qat(clean, tmp_path)
         assert (row.mean.agreement_db is None) == (row.engine == "float")
 
 
-def test_validation_and_the_last_half_of_qat_leave_ranges_alone(clean, tmp_path):
-    ranges = []
-
-    def look(progress):
-        if progress.stage == "qat":
-            path = tmp_path / "run" / "best.safetensors"
-            ranges.append(checkpoint.read(path).activations if progress.validation_db else None)
-
-    recipe = dataclasses.replace(TINY, qat_steps=8, validate_every=1)
-    done = train(clean, recipe, tmp_path / "run", on_progress=look)
-    frozen = checkpoint.read(done.weights).activations
-    assert checkpoint.read(tmp_path / "run" / "best.safetensors").activations in ranges
-    assert frozen is not None
-
-
 def test_training_learns_to_undo_a_fixed_exposure(clean, tmp_path):
     never, factor = ParameterRange(0, 0, 0), ParameterRange(0, 1, 1)
     only_dark = DegradationConfig(

@@ -87,7 +87,7 @@ def left_out(content: bytes) -> tuple[str, ...]:
                 named.append(left_out_box(kind))
         if rest := content[at:].strip(b"\x00"):
             named.append(f"what stands behind the picture is left out ({len(rest):,} bytes)")
-    except struct.error as error:
+    except (struct.error, IndexError) as error:
         raise ValueError(f"its boxes make no sense ({error})") from error
     return tuple(dict.fromkeys([*named, *_of_items(items)]))
 
