@@ -30,7 +30,7 @@ class Items:
     content: dict[int, bytes] = field(default_factory=dict)  # of MIME items
     links: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)  # type, from, to
     properties: list[bytes] = field(default_factory=list)  # what an auxiliary picture is; empty for other properties
-    of_item: dict[int, set[int]] = field(default_factory=dict)  # numbers of properties, from 1
+    of_item: dict[int, list[int]] = field(default_factory=dict)  # numbers of properties, from 1, as they are named
     boxes: list[Box] = field(default_factory=list)  # of the properties
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # by number of property: width and height
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # where each item's data begins and ends
@@ -40,6 +40,10 @@ class Items:
     def data(self, content: bytes, item: int) -> bytes:
         """The data of an item of the file `content`."""
         return b"".join(content[begin:end] for begin, end in self.extents.get(item, ()))
+
+    def parts_of(self, item: int) -> tuple[int, ...]:
+        """The items that a picture such as a grid is made of."""
+        return next((targets for kind, origin, targets in self.links if kind == b"dimg" and origin == item), ())
 
     def described_by(self, item: int) -> list[int]:
         """The items with metadata of an item."""
@@ -188,7 +192,7 @@ def _read_associations(content: bytes, at: int, end: int, items: Items) -> None:
         at += 1
         for _ in range(number):
             (index,) = struct.unpack_from(">H" if wide else ">B", content, at)
-            items.of_item.setdefault(item, set()).add(index & (0x7FFF if wide else 0x7F))
+            items.of_item.setdefault(item, []).append(index & (0x7FFF if wide else 0x7F))
             at += 2 if wide else 1
 
 
