@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qatie_cli import kernels
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import memory
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
 
-_LARGE = 3 << 19  # values: as many as make the compiled kernels worth loading
+_LARGE = 3 * kernels.WORTH_IMPORTING  # values: from there on a photo has the compiled kernels loaded
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import os
 import sys
 
 # Importing numba takes 0.2 s and loading a kernel 10 ms, so a process that never sees a large picture does without.
-_WORTH_IMPORTING = 1 << 19  # pixels
+WORTH_IMPORTING = 1 << 19  # pixels
 
 
 def usable(pixels: int) -> bool:
     """Whether a pass over so many pixels should be a compiled one. `QATIE_NO_NUMBA` in the environment forbids it."""
     if os.environ.get("QATIE_NO_NUMBA"):
         return False
-    return (pixels >= _WORTH_IMPORTING or "numba" in sys.modules) and installed()
+    return (pixels >= WORTH_IMPORTING or "numba" in sys.modules) and installed()
 
 
 @functools.cache

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from qatie_cli.photo.boxes import box
+
 _XMP_TYPE = b"application/rdf+xml"
 
 
@@ -36,8 +38,8 @@ def added(content: bytes, exif: bytes | None, xmp: bytes | None, icc: bytes | No
         changed = _meta(meta, items, icc, moved, len(content) + moved + 8)
     except (struct.error, KeyError, IndexError) as error:
         raise ValueError(f"an AVIF file is laid out unexpectedly ({error})") from error
-    rewritten = b"".join(_box(kind, changed if kind == b"meta" else body) for kind, body in _boxes(content))
-    return rewritten + (_box(b"mdat", b"".join(data for _, data in items)) if items else b"")
+    rewritten = b"".join(box(kind, changed if kind == b"meta" else body) for kind, body in _boxes(content))
+    return rewritten + (box(b"mdat", b"".join(data for _, data in items)) if items else b"")
 
 
 def _meta(
@@ -48,20 +50,20 @@ def _meta(
     (count,) = struct.unpack_from(">H", meta[b"iinf"], 4)
     numbers = range(max(_numbers(meta[b"iinf"])) + 1, 65536)
     numbered = list(zip(numbers, items, strict=False))
-    entries = b"".join(_box(b"infe", struct.pack(">IH", 2 << 24, number) + text) for number, (text, _) in numbered)
+    entries = b"".join(box(b"infe", struct.pack(">IH", 2 << 24, number) + text) for number, (text, _) in numbered)
     parts = {
         **meta,
         b"iloc": _locations(meta[b"iloc"], [(n, len(data)) for n, (_, data) in numbered], moved, behind),
         b"iinf": meta[b"iinf"][:4] + struct.pack(">H", count + len(items)) + meta[b"iinf"][6:] + entries,
     }
     if items:
-        links = [_box(b"cdsc", struct.pack(">HHH", number, 1, primary)) for number, _ in numbered]
+        links = [box(b"cdsc", struct.pack(">HHH", number, 1, primary)) for number, _ in numbered]
         parts[b"iref"] = meta.get(b"iref", bytes(4)) + b"".join(links)
     if icc:
         parts[b"iprp"] = _properties(meta[b"iprp"], primary, icc)
     order = [b"hdlr", b"pitm", b"iloc", b"iinf", b"iref", b"iprp"]
     kinds = [*order, *(kind for kind in parts if kind not in order)]
-    return bytes(4) + b"".join(_box(kind, parts[kind]) for kind in kinds if kind in parts)
+    return bytes(4) + b"".join(box(kind, parts[kind]) for kind in kinds if kind in parts)
 
 
 def _numbers(entries: bytes) -> list[int]:
@@ -92,7 +94,7 @@ def _properties(body: bytes, primary: int, icc: bytes) -> bytes:
     """`iprp` with a profile that the primary picture has, in front of its other colour property."""
     parts = dict(_boxes(body))
     held = list(_boxes(parts[b"ipco"]))
-    profile = _box(b"colr", b"prof" + icc)
+    profile = box(b"colr", b"prof" + icc)
     number = len(held) + 1
     associations = parts[b"ipma"]
     if associations[:4] != bytes(4) or number > 127:
@@ -106,7 +108,7 @@ def _properties(body: bytes, primary: int, icc: bytes) -> bytes:
             names += bytes([number])
         out.append(struct.pack(">HB", item, len(names)) + names)
         at += 3 + size
-    return _box(b"ipco", parts[b"ipco"] + profile) + _box(b"ipma", b"".join(out))
+    return box(b"ipco", parts[b"ipco"] + profile) + box(b"ipma", b"".join(out))
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -117,7 +119,3 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("an AVIF file has a box of an unexpected size")
         yield kind, content[at + 8 : at + size]
         at += size
-
-
-def _box(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", len(body) + 8, kind) + body

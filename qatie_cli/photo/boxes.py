@@ -101,6 +101,11 @@ def left_out_box(kind: bytes) -> str:
     return f"box {_name(kind)} is left out"
 
 
+def box(kind: bytes, body: bytes) -> bytes:
+    """A box of that type and payload."""
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
 def walk(content: bytes, start: int, end: int) -> Iterator[Box]:
     """The boxes between two places, as far as they make sense.
 

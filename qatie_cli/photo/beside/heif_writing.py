@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from qatie_cli.photo import boxes
 from qatie_cli.photo.beside import dialects
 from qatie_cli.photo.beside.gain_map import Boost
-from qatie_cli.photo.boxes import Items
+from qatie_cli.photo.boxes import Items, box
 
 _PQ, _UNSPECIFIED = 16, 2  # colour codes of ITU-T H.273
 _MATRIX = 6  # BT.601's, which both encoders use
@@ -46,7 +46,7 @@ class _File:
 
     def properties(self) -> bytes:
         """The boxes of its properties, one after the other."""
-        return b"".join(_box(kind, self.content[start:end]) for kind, start, end in self.items.boxes)
+        return b"".join(box(kind, self.content[start:end]) for kind, start, end in self.items.boxes)
 
     @property
     def kind(self) -> bytes:
@@ -115,7 +115,7 @@ def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int
         at += length
     replaced = {b"ftyp": brands, b"meta": toning.meta(places)}
     kept = [replaced.get(kind, picture[start:end]) for kind, start, end in tops]
-    return b"".join([*kept, _box(b"mdat", of_map + payload)])
+    return b"".join([*kept, box(b"mdat", of_map + payload)])
 
 
 @dataclass(frozen=True)
@@ -141,25 +141,25 @@ class _Toning:
         """The `meta` box with both items, for data in these places."""
         base, other = self.base, self.other
         properties, associations = self._properties()
-        entries = _box(b"infe", struct.pack(">BBHHH4sx", 2, 0, _HIDDEN, self.mapped, 0, other.kind))
-        entries += _box(b"infe", struct.pack(">BBHHH4sx", 2, 0, 0, self.toned, 0, b"tmap"))
+        entries = box(b"infe", struct.pack(">BBHHH4sx", 2, 0, _HIDDEN, self.mapped, 0, other.kind))
+        entries += box(b"infe", struct.pack(">BBHHH4sx", 2, 0, 0, self.toned, 0, b"tmap"))
         links = base.meta.get(b"iref", bytes(4))
         if links[0]:
             raise ValueError("the encoder's references are unknown")
-        links += _box(b"dimg", struct.pack(">HHHH", self.toned, 2, base.items.primary, self.mapped))
+        links += box(b"dimg", struct.pack(">HHHH", self.toned, 2, base.items.primary, self.mapped))
         known = base.meta[b"iinf"]
         (items,) = struct.unpack_from(">H", known, 4)
         alternatives = struct.pack(">IIIII", 0, self.toned + 1, 2, self.toned, base.items.primary)
-        return _box(
+        return box(
             b"meta",
             bytes(4)
-            + _box(b"hdlr", base.meta[b"hdlr"])
-            + _box(b"pitm", base.meta[b"pitm"])
-            + _box(b"iloc", _locations(places))
-            + _box(b"iinf", known[:4] + struct.pack(">H", items + 2) + known[6:] + entries)
-            + _box(b"iref", links)
-            + _box(b"iprp", _box(b"ipco", properties) + _box(b"ipma", _associated(associations)))
-            + _box(b"grpl", _box(b"altr", alternatives)),
+            + box(b"hdlr", base.meta[b"hdlr"])
+            + box(b"pitm", base.meta[b"pitm"])
+            + box(b"iloc", _locations(places))
+            + box(b"iinf", known[:4] + struct.pack(">H", items + 2) + known[6:] + entries)
+            + box(b"iref", links)
+            + box(b"iprp", box(b"ipco", properties) + box(b"ipma", _associated(associations)))
+            + box(b"grpl", box(b"altr", alternatives)),
         )
 
     def _properties(self) -> tuple[bytes, dict[int, list[int]]]:
@@ -167,8 +167,8 @@ class _Toning:
         base, other = self.base, self.other
         count, added = len(base.items.boxes), len(base.items.boxes) + len(other.items.boxes)
         boxes_of_both = base.properties() + other.properties()
-        size = _box(b"ispe", bytes(4) + struct.pack(">II", *self.size))
-        space = _nclx(base.primaries(), _PQ) if self.icc is None else _box(b"colr", b"prof" + self.icc)
+        size = box(b"ispe", bytes(4) + struct.pack(">II", *self.size))
+        space = _nclx(base.primaries(), _PQ) if self.icc is None else box(b"colr", b"prof" + self.icc)
         associations = base.associations()
         own = [n for n in other.associations()[other.items.primary] if other.kind_of(n) != b"colr"]
         depths = [n for n in associations[base.items.primary] if base.kind_of(n) == b"pixi"]
@@ -178,7 +178,7 @@ class _Toning:
 
 
 def _nclx(primaries: int, transfer: int) -> bytes:
-    return _box(b"colr", b"nclx" + struct.pack(">HHHB", primaries, transfer, _MATRIX, 0x80))
+    return box(b"colr", b"nclx" + struct.pack(">HHHB", primaries, transfer, _MATRIX, 0x80))
 
 
 def _locations(places: dict[int, Placed]) -> bytes:
@@ -199,7 +199,7 @@ def _associated(associations: dict[int, list[int]]) -> bytes:
 def _brands(content: bytes) -> bytes:
     """The `ftyp` box, which says that there is a `tmap` item."""
     body = next(content[start:end] for kind, start, end in boxes.walk(content, 0, len(content)) if kind == b"ftyp")
-    return _box(b"ftyp", body + b"tmap")
+    return box(b"ftyp", body + b"tmap")
 
 
 def _top_boxes(content: bytes) -> list[tuple[bytes, int, int]]:
@@ -213,7 +213,3 @@ def _top_boxes(content: bytes) -> list[tuple[bytes, int, int]]:
 
 def _inner(content: bytes) -> list[tuple[bytes, bytes]]:
     return [(kind, content[start:end]) for kind, start, end in boxes.walk(content, 0, len(content))]
-
-
-def _box(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(body), kind) + body
