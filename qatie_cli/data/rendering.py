@@ -31,6 +31,7 @@ class RenderingConfig:
     clarity: float = 0.35  # by which detail stands out from the base layer in the mid-tones
     contrast: float = 0.12  # of an S-curve through the photo's mean
     vibrance: float = 0.2  # more chroma for pale colours, none from a chroma of 0.35 on; half for skin
+    hold: float = 0.0  # how far bright skin and bright saturated colours are kept from becoming brighter, 0..1
     black: float = 0.04  # the highest luma that may become black
     deep: float = 0.07  # the same once more behind the opened shadows, whose black is lifted
     white: float = 0.9  # the lowest luma that may become white
@@ -39,8 +40,8 @@ class RenderingConfig:
     dark_to: float = 0.32  # mean luma from which it is rendered in full
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1 or not 0 <= self.smooth_shadows <= 1:
-            raise ValueError("the rendering's strength and smooth_shadows must lie in 0..1")
+        if not all(0 <= share <= 1 for share in (self.strength, self.smooth_shadows, self.hold)):
+            raise ValueError("the rendering's strength, smooth_shadows and hold must lie in 0..1")
         if not 0 <= self.dark_from < self.dark_to <= 1 or not 0 <= self.black < self.white <= 1:
             raise ValueError("the rendering's dark_from and black must lie below its dark_to and white, all in 0..1")
 
@@ -66,8 +67,31 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
     gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.75) / 0.25).clamp(0, 1))
     clearer = y + config.clarity * (y - base) * 4 * base * (1 - base)
     gain = gain * (clearer / y.clamp(min=0.02)).clamp(0.7, 1.4)
-    x = _with_contrast(with_gain(x, gain), config.contrast)
-    return _vibrant(_deepened(x, config.deep), config.vibrance)
+    rendered = _with_contrast(with_gain(x, gain), config.contrast)
+    if config.hold:
+        rendered = _held(photo, rendered, config.hold * _bright_colour(photo, radius))
+    return _vibrant(_deepened(rendered, config.deep), config.vibrance)
+
+
+def _bright_colour(photo: Tensor, radius: int) -> Tensor:
+    """Where skin, or a saturated colour, is bright already (N, 1, H, W), 0..1: brighter, it looks blown or garish."""
+    red, green, blue = photo.split(1, dim=1)
+    largest, smallest = photo.amax(1, keepdim=True), photo.amin(1, keepdim=True)
+    chroma = largest - smallest
+    saturation = chroma / largest.clamp(min=0.02)
+    warmth = (green - blue) / (red - blue).clamp(min=0.02)  # hue from red (0) to yellow (1)
+    skin = (
+        (red > green) & (green > blue) & (warmth > 0.15) & (warmth < 0.75) & (saturation > 0.15) & (saturation < 0.65)
+    )
+    bright_skin = skin.to(photo) * ((luma(photo) - 0.4) / 0.2).clamp(0, 1)
+    vivid = ((chroma - 0.35) / 0.25).clamp(0, 1) * ((largest - 0.5) / 0.2).clamp(0, 1)
+    return _box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
+
+
+def _held(photo: Tensor, rendered: Tensor, share: Tensor) -> Tensor:
+    """`rendered`, where it is brighter than the photo by `share` (N, 1, H, W) of that nearer to it."""
+    before, after = luma(photo), luma(rendered)
+    return rendered * (1 - share * (after - before).clamp(min=0) / after.clamp(min=0.02))
 
 
 def base_layer(y: Tensor, radius: int) -> Tensor:
