@@ -22,9 +22,8 @@ from qatie_cli.data.uneven_light import LightParameters
 from qatie_cli.model.tone_features import luma, ranked
 
 MIDDLE_LUMA = 0.48
-# Ranks of luma whose values say how much of the range a photo uses, where they are black or white, and how far from
-# these a photo has all the room there is.
-_RANGE_RANKS, _BLACK, _WHITE, _ROOM = (0.05, 0.95), 0.04, 0.92, 0.2
+# A dark photo uses the whole range where this rank of luma is white, and has all the room there is this far below.
+_BRIGHT_RANK, _WHITE, _ROOM = 0.95, 0.92, 0.2
 
 
 class Kind(StrEnum):
@@ -48,8 +47,8 @@ class FullFrameConfig:
     untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
     middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
     middle_bright: float = 0.4  # the same of brighter ones
-    middle_untouched: float = 0.5  # share of that way for photos that are not degraded: most of them are right
-    middle_full_range: float = 1.0  # share of that again for photos that use the whole range: they are meant to be so
+    middle_untouched: float = 0.5  # share of that way for dark photos that are not degraded: most of them are right
+    middle_full_range: float = 1.0  # share of that again for those that have white: they are meant to be dark
     # Shares of the samples that must keep their tone:
     extreme: float = 0.02
     page: float = 0.05
@@ -128,12 +127,13 @@ def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
 def _undegraded_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
     """Share of that way for photos that are not degraded, (N, 1, 1, 1).
 
-    A dark photo whose brightest twentieth is nearly white (a face before a dark room), or a bright one whose darkest
-    twentieth is nearly black, was not exposed too little or too much: it goes `middle_full_range` of the way.
+    Bright ones are meant to be bright. So is a dark one to be dark whose brightest twentieth is nearly white (a face
+    before a dark room): it goes `middle_full_range` of what others go.
     """
-    low, high = ranked(luma(photo).flatten(1), _RANGE_RANKS).view(-1, 2, 1, 1, 1).unbind(1)
-    room = torch.where(_is_dark(photo), (_WHITE - high) / _ROOM, (low - _BLACK) / _ROOM).clamp(0, 1)
-    return config.middle_untouched * (config.middle_full_range + (1 - config.middle_full_range) * room)
+    high = ranked(luma(photo).flatten(1), (_BRIGHT_RANK,)).view(-1, 1, 1, 1)
+    room = ((_WHITE - high) / _ROOM).clamp(0, 1)
+    share = config.middle_full_range + (1 - config.middle_full_range) * room
+    return torch.where(_is_dark(photo), config.middle_untouched * share, 0.0)
 
 
 def _is_dark(photo: Tensor) -> Tensor:
