@@ -112,6 +112,24 @@ def test_bright_skin_and_vivid_colours_become_no_brighter_where_they_are_held(co
     torch.testing.assert_close(held[..., 100:120, 100:120], free[..., 100:120, 100:120])
 
 
+def test_smooth_shadows_of_an_undegraded_photo_are_not_moved_to_the_middle():
+    """A sky at night on the left, as dark grass on the right."""
+    photo = _photo(0.15, 0.15).clone()
+    photo[..., :64] = 0.15
+    brighter = full_frames.toward_middle(photo, torch.full((1, 1, 1, 1), 0.5))
+    kept = rendering.with_smooth_shadows_of(photo, brighter)
+    torch.testing.assert_close(kept[..., :40], photo[..., :40])
+    torch.testing.assert_close(kept[..., 88:], brighter[..., 88:], atol=1e-3, rtol=0)
+
+
+def test_vibrance_leaves_gray_with_a_cast_alone():
+    paper, leaf = torch.tensor([0.8, 0.8, 0.77]), torch.tensor([0.45, 0.6, 0.4])
+    photo = torch.stack([paper, leaf]).T.reshape(1, 3, 2, 1)
+    vivid = rendering._vibrant(photo, 0.3)
+    torch.testing.assert_close(vivid[0, :, 0, 0], paper)
+    assert float(vivid[0, 1, 1, 0] - vivid[0, 2, 1, 0]) > 0.22
+
+
 def test_a_photo_that_is_dark_as_a_whole_is_left_as_it_is():
     photo = _photo(0.05, 0.2)
     assert torch.equal(rendering.render(photo, FULL), photo)
