@@ -43,6 +43,11 @@ def _log_psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(20 * np.log10((b.max() + 6) / np.sqrt(np.mean((a - b) ** 2))))
 
 
+def _encoded(light: np.ndarray) -> np.ndarray:
+    """sRGB's values of linear light."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
 def _jpeg(values: np.ndarray, packet: bytes = b"", *segments: tuple[int, bytes]) -> bytes:
     made = io.BytesIO()
     Image.fromarray(values).save(made, "JPEG", quality=98, xmp=packet, extra=containers.jpeg_segments(None, segments))
@@ -100,6 +105,23 @@ def test_the_hdr_picture_changes_by_the_ratio_that_the_base_changes_by(coffee, g
     assert offset == 0 or left_alone < 40
     shown = _shown(encoding.encoded(dataclasses.replace(changed, jpeg=None), "jpeg", 100))
     assert _log_psnr(shown, wanted) > 35  # through JPEG's losses in both
+
+
+def test_offsets_are_scaled_as_shadows_are_so_that_a_coarse_map_need_not_change(coffee):
+    light = 0.001 + linear(coffee[:240, :320] / 255) / 2
+    before, after = (np.rint(65535 * _encoded(exposed)).astype(np.uint16) for exposed in (light, 1.5 * light))
+    boost = Boost((0.0,), (2.0,), (1.0,), (1 / 64,), (1 / 64,), 0.0, 2.0)
+    values = boost.values(2 * light[::4, ::4].mean(axis=2, keepdims=True).astype(np.float32) ** 0.5)
+    plain = GainMap(values, boost)
+    photo = Photo(before, "jpeg", gain_map=dataclasses.replace(plain, encoded=ultra_hdr.encoded(plain)))
+    changed = photo.with_pixels(after).gain_map
+    assert np.array_equal(changed.values, photo.gain_map.values)
+    assert changed.encoded == photo.gain_map.encoded
+    assert (*changed.boost.base_offset, *changed.boost.hdr_offset) == pytest.approx((1.5 / 64,) * 2, rel=0.02)
+    stops = boost.stops(values).repeat(4, axis=0).repeat(4, axis=1)
+    wanted = 1.5 * photo.gain_map.hdr(light, stops)
+    assert _log_psnr(changed.hdr(1.5 * light, stops), wanted) > 60
+    assert _log_psnr(photo.gain_map.hdr(1.5 * light, stops), wanted) < 45
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 6])
