@@ -193,12 +193,12 @@ def test_items_of_a_heic_are_told_apart():
     properties += _box(b"ipma", bytes(4) + struct.pack(">I", 3) + own)
     meta = bytes(4) + _box(b"pitm", bytes(4) + b"\0\1") + _box(b"iinf", bytes(4) + struct.pack(">H", 11) + entries)
     meta += _box(b"iref", bytes(4) + references) + _box(b"iprp", properties)
-    found = boxes.left_out(_box(b"ftyp", b"heic") + _box(b"meta", meta) + _box(b"moov", b""))
+    found = boxes.left_out(boxes.items_of(_box(b"ftyp", b"heic") + _box(b"meta", meta) + _box(b"moov", b"")))
     assert found == (
         leftovers.VIDEO,
         "the depth map is left out",
         leftovers.GAIN_MAP,
-        "item uri  is left out",
+        "item uri is left out",
         "first of 2 pictures in the file; the others are left out",
     )
 
@@ -206,20 +206,20 @@ def test_items_of_a_heic_are_told_apart():
 @pytest.mark.parametrize("cut", [b"\0\0\0\x08pitm", b"\0\0\0\x0cpitm\0\0\0\0", b"\0\0\0\x08iloc", b"\0\0\0\x08iref"])
 def test_a_box_that_ends_too_early_is_refused(cut):
     with pytest.raises(ValueError, match="make no sense"):
-        boxes.left_out(b"\0\0\0\0meta\0\0\0\0" + cut)
+        boxes.items_of(b"\0\0\0\0meta\0\0\0\0" + cut)
 
 
 def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
     generator = np.random.default_rng(0)
     whole = _encoded(coffee[:40, :60], "HEIF")
-    assert boxes.left_out(whole) == ()
+    assert boxes.left_out(boxes.items_of(whole)) == ()
     named = 0
     for _ in range(2000):
         broken = bytearray(whole)
         for at in generator.integers(0, min(400, len(whole)), 4):
             broken[at] = generator.integers(256)
         try:
-            found = boxes.left_out(bytes(broken))
+            found = boxes.left_out(boxes.items_of(bytes(broken)))
         except ValueError:
             continue
         assert all(note.isprintable() and note for note in found)

@@ -8,20 +8,18 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ImageFile
 
-from qatie_cli.photo import avif_items, exif, item_properties
+from qatie_cli.photo import avif_items, exif
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.item_properties import Properties
 
 DEFAULT_BITS = 10  # of a 16-bit photo: what phones and screens handle
 _AVIF_SPEED = 6  # Pillow's default
 _FULL_RANGE, _BT601_MATRIX, _BT2020_MATRIX = 1, 6, 9
 
 
-def bits_of(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+def bits_of(image: ImageFile.ImageFile, described: Properties) -> int:
     """Bits per channel of an opened HEIC or AVIF picture."""
-    if image.format == "HEIF":
-        return int(image.info.get("bit_depth", 8))
-    file.seek(0)
-    return item_properties.of_primary(file.read()).depth()
+    return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else described.depth()
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int) -> np.ndarray | None:

@@ -14,8 +14,8 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
-from qatie_cli.photo import item_properties
 from qatie_cli.photo.content import JpegTraits, Photo
+from qatie_cli.photo.item_properties import Properties
 
 SOURCE: Literal["source"] = "source"
 Quality = int | Literal["source"] | None
@@ -33,13 +33,17 @@ _SIDE, _PARTS = 256, 3  # 3 x 3 parts of 256 x 256 pixels stand for the photo
 _MEAN_AT_50 = 57.625
 
 
-def coded_bytes(image: ImageFile.ImageFile, file: BinaryIO) -> int | None:
-    """Bytes of the compressed picture in a lossy WebP, HEIC or AVIF file; None where they are not known."""
-    file.seek(0)
+def coded_bytes(image: ImageFile.ImageFile, file: BinaryIO, described: Properties) -> int | None:
+    """Bytes of the compressed picture in a lossy WebP, HEIC or AVIF file; None where they are not known.
+
+    Args:
+        described: the properties of a HEIC's or AVIF's picture.
+    """
     if image.format in ("HEIF", "AVIF"):
-        return item_properties.coded_bytes(file.read())
+        return described.coded_bytes
     if image.format != "WEBP":
         return None
+    file.seek(0)
     content, at = file.read(), 12
     while at + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, at)
