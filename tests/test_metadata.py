@@ -131,6 +131,19 @@ def test_a_coarse_jpeg_is_not_written_coarsely_again(tmp_path, coffee, colours):
     assert moved.mean() < 2  # nearly 11 with the source's steps
 
 
+@pytest.mark.parametrize("resolution", [None, 300])
+def test_no_resolution_is_made_up(coffee, resolution):
+    tags = Image.Exif()
+    tags[0x010F] = "Maker"
+    content = io.BytesIO()
+    Image.fromarray(coffee).save(content, "JPEG", exif=tags, **({"dpi": (300, 300)} if resolution else {}))
+    photo = decoding.read(content.getvalue())
+    assert photo.dpi == (resolution and (resolution, resolution))
+    with Image.open(io.BytesIO(encoding.encoded(photo, "jpeg"))) as opened:
+        assert opened.info["jfif_unit"] == (1 if resolution else 0)
+        assert opened.info["jfif_density"] == (resolution or 1, resolution or 1)
+
+
 def test_progressive_stays_progressive(tmp_path, coffee):
     Image.fromarray(coffee).save(tmp_path / "a.jpg", progressive=True)
     encoding.write(tmp_path / "b.jpg", decoding.read(tmp_path / "a.jpg"), "jpeg")

@@ -239,6 +239,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         icc = space = None
     if space is not None:
         space, icc = declared.finished(space, decoded.pixels)
+    lossless = metadata.is_lossless_webp(image, file)
     return Photo(
         pixels=decoded.pixels,
         source_format=OF_CONTENT[image.format or ""],
@@ -255,7 +256,8 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         dpi=carried.dpi,
         turn=carried.turn,
         jpeg=traits,
-        lossless=metadata.is_lossless_webp(image, file),
+        lossless=lossless,
+        chroma=2 if image.format == "WEBP" and not lossless else described.subsampling(),
         coded_bytes=fineness.coded_bytes(image, file, described),
         gain_map=beside.gain_map,
         motion=beside.motion,

@@ -20,7 +20,7 @@ from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.fineness import SOURCE, Quality
-from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
+from qatie_cli.photo.formats import CHROMA, DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
 _PNG_LEVEL = 3  # a third of the time of level 6 for 3% more bytes, measured on photos
@@ -182,6 +182,7 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     options: dict = {"quality": _setting(photo, fmt, quality)}
     if fmt == "heic":
         open_heif()
+        options |= deep.heic_chroma(photo)
         if photo.space is not None and photo.space.codes:
             options |= deep.nclx_options(photo.space.codes)
     pixels = to_eight_bit(photo.pixels)
@@ -198,6 +199,8 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
+    elif fmt == "avif" and pixels.ndim == 3 and pixels.shape[2] > 1:
+        options["subsampling"] = CHROMA[photo.subsampling]
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
@@ -220,15 +223,11 @@ def _jpeg_options(photo: Photo, quality: Quality) -> dict:
         options["dpi"] = photo.dpi
     if photo.comment:
         options["comment"] = photo.comment
+    options["subsampling"] = photo.subsampling
     traits = photo.jpeg
     if traits is None:
-        # HEIC and AVIF from phones and most WebP have 4:2:0 chroma already.
-        options["subsampling"] = 2 if photo.source_format in ("heic", "avif", "webp") else 0
         return options
-    options |= {
-        "subsampling": 2 if traits.subsampling is None else traits.subsampling,
-        "progressive": traits.progressive,
-    }
+    options["progressive"] = traits.progressive
     if quality in (None, SOURCE) and traits.quantization:
         own = list(map(list, traits.quantization[: 1 if photo.pixels.shape[2] == 1 else 2]))
         finer = own if quality == SOURCE else _tables(traits, colours=photo.pixels.shape[2])

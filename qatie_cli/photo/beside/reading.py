@@ -1,4 +1,4 @@
-"""Gain map and video of an opened photo, and notes on what else of its file is left out."""
+"""Gain map and video of an opened photo, and notes on what else of a JPEG, HEIC or AVIF file is left out."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def _of_jpeg(image: ImageFile.ImageFile, content: bytes) -> Beside:
             further += 1
     if further:
         named.append(f"first of {further + 1} pictures in the file; the others are left out")
+    named += leftovers.of_jpeg(first)
     if gain_map is not None and (orientation := orientation_of(image)) in range(2, 9):
         gain_map = dataclasses.replace(gain_map, values=upright(gain_map.values, orientation), encoded=None)
     return Beside(gain_map, moving, tuple(dict.fromkeys(named)))
