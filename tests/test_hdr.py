@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qatie_cli.batch.running import Writing
-from qatie_cli.photo import containers, decoding, encoding, leftovers
+from qatie_cli.photo import containers, decoding, encoding, leftovers, spaces
 from qatie_cli.photo.beside import dialects, jpeg_file, ultra_hdr
 from qatie_cli.photo.beside.gain_map import Boost, GainMap, linear
 from qatie_cli.photo.content import Photo
@@ -217,6 +217,19 @@ def test_heic_and_avif_hold_the_map_as_an_item_of_their_own(coffee, fmt, channel
     first = encoding.encoded(photo.without(gain_map=True), fmt)
     assert written[-len(dialects.as_iso(boost)) :] == dialects.as_iso(boost)
     assert len(written) > len(first)
+
+
+@pytest.mark.parametrize("fmt", ["heic", "avif"])
+@pytest.mark.parametrize("primaries", [9, 12])
+def test_boosts_in_the_hdr_picture_s_colours_keep_them(coffee, fmt, primaries):
+    space = spaces.of_codes(primaries, 13)
+    boost = dataclasses.replace(Boost(), in_base_colours=False)
+    gain_map = GainMap(coffee[:20, :30], boost)
+    photo = Photo(coffee[:80, :120].astype(np.uint16) * 257, "png", space=space, gain_map=gain_map)  # named by codes
+    again = decoding.read(encoding.encoded(photo, fmt))
+    assert again.notes == ()
+    assert not again.gain_map.boost.in_base_colours
+    assert again.gain_map.icc == spaces.profile(space)
 
 
 def test_libavif_reads_the_map_s_description(coffee):

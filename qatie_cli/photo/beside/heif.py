@@ -12,6 +12,7 @@ import struct
 import numpy as np
 from PIL import Image, ImageFile
 
+from qatie_cli.photo import spaces
 from qatie_cli.photo.beside import dialects, motion
 from qatie_cli.photo.beside.gain_map import Boost, GainMap, check_size
 from qatie_cli.photo.beside.motion import Motion
@@ -21,7 +22,7 @@ from qatie_cli.photo.pixels import orientation_of, upright
 MOTION_BOX = b"mpvd"
 SAMSUNG_BOX = b"sefd"
 _BLOCK = 64  # pixels; the largest that a coded picture's sides are multiples of
-_NCLX_PROFILES = {1: "srgb", 9: "rec2020", 12: "displayp3"}  # colour primaries of ITU-T H.273
+_SRGB_CURVE, _UNSPECIFIED = 13, 2  # transfer characteristics and colour primaries of ITU-T H.273
 
 
 def gain_map(image: ImageFile.ImageFile, items: Items) -> GainMap | None:
@@ -66,7 +67,7 @@ def _auxiliary(image: ImageFile.ImageFile, items: Items, item: int) -> GainMap |
 def _decoded(image: ImageFile.ImageFile, items: Items, item: int, boost: Boost | None) -> np.ndarray:
     """The values (h, w, 1 or 3) uint8 of a picture that is an item, upright."""
     sizes = [items.sizes[number] for number in items.of_item.get(item, ()) if number in items.sizes]
-    check_size(sizes[0] if sizes else (0, 0), image.width * image.height)
+    check_size(sizes[0] if sizes else (0, 0), max(image.width * image.height, _BLOCK**2))
     if image.format == "HEIF" and any(kind == b"auxl" and origin == item for kind, origin, _ in items.links):
         import pillow_heif
 
@@ -100,10 +101,8 @@ def _profile(items: Items, item: int) -> bytes | None:
             return items.file[start + 4 : end]
         if kind == b"colr" and items.file[start : start + 4] == b"nclx":
             (primaries,) = struct.unpack_from(">H", items.file, start + 4)
-            if primaries in _NCLX_PROFILES:
-                import imagecodecs
-
-                return imagecodecs.cms_profile(_NCLX_PROFILES[primaries])
+            space = spaces.of_codes(primaries, _SRGB_CURVE)  # boosts are of linear light, so any curve will do
+            return None if space is None or primaries == _UNSPECIFIED else spaces.profile(space)
     return None
 
 
