@@ -204,6 +204,14 @@ def test_exif_too_long_for_a_jpeg_is_said_not_lost_silently(tmp_path, coffee):
     assert decoding.read(tmp_path / "a.jpg").exif is None
 
 
+@pytest.mark.parametrize("fmt", ["jpeg", "png", "webp", "heic", "avif"])
+def test_exif_stays_byte_for_byte(coffee, fmt):
+    """Maker notes hold offsets into it."""
+    photo = Photo(coffee[:80, :120], "jpeg", exif=exif.upright(_block()))
+    assert MAKER_NOTE in _tags(photo.exif).get_ifd(EXIF_IFD)
+    assert decoding.read(encoding.encoded(photo, fmt)).exif == photo.exif
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_tiff_holds_the_exif_block_as_it_is(tmp_path, coffee, order):
     """Maker notes hold offsets into the file: their surroundings must not move."""
@@ -303,7 +311,7 @@ def test_a_motion_photo_s_video_travels_and_its_old_description_does_not(tmp_pat
 
 def test_xmp_too_long_for_a_jpeg_is_said(tmp_path, coffee):
     photo = Photo(coffee[:20, :30], "heic", xmp=b"<x>" + b"y" * 70000 + b"</x>")
-    assert encoding.left_out(photo, "jpeg") == ("XMP left out, it is too long for JPEG",)
+    assert encoding.left_out(photo, "jpeg") == ("XMP left out, it is damaged or too long for jpeg",)
     encoding.write(tmp_path / "a.jpg", photo, "jpeg")
     assert decoding.read(tmp_path / "a.jpg").xmp is None
 

@@ -1,7 +1,8 @@
 """EXIF, XMP and an ICC profile added to an AVIF file that libavif wrote without them.
 
-imagecodecs encodes 10 and 12 bit, but no metadata; Pillow encodes metadata, but only 8 bit. What libavif writes is a
-`ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are added behind them.
+imagecodecs encodes 10 and 12 bit, but no metadata; Pillow encodes 8 bit and metadata, but makes EXIF anew, which breaks
+maker notes. What libavif writes is a `ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are added
+behind them.
 """
 
 from __future__ import annotations

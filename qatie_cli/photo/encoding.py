@@ -15,7 +15,7 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, deep, exif, extended_xmp, fineness, fitting, tiff
+from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, tiff
 from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
@@ -67,18 +67,12 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
 
 
 def _exif_fits(photo: Photo, fmt: str) -> bool:
-    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, and AVIF's encoder parses it."""
+    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, libavif refuses a damaged one."""
     if photo.exif is None:
         return True
-    if fmt == "jpeg":
-        return len(photo.exif) <= _JPEG_EXIF_LIMIT
     if fmt == "avif":
-        try:
-            Image.Exif().load(exif.PREFIX + photo.exif)
-            exif.entries(photo.exif)
-        except (SyntaxError, ValueError, struct.error):
-            return False
-    return True
+        return photo.exif.startswith((b"II*\x00", b"MM\x00*"))
+    return fmt != "jpeg" or len(photo.exif) <= _JPEG_EXIF_LIMIT
 
 
 def write(
@@ -191,7 +185,7 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if photo.icc:
         options["icc_profile"] = photo.icc
-    if photo.exif and _exif_fits(photo, fmt):
+    if photo.exif and _exif_fits(photo, fmt) and fmt != "avif":
         options["exif"] = exif.PREFIX + photo.exif
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
@@ -204,7 +198,12 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    file.write(content.getbuffer())
+    if (
+        fmt == "avif" and photo.exif and _exif_fits(photo, fmt)
+    ):  # Pillow would write its own version of it, without what maker notes point to
+        file.write(avif_items.added(content.getvalue(), photo.exif, None, None))
+    else:
+        file.write(content.getbuffer())
 
 
 def _setting(photo: Photo, fmt: str, quality: Quality) -> int:

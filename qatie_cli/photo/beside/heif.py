@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from qatie_cli.photo import spaces
-from qatie_cli.photo.beside import dialects, motion
+from qatie_cli.photo.beside import dialects, motion, samsung
 from qatie_cli.photo.beside.gain_map import Boost, GainMap, check_size
 from qatie_cli.photo.beside.motion import Motion
 from qatie_cli.photo.boxes import Items, box
@@ -107,13 +107,16 @@ def _profile(items: Items, item: int) -> bytes | None:
 
 
 def moving(items: Items, packet: bytes) -> Motion | None:
-    """The video of a motion photo, with the boxes behind it; None where there is none."""
-    video, further = None, b""
+    """The video of a motion photo with the boxes behind it, or Samsung's data alone; None where there is neither."""
+    video, further, data = None, b"", []
     for kind, start, end in items.top:
         if kind == MOTION_BOX and video is None:
             video = start, end
         elif video is not None and kind == SAMSUNG_BOX:
             further += box(kind, items.file[start:end])
+        elif kind == SAMSUNG_BOX:
+            data.append((start, end))
     if video is None:
-        return None
+        alone = items.file[slice(*data[0])] if len(data) == 1 else b""
+        return motion.of_samsung_data(alone, data[0][0]) if alone.endswith(samsung.END) else None
     return motion.of_heif_box(items.file[slice(*video)], further, video[0], packet)

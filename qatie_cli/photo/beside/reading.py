@@ -81,6 +81,7 @@ def _of_heif(image: ImageFile.ImageFile, items: Items | None) -> Beside:
         with contextlib.suppress(*DECODE_ERRORS):
             gain_map = heif.gain_map(image, items)
     carried = [leftovers.GAIN_MAP] if gain_map else []
-    carried += [leftovers.VIDEO] if moving else []
-    carried += [boxes.left_out_box(heif.SAMSUNG_BOX)] if moving and moving.boxes else []
+    if moving is not None:
+        carried += [leftovers.VIDEO] if moving.video is not None else [boxes.left_out_box(heif.SAMSUNG_BOX)]
+        carried += [boxes.left_out_box(heif.SAMSUNG_BOX)] if moving.boxes else []
     return Beside(gain_map, moving, tuple(note for note in named if note not in carried))
