@@ -185,8 +185,9 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if photo.icc:
         options["icc_profile"] = photo.icc
-    if photo.exif and _exif_fits(photo, fmt) and fmt != "avif":
-        options["exif"] = exif.PREFIX + photo.exif
+    block = photo.exif if _exif_fits(photo, fmt) else None
+    if block and fmt != "avif":
+        options["exif"] = exif.PREFIX + block
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
     if fmt == "webp" and photo.lossless and quality in (None, SOURCE):
@@ -198,10 +199,8 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    if (
-        fmt == "avif" and photo.exif and _exif_fits(photo, fmt)
-    ):  # Pillow would write its own version of it, without what maker notes point to
-        file.write(avif_items.added(content.getvalue(), photo.exif, None, None))
+    if block and fmt == "avif":  # Pillow would make it anew, and break what maker notes point to
+        file.write(avif_items.added(content.getvalue(), block, None, None))
     else:
         file.write(content.getbuffer())
 
