@@ -194,7 +194,7 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
-    elif fmt == "avif" and pixels.ndim == 3 and pixels.shape[2] > 1:
+    elif fmt == "avif" and photo.pixels.shape[2] == 3:
         options["subsampling"] = CHROMA[photo.subsampling]
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
