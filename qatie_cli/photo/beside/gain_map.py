@@ -20,14 +20,14 @@ import numpy as np
 if TYPE_CHECKING:
     from qatie_cli.photo.content import JpegTraits
 
-_LEAST_LIGHT = 1 / 4096  # of linear light; darker places count as this dark, as the ratio of two zeros is anything
+_LEAST_LIGHT = 1 / 4096  # of linear light; what was darker has no ratio, and keeps its boost
 _SAMPLES = 2  # of the photo for each value of the map, in both directions
 _UNCHANGED = 0.25  # of a step of the map: less is no change
 _MOST_VALUES = 4  # of a map for each pixel of its photo
 _STRIP_ROWS = 64  # of a map, worked on at a time
 _RANGE_SAMPLES = 1_000_000  # of a map's values, to find their range
 _CELLS = 64  # of a map in both directions, by which offsets are chosen
-_FACTORS = 17  # of offsets that are tried
+_FACTORS, _LEAST_FACTOR = 17, 0.1  # of offsets that are tried
 _LARGEST_BOOST = 16.0  # stops; more is no boost but damage
 
 
@@ -160,7 +160,8 @@ class GainMap:
             np.stack([_linear_table(p.dtype.itemsize)[p[down[rows], across[columns]]] for down, across in samples])
             for p in (before, after)
         )
-        factors = np.geomspace(*np.percentile(_ratio(old, new), [1, 99]), _FACTORS)
+        least, most = np.maximum(np.percentile(_ratio(old, new), [1, 99]), _LEAST_FACTOR)
+        factors = np.geomspace(least, most, _FACTORS)
         tried = [self.boost, *(self.boost.with_scaled_offsets(float(factor)) for factor in factors)]
         within = (0, 3) if stops.shape[2] == 1 else (0,)
         spreads = [float(_followed(self.boost, boost, stops, old, new).var(axis=within).mean()) for boost in tried]
@@ -190,13 +191,14 @@ def _followed(boost: Boost, scaled: Boost, stops: np.ndarray, old: np.ndarray, n
         old, new: the base in linear light.
     """
     low, high = (np.array(offset, np.float32) for offset in (boost.base_offset, boost.hdr_offset))
-    shown = np.maximum((old + low) * np.exp2(stops) - high, 0) * _ratio(old, new)
+    lit = old >= _LEAST_LIGHT
+    shown = np.maximum((np.where(lit, old, new) + low) * np.exp2(stops) - high, 0) * np.where(lit, _ratio(old, new), 1)
     low, high = (np.array(offset, np.float32) for offset in (scaled.base_offset, scaled.hdr_offset))
     return np.log2(np.maximum(shown + high, 1e-6) / np.maximum(new + low, 1e-6))
 
 
 def _ratio(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.maximum(new, _LEAST_LIGHT) / np.maximum(old, _LEAST_LIGHT)
+    return new / np.maximum(old, _LEAST_LIGHT)
 
 
 def _samples(rows: int, columns: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
