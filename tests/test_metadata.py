@@ -311,7 +311,7 @@ def test_a_motion_photo_s_video_travels_and_its_old_description_does_not(tmp_pat
 
 def test_xmp_too_long_for_a_jpeg_is_said(tmp_path, coffee):
     photo = Photo(coffee[:20, :30], "heic", xmp=b"<x>" + b"y" * 70000 + b"</x>")
-    assert encoding.left_out(photo, "jpeg") == ("XMP left out, it is damaged or too long for jpeg",)
+    assert encoding.left_out(photo, "jpeg") == ("XMP left out, it is too long for JPEG",)
     encoding.write(tmp_path / "a.jpg", photo, "jpeg")
     assert decoding.read(tmp_path / "a.jpg").xmp is None
 
