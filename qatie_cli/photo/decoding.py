@@ -16,7 +16,18 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, declared, deep, fineness, metadata, pages, pixels, unreadable
+from qatie_cli.photo import (
+    MAX_PIXELS,
+    boxes,
+    declared,
+    deep,
+    fineness,
+    item_properties,
+    metadata,
+    pages,
+    pixels,
+    unreadable,
+)
 from qatie_cli.photo.beside import reading
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
@@ -111,8 +122,9 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
-            if image.format in ("HEIF", "AVIF") and deep.bits_of(image, file) > 8:
-                pixel = _DEEP_BYTES
+            if image.format in ("HEIF", "AVIF"):
+                described = item_properties.of_primary(boxes.read(file) if image.format == "AVIF" else None)
+                pixel = _DEEP_BYTES if deep.bits_of(image, described) > 8 else pixel
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
@@ -212,19 +224,22 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     """Pixels and metadata of an image that `_refuse` let pass."""
+    items = boxes.read(file) if image.format in ("HEIF", "AVIF") else None
+    described = item_properties.of_primary(items)
     notes = metadata.lost(image, file)
-    beside = reading.read(image, file)
+    beside = reading.read(image, file, items)
     traits = metadata.jpeg_traits(image)
     tags = metadata.tiff_tags(image, file)
-    decoded = pixels.decode(image, file)
+    decoded = pixels.decode(image, file, deep.bits_of(image, described))
     height, width = decoded.pixels.shape[:2]
     carried = metadata.read(image, file, tags, decoded.orientation, (width, height))
     icc = image.info.get("icc_profile") or None
-    space = declared.space(image, file, carried.exif, carried.png_chunks, icc is not None)
+    space = declared.space(image, described, carried.exif, carried.png_chunks, icc is not None)
     if decoded.mode in _WITHOUT_PROFILE:
         icc = space = None
     if space is not None:
         space, icc = declared.finished(space, decoded.pixels)
+    lossless = metadata.is_lossless_webp(image, file)
     return Photo(
         pixels=decoded.pixels,
         source_format=OF_CONTENT[image.format or ""],
@@ -241,8 +256,9 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         dpi=carried.dpi,
         turn=carried.turn,
         jpeg=traits,
-        lossless=metadata.is_lossless_webp(image, file),
-        coded_bytes=fineness.coded_bytes(image, file),
+        lossless=lossless,
+        chroma=2 if image.format == "WEBP" and not lossless else described.subsampling(),
+        coded_bytes=fineness.coded_bytes(image, file, described),
         gain_map=beside.gain_map,
         motion=beside.motion,
         notes=beside.notes + notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,
