@@ -187,6 +187,21 @@ def test_a_record_that_the_disk_takes_only_a_part_of_is_none(folder, tmp_path, m
     assert _run(folder, tmp_path / "out") == DONE
 
 
+def test_lines_that_make_no_sense_are_passed_over(folder, tmp_path):
+    _run(folder, tmp_path / "out")
+    path = tmp_path / "out" / made.FOLDER / "made.jsonl"
+    rows = [{"output": [], "made": [1, 1, ""], "from": ["a", 1, 1], "settings": ""},
+            {"output": "0.png", "made": [1, 1, ""], "from": [7, 1, 1], "settings": ""},
+            {"settings": [], "are": {}}, [], 7, {"output": "0.png"}]  # fmt: skip
+    damage = b"\xff\0\n" + "\n".join(map(json.dumps, rows)).encode() + b"\n"
+    path.write_bytes(damage + path.read_bytes() + damage)
+    (tmp_path / "out" / "0.png").write_bytes(b"x")
+    os.utime(tmp_path / "out" / "0.png", ns=(1, 1))
+    found = _run(folder, tmp_path / "out")
+    assert "was changed since qatie made it" in found.pop("0.png")
+    assert set(found.values()) == {"done"}
+
+
 def test_several_runs_append_whole_lines(tmp_path):
     (tmp_path / "content").write_bytes(b"x")
     ledgers = [Ledger(tmp_path, SETTINGS), Ledger(tmp_path, dataclasses.replace(SETTINGS, strength=0.5))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import errno
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -14,12 +16,16 @@ from PIL import Image
 
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
-from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.planning import Naming, Plan
 from qatie_cli.batch.running import Result, Runner, Status, Writing, remove_stale
+from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding
 from qatie_cli.photo.content import Photo
+
+SETTINGS = Settings("qatie-c16", "0" * 64)
 
 
 @pytest.fixture
@@ -117,6 +123,27 @@ def test_a_full_disk_stops_the_batch_when_nothing_can_succeed(folder, tmp_path, 
     assert results[-1].status is Status.NOT_BEGUN
     assert len(results) == 6
     assert not _files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("damaged", [(), ("1.png", "3.png")])
+def test_a_disk_without_room_for_a_claim_stops_the_batch_too(folder, tmp_path, monkeypatch, damaged):
+    """Where inodes are used up there are bytes left. Photos that fail for another reason do not count."""
+    (tmp_path / "out").mkdir()
+    for name in damaged:
+        (folder / name).write_bytes(b"no photo")
+    ledger = Ledger(tmp_path / "out", SETTINGS)
+    real = Ledger.claim
+
+    def full(self, output, *arguments):
+        if output.name in damaged:
+            return real(self, output, *arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "claim", full)
+    found = _run(folder, tmp_path / "out", writing=Writing(ledger=ledger))
+    without_room = [r for r in found if "No space left" in r.reason]
+    assert len(without_room) == 3
+    assert found[-1].status is Status.NOT_BEGUN
 
 
 def test_one_photo_too_large_for_the_disk_does_not_stop_smaller_ones(folder, tmp_path, monkeypatch):
@@ -283,6 +310,10 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
 # --- in place -----------------------------------------------------------------------------------------------------
 
 
+def _plan_in_place(folder: Path, tmp_path: Path) -> Plan:
+    return planning.plan_in_place([folder], Naming(), Journal(tmp_path / "journal"))
+
+
 def _in_place(folder: Path, known: Journal, enhance=_invert) -> list[Result]:
     results: list[Result] = []
     tasks = planning.plan_in_place([folder], Naming(), known).tasks
@@ -309,6 +340,48 @@ def test_a_run_killed_between_journal_and_replacement_leaves_the_photo_to_be_don
         file.write('{"path": "half')
     assert len(_in_place(folder, Journal(tmp_path / "journal"))) == 6
     assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_second_enhancement_that_was_killed_leaves_the_first_one_known(folder, tmp_path):
+    """With --overwrite; the next run without it must not take the photo for an original."""
+    _in_place(folder, Journal(tmp_path / "journal"))
+    (tmp_path / "new.png").write_bytes(b"enhanced twice")
+    Journal(tmp_path / "journal").record((folder / "0.png").resolve(), tmp_path / "new.png")
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_photo_whose_time_alone_changed_is_not_enhanced_twice(folder, tmp_path):
+    """As copies, restored backups and some file systems change it."""
+    _in_place(folder, Journal(tmp_path / "journal"))
+    os.utime(folder / "0.png", (1, 1))
+    content = bytearray((folder / "1.png").read_bytes())
+    content[-1] ^= 1
+    (folder / "1.png").write_bytes(content)  # edited, of the same size
+    assert [task.source.name for task in _plan_in_place(folder, tmp_path).tasks] == ["1.png"]
+    strong = dataclasses.replace(SETTINGS, strength=0.5)
+    assert not Journal(tmp_path / "journal").differs((folder / "0.png").resolve(), strong)
+    Journal(tmp_path / "journal").record(folder / "0.png", folder / "0.png", SETTINGS)
+    assert Journal(tmp_path / "journal").differs(folder / "0.png", strong)
+    assert not Journal(tmp_path / "journal").differs(folder / "0.png", SETTINGS)
+
+
+def test_lines_that_a_power_cut_damaged_hide_no_others(folder, tmp_path):
+    _in_place(folder, Journal(tmp_path / "journal"))
+    whole = (tmp_path / "journal").read_bytes()
+    damage = b'\xff\x00{"path": []\n[1]\n7\n{"path": ["a"], "size": 1, "mtime_ns": 1}\n\0\0\0'
+    (tmp_path / "journal").write_bytes(damage + whole + damage)
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_journal_of_an_earlier_version_is_read(folder, tmp_path):
+    photo = (folder / "0.png").resolve()
+    status = photo.stat()
+    row = {"path": str(photo), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    (tmp_path / "journal").write_text(f"\n{json.dumps(row)}\n")
+    assert Journal(tmp_path / "journal").holds(photo)
+    assert not Journal(tmp_path / "journal").differs(photo, SETTINGS)
+    os.utime(photo, (1, 1))
+    assert not Journal(tmp_path / "journal").holds(photo)
 
 
 def test_a_link_stays_a_link(folder, tmp_path):

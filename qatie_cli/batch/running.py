@@ -30,7 +30,7 @@ from qatie_cli.photo.content import Photo
 from qatie_cli.photo.fineness import SOURCE, Quality
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_FAILURES_OF_A_FULL_DISK = 3  # in a row that stop the run
+_FAILURES_OF_A_FULL_DISK = 3  # without a photo written between them, that stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages, limit or not
@@ -251,6 +251,7 @@ class Runner:
                 lost = "; ".join(hand.notes)
                 raise PhotoError(f"{task.source} would lose something in place ({lost}).", "Use -o for it.")
         except Exception as error:
+            self._stop_where_the_disk_is_full(task, error)  # a claim needs room, too
             hand.early = self._failed(hand, error)
         hand.decode = time.monotonic() - hand.began
         if self._previews is not None and hand.photo is not None:
@@ -417,7 +418,6 @@ class Runner:
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:
         """Stop the run when the disk is full, but not while smaller photos may still fit."""
         if not isinstance(error, OSError) or error.errno not in _FULL:
-            self._full_in_a_row = 0
             return
         self._full_in_a_row += 1
         try:
