@@ -418,6 +418,18 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
 # --- what must not be lost ----------------------------------------------------------------------------------------
 
 
+def test_an_output_that_turns_out_to_be_an_original_is_not_written(folder, tmp_path):
+    """The folder `new` is there only when the run has made it, so that the plan cannot see where ../in leads."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    out = tmp_path / "new" / ".." / "in"
+    tasks = planning.plan([folder], out, Naming(overwrite=True)).tasks
+    results: list[Result] = []
+    Runner(_invert, Writing(overwrite=True)).run(tasks, results.append)
+    assert {r.status for r in results} == {Status.FAILED}
+    assert "0.png is one of the originals" in results[0].reason
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_an_edit_made_while_a_photo_was_enhanced_in_place_is_kept(folder, tmp_path):
     def enhance(photo, _):
         (folder / "0.png").write_bytes(b"the owner's edit")

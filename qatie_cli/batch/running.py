@@ -21,7 +21,7 @@ from qatie_cli import files
 from qatie_cli.batch import reasons, sidecars, targets
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Claim, Ledger, State
-from qatie_cli.batch.planning import Task, state_of
+from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError
@@ -166,6 +166,7 @@ class Runner:
         self._stop = threading.Event()
         self._full_in_a_row = 0
         self._claims: dict[Task, Claim] = {}
+        self._originals = Originals(())
 
     def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
         """Enhance `tasks`; `on_result` is called for each, in this thread and in their order.
@@ -173,6 +174,7 @@ class Runner:
         Photos that another run has in hand come last: they are looked at again when it is done with them, or gone.
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
+        self._originals = Originals(tasks)
         try:
             with self._budget.closing():
                 elsewhere = self._pass(tasks, on_result, wait=False)
@@ -385,6 +387,8 @@ class Runner:
                     changed = f"{task.source} was changed while it was enhanced; it stays as it is."
                     raise PhotoError(changed, "Try again.")
                 targets.keep_attributes(task.source, made)
+            elif reason := self._originals.refusal(task.output):
+                raise PhotoError(reason)
             if writing.preserve_times:
                 status = task.source.stat()
                 os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
