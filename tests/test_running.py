@@ -111,6 +111,16 @@ def test_a_folder_in_the_way_of_an_output_fails_that_photo_only(folder, tmp_path
     assert "could not be written" in results[1].reason
 
 
+def test_a_pipe_or_a_device_in_the_way_of_an_output_fails_that_photo_only(folder, tmp_path):
+    """A pipe that nobody reads would stop the batch, and what is written to a device is lost."""
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "1.png")
+    (tmp_path / "out" / "3.png").symlink_to("/dev/null")
+    results = _run(folder, tmp_path / "out")
+    assert [r.task.source.name for r in results if r.status is Status.FAILED] == ["1.png", "3.png"]
+    assert all("is a pipe or a device" in results[index].reason for index in (1, 3))
+
+
 def test_a_full_disk_stops_the_batch_when_nothing_can_succeed(folder, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
