@@ -216,9 +216,9 @@ def test_a_photo_that_has_begun_takes_what_it_needs_and_others_wait():
 
 def test_nobody_waits_for_a_budget_that_is_closed():
     budget = memory.Budget(100)
-    with budget.closing():
-        budget.take(100)
-        waiting = threading.Thread(target=lambda: budget.take(100))
-        waiting.start()
+    budget.take(100)
+    waiting = threading.Thread(target=lambda: budget.take(100))
+    waiting.start()
+    budget.close()
     waiting.join(5)
     assert not waiting.is_alive()

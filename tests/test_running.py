@@ -187,6 +187,37 @@ def test_an_interruption_finishes_the_photo_being_written_and_no_other(folder, t
     assert [r.task.source.name for r in rest] == ["3.png", "4.png", "5.png"]
 
 
+def test_an_interruption_ends_a_batch_whose_next_photo_waits_for_memory(folder, tmp_path, monkeypatch):
+    """The photo that is interrupted in the network never gives its own back."""
+    monkeypatch.setattr(memory, "available", lambda _: memory.held_bytes(60, 40))
+    waits = threading.Event()
+    real = memory.Budget.take
+
+    def take(self, size):
+        if self._held:
+            waits.set()
+        real(self, size)
+
+    def enhance(photo, _):
+        assert waits.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory.Budget, "take", take)
+    decoded = []
+    monkeypatch.setattr(decoding, "read", lambda *a, read=decoding.read: decoded.append(a) or read(*a))
+    runner = Runner(enhance, Writing())
+    ended = threading.Event()
+
+    def run():
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, lambda result: None)
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(30)
+    assert len(decoded) == 1
+
+
 def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path):
     tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
     results: list[Result] = []

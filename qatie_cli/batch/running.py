@@ -176,9 +176,8 @@ class Runner:
         """
         self._originals = Originals(tasks)
         try:
-            with self._budget.closing():
-                elsewhere = self._pass(tasks, on_result, wait=False)
-                self._pass(elsewhere, on_result, wait=True)
+            elsewhere = self._pass(tasks, on_result, wait=False)
+            self._pass(elsewhere, on_result, wait=True)
         finally:
             self._reader.close()
             for claim in self._claims.values():
@@ -208,6 +207,7 @@ class Runner:
                         break
             except BaseException:
                 self._stop.set()
+                self._budget.close()  # the next photo may wait for what this one holds
                 raise
             finally:
                 if ahead is not None:
@@ -240,6 +240,8 @@ class Runner:
             hand.seen = targets.identity(task.source)
             hand.input_bytes = hand.seen[0]
             self._reserve(hand, fmt)
+            if self._stop.is_set():
+                return hand
             hand.began = time.monotonic()
             photo = self._writing.prepared(self._reader.read(task.source, self._writing.max_pixels))
             if task.with_alpha is not None and photo.has_transparency:
