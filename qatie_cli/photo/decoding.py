@@ -202,7 +202,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
             f"{name} has {count / 1e6:,.0f} megapixels; the limit is {max_pixels / 1e6:,.0f}.",
             "If it really is that large, allow it with --max-pixels.",
         )
-    animated = getattr(image, "n_frames", 1) > 1 and image.format in ("WEBP", "PNG", "AVIF")
+    # Elsewhere frames are not counted: that may take a pass over the file.
+    animated = image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "n_frames", 1) > 1
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
     if image.format not in OF_CONTENT:
