@@ -268,7 +268,8 @@ def reserved(header: decoding.Header | None, fmt: str) -> int:
         return 0
     size, sample_bytes = (header.width, header.height), header.sample_bytes
     encode = memory.encode_bytes(*size, fmt, header.progressive, sample_bytes)
-    return max(header.decode_bytes, memory.held_bytes(*size, sample_bytes, header.gray), encode)
+    held = max(header.decode_bytes, memory.held_bytes(*size, sample_bytes, header.gray), encode)
+    return held + header.beside_bytes
 
 
 def resident(field: str) -> int:

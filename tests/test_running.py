@@ -299,6 +299,28 @@ def test_a_batch_waits_for_memory(folder, tmp_path, monkeypatch):
         assert _at_once(folder, tmp_path / "all", 10 * one, patched) > 1
 
 
+def test_what_stands_beside_a_photo_is_no_room_for_its_network(folder, tmp_path, monkeypatch):
+    """Such as a video, which stays in memory until it is written."""
+    tile = memory.network_bytes(600, 800, 1000, 256)
+    monkeypatch.setattr(memory, "available", lambda _: memory.held_bytes(600, 800) + tile)
+    real = decoding.header
+    sides = []
+
+    def enhance(photo, side):
+        sides.append(side)
+        return _invert(photo)
+
+    for beside in (0, 1 << 20):
+        header = lambda path, beside=beside: dataclasses.replace(real(path), beside_bytes=beside)  # noqa: E731
+        monkeypatch.setattr(decoding, "header", header)
+        Image.fromarray(np.zeros((600, 800, 3), np.uint8)).save(folder / "0.png")
+        results: list[Result] = []
+        tasks = planning.plan([folder / "0.png"], tmp_path / f"{beside}", Naming()).tasks
+        Runner(enhance, Writing(), 1000).run(tasks, results.append)
+        assert results[0].status is (Status.FAILED if beside else Status.ENHANCED)
+    assert sides == [256]
+
+
 def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, tmp_path, monkeypatch):
     """And gives it back: 16 bit, in tiles, and where it fails."""
     rng = np.random.default_rng(0)

@@ -126,6 +126,7 @@ class _InHand:
     began: float
     photo: Photo | None = None
     held: int = 0  # bytes of the budget
+    beside: int = 0  # of them, what its pixels cannot take: metadata, video, previews, the process that decodes
     decode: float = 0.0
     network: float = 0.0
     width: int = 0
@@ -309,10 +310,10 @@ class Runner:
             memory.held_bytes(*size, sample_bytes, header.gray),
             memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
         )
-        held += 0 if self._previews is None else _PREVIEW_BYTES
-        held += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
-        self._budget.take(held)
-        hand.held = held
+        hand.beside = header.beside_bytes + (0 if self._previews is None else _PREVIEW_BYTES)
+        hand.beside += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
+        self._budget.take(held + hand.beside)
+        hand.held = held + hand.beside
 
     @staticmethod
     def _format(task: Task) -> str:
@@ -349,9 +350,9 @@ class Runner:
         size = hand.width, hand.height, self._network_bytes
         kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
         try:
-            return memory.tile_side(*size, self._budget.left + hand.held, *kind)
+            return memory.tile_side(*size, self._budget.left + hand.held - hand.beside, *kind)
         except PhotoError:
-            return memory.tile_side(*size, self._budget.total, *kind)
+            return memory.tile_side(*size, self._budget.total - hand.beside, *kind)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()
