@@ -100,6 +100,18 @@ def test_what_somebody_changed_is_named_and_left(folder, tmp_path):
     assert _run(folder, out, other) == DONE
 
 
+def test_an_edit_of_the_same_size_is_told_by_its_content(folder, tmp_path):
+    out = tmp_path / "out"
+    _run(folder, out)
+    content = bytearray((out / "1.png").read_bytes())
+    content[-20] ^= 1
+    (out / "1.png").write_bytes(content)
+    os.utime(out / "1.png", (1, 1))
+    found = _run(folder, out, dataclasses.replace(SETTINGS, strength=0.5))
+    assert "1.png was changed since qatie made it" in found["1.png"]
+    assert (out / "1.png").read_bytes() == content
+
+
 def test_what_qatie_did_not_make_is_named_and_left(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.png").write_bytes(b"another program's")
