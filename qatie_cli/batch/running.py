@@ -209,6 +209,7 @@ class Runner:
             except BaseException:
                 self._stop.set()
                 self._budget.close()  # the next photo may wait for what this one holds
+                self._reader.interrupt()
                 raise
             finally:
                 if ahead is not None:
