@@ -388,6 +388,7 @@ def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, mo
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", replace)
     _in_place(photo.parent, tmp_path / "journal")
-    assert order[-3:] == ["journal", "replace", "photos"]
+    # The new journal's own name, too.
+    assert order[-4:] == ["journal", tmp_path.name, "replace", "photos"]
     assert order[0].startswith(".qatie-tmp-")
     assert json.loads(synced[0])["path"] == str(photo)  # all of the line, not what stood there before

@@ -62,6 +62,27 @@ def test_xmp_is_made_upright_and_loses_its_thumbnail():
     assert b"<tiff:Orientation>1<" in xmp.upright(b"<tiff:Orientation>8</tiff:Orientation>")
 
 
+def test_a_tag_whose_value_lies_outside_of_exif_makes_no_tiff_unreadable(coffee):
+    tags = Image.Exif()
+    tags[MAKE], tags[0x0110] = "A maker", "A model"
+    block = tags.tobytes().removeprefix(exif.PREFIX)
+    _, (make, _) = exif.entries(block)
+    damaged = block[: make.at + 8] + b"\xff\x7f\0\0" + block[make.at + 12 :]
+    read = decoding.read(encoding.encoded(Photo(coffee[:40, :60], "tiff", exif=damaged), "tiff"))
+    assert np.array_equal(read.pixels, coffee[:40, :60])
+    assert exif.raw(read.exif, 0x0110) == b"A model\0"
+    assert exif.raw(read.exif, MAKE) is None
+
+
+@pytest.mark.parametrize("value", [b'="6', b'="6x"', b'="6</', b"='6'", b">6", b'="68"'])
+@pytest.mark.parametrize("fmt", ["png", "webp", "heic", "avif"])
+def test_no_orientation_of_damaged_xmp_turns_a_photo(value, fmt, coffee):
+    """Pillow and pillow-heif look no further than the digit."""
+    packet = b"<x tiff:Orientation" + value
+    written = encoding.encoded(Photo(coffee[:40, :60], fmt, xmp=xmp.upright(packet)), fmt)
+    assert decoding.read(written).pixels.shape == (40, 60, 3)
+
+
 def test_xmp_loses_its_position_and_nothing_else():
     stripped = xmp.without_places(XMP)
     assert b"GPS" not in stripped

@@ -97,7 +97,10 @@ def _why(name: str, error: Exception) -> PhotoError:
 
 @dataclass(frozen=True)
 class Header:
-    """Size of a photo, and the peak memory that decoding it takes."""
+    """Size of a photo, and the peak memory that decoding it takes.
+
+    `beside_bytes` is what a video or long metadata take on top, until the photo is written.
+    """
 
     width: int
     height: int
@@ -105,12 +108,15 @@ class Header:
     progressive: bool = False
     sample_bytes: int = 1
     gray: bool = False
+    beside_bytes: int = 0
 
 
 # Bytes per pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
 _DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
+_LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
+_COPIES_OF_FILE = 4  # of what is not pixels, at the peak: while it is read, passed between processes or written
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
@@ -128,6 +134,8 @@ def header(path: Path) -> Header | None:
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
+            # More than a finely compressed photo, or one without compression, has for its pixels.
+            largest = image.width * image.height * (1 if image.format in _LOSSY else 8 if wide else 4)
             return Header(
                 image.width,
                 image.height,
@@ -135,6 +143,7 @@ def header(path: Path) -> Header | None:
                 progressive=bool(image.info.get("progressive")),
                 sample_bytes=2 if wide or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
                 gray=image.mode in (*pixels.GRAY_MODES, *pixels.SIXTEEN_BIT_MODES),
+                beside_bytes=_COPIES_OF_FILE * max(0, os.fstat(file.fileno()).st_size - largest),
             )
     except (UnidentifiedImageError, *DECODE_ERRORS):
         return None
@@ -214,7 +223,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
             f"{name} has {count / 1e6:,.0f} megapixels; the limit is {max_pixels / 1e6:,.0f}.",
             "If it really is that large, allow it with --max-pixels.",
         )
-    animated = getattr(image, "n_frames", 1) > 1 and image.format in ("WEBP", "PNG", "AVIF")
+    # Elsewhere frames are not counted: that may take a pass over the file.
+    animated = image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "n_frames", 1) > 1
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
     if image.format not in OF_CONTENT:
