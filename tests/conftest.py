@@ -23,10 +23,9 @@ from qatie_cli.data.clean import CleanPhotos
 from qatie_cli.data.store import Store
 from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.model.quantization import calibration, equalization
-from qatie_cli.model.tone import ToneConfig, ToneStage
-from qatie_cli.model.whole import ModelConfig
+from qatie_cli.model.tone import ToneStage
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place

@@ -11,8 +11,8 @@ import torch
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint
-from qatie_cli.model.network import Network, NetworkConfig
-from qatie_cli.model.whole import ModelConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig
+from qatie_cli.model.network import Network
 
 
 def test_everything_written_comes_back(weights, tmp_path):

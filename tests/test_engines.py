@@ -17,7 +17,8 @@ from qatie_cli.errors import EngineError, WeightsError
 from qatie_cli.model import checkpoint
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.network import interleave
-from qatie_cli.model.quantization.scheme import TANH, Activation, FakeQuantizer
+from qatie_cli.model.quantization.fake import FakeQuantizer
+from qatie_cli.model.quantization.scheme import TANH, Activation
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 

@@ -16,11 +16,9 @@ from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint, tone, tone_features, whole
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.model.quantization.integers import integer_convs
 from qatie_cli.model.quantization.scheme import PHOTO, TANH
-from qatie_cli.model.tone import ToneConfig
-from qatie_cli.model.whole import ModelConfig
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -17,9 +17,9 @@ from qatie_cli.exchange import runtimes
 from qatie_cli.model import checkpoint, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import ToneConfig
 from qatie_cli.model.quantization.integers import integer_convs
 from qatie_cli.model.quantization.scheme import PHOTO, TANH
-from qatie_cli.model.tone import ToneConfig
 
 pytest.importorskip("ai_edge_litert")
 

@@ -23,10 +23,11 @@ from qatie_cli.errors import QatieError, WeightsError
 from qatie_cli.exchange import calibrating, exported, formats, photos, reading, runtimes
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.config import NetworkConfig, ToneConfig
+from qatie_cli.model.network import Network
+from qatie_cli.model.quantization.fake import weight_scales
 from qatie_cli.model.quantization.integers import integer_convs
-from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN, weight_scales
-from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnx")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from qatie_cli.model import moments
+from qatie_cli.model.config import SIZE_MULTIPLE
 from qatie_cli.model.moments import Sums, tiles
-from qatie_cli.model.network import SIZE_MULTIPLE
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64), (321, 207)])

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from qatie_cli.model import network
+from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.moments import HALO
-from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.network import Network
 
 
 @pytest.mark.parametrize(("width", "count"), [(16, 230_083), (24, 515_811), (32, 915_331), (64, 3_651_331)])

@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import as_tensor
 
-from qatie_cli.model.network import Network, NetworkConfig
+from qatie_cli.model.config import NetworkConfig
+from qatie_cli.model.network import Network
 from qatie_cli.model.quantization import calibration, equalization, integers, scheme
-from qatie_cli.model.quantization.scheme import Activation, FakeQuantizer
+from qatie_cli.model.quantization.fake import FakeQuantizer
+from qatie_cli.model.quantization.scheme import Activation
 
 
 class _Recorder:

@@ -11,7 +11,7 @@ from qatie_cli.data import layouts, paired
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.model import checkpoint, tone, tone_map
 from qatie_cli.model import shipped as shipped_weights
-from qatie_cli.model.tone_map import Decision
+from qatie_cli.model.tone_apply import Decision
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 

@@ -8,7 +8,8 @@ import torch
 from conftest import as_tensor
 
 from qatie_cli.model import tone, tone_features, tone_map
-from qatie_cli.model.tone import ToneConfig, ToneStage
+from qatie_cli.model.config import ToneConfig
+from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.tone_map import ToneMap
 
 

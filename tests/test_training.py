@@ -19,7 +19,7 @@ from qatie_cli.data.degradation import DegradationConfig, ParameterRange
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, QatieError, UsageError
 from qatie_cli.model import checkpoint, network, whole
-from qatie_cli.model.quantization.scheme import FakeQuantizer
+from qatie_cli.model.quantization.fake import FakeQuantizer
 from qatie_cli.training import ahead, loop, losses, stages
 from qatie_cli.training import run as training
 from qatie_cli.training import state as states
@@ -343,7 +343,7 @@ def test_biases_that_a_norm_takes_away_stay_as_they_are(clean, tmp_path):
 def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
     from conftest import as_tensor
 
-    from qatie_cli.model.quantization.scheme import FakeQuantizer
+    from qatie_cli.model.quantization.fake import FakeQuantizer
 
     done = checkpoint.read(train(clean, dataclasses.replace(TINY, steps=40, qat_steps=10), tmp_path / "run").weights)
     net = done.build().network

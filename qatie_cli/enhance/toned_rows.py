@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from qatie_cli import kernels
 from qatie_cli.enhance.guided import GuidedResidual
@@ -72,8 +70,10 @@ class ToneRows:
             for first, last in strips(0, region.height, region.width, multiple=factor):
                 toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
                 margin = [(0, (first - last) % factor), (0, factor * out.shape[1] - region.width), (0, 0)]
-                padded = torch.from_numpy(np.pad(toned, margin, mode="edge")).permute(2, 0, 1)[None]
-                means = F.avg_pool2d(padded, factor)[0].permute(1, 2, 0).mul_(255).round_().numpy()
+                padded = np.pad(toned, margin, mode="edge")
+                places = [(y, x) for y in range(factor) for x in range(factor)]
+                sums = sum((padded[y::factor, x::factor] for y, x in places[1:]), padded[::factor, ::factor])
+                means = np.rint(sums / np.float32(factor * factor) * np.float32(255))
                 out[first // factor : first // factor + len(means)] = means
             return
         from qatie_cli.kernels import tone
