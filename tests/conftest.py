@@ -86,7 +86,7 @@ def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | 
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
     equalization.equalize(untrained.network, seen)
     activations = calibration.calibrate(untrained.network, seen)
-    return Weights(untrained.config, untrained.state_dict(), activations)
+    return Weights(untrained.config, whole.arrays(untrained.state_dict()), activations)
 
 
 def _change_tone(stage: ToneStage, generator: torch.Generator) -> None:
@@ -103,7 +103,7 @@ def with_local_tone(weights: Weights) -> Weights:
         stage = ToneStage(LOCAL).requires_grad_(False)
     _change_tone(stage, torch.Generator().manual_seed(2))
     network = {name: t for name, t in weights.state.items() if name.startswith("network.")}
-    state = network | {f"tone.{name}": t for name, t in stage.state_dict().items()}
+    state = network | whole.arrays({f"tone.{name}": t for name, t in stage.state_dict().items()})
     return replace(weights, config=ModelConfig(weights.config.network, LOCAL), state=state)
 
 
