@@ -82,7 +82,7 @@ def test_the_command_enhances_without_torch(photo, tmp_path):
     )
     assert json.loads((tmp_path / "report.json").read_text())["engine"] == "onnxruntime"
     assert (tmp_path / "out" / "index.html").exists()
-    assert _command("compare", photo, tmp_path / "out" / "coffee.jpg") == "code 0\n"
+    assert _command("compare", photo, tmp_path / "out" / "coffee.jpg", "-o", tmp_path / "page.html") == "code 0\n"
     assert _command("enhance", photo, "-o", tmp_path / "one.png", "--strength", "0.5") == "code 0\n"
 
 
