@@ -168,7 +168,7 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
 
 
 def _load(name: str, engine: str, threads: int, device: str, begun_on: str = "") -> Model:
-    with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
+    with warnings.catch_warnings():  # importing NumPy adds filters, which are the host's business
         from qatie_cli import engines
         from qatie_cli.model import checkpoint
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -98,7 +99,8 @@ def available() -> tuple[str, ...]:
     light = (LIGHT,) if _has_light() else ()
     if not installation.has("torch"):
         return light
-    import torch
+    with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
+        import torch
 
     supported = torch.backends.quantized.supported_engines
     return (FLOAT, *(name for name in INT8 if name in supported), *light)
@@ -149,8 +151,9 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
     if name == LIGHT:
         return _light(weights, threads, reason)
     # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
-    from qatie_cli.engines import process
-    from qatie_cli.engines.tone import ToneDecision
+    with warnings.catch_warnings():
+        from qatie_cli.engines import process
+        from qatie_cli.engines.tone import ToneDecision
 
     threads, model = process.bounded(threads), weights.build()
     tone = None if model.tone is None else ToneDecision(model.tone)
@@ -182,8 +185,9 @@ def _chosen(weights: Weights, engine: str, begun_on: str) -> tuple[str, str]:
 
 
 def _light(weights: Weights, threads: int, reason: str) -> Engine:
-    from qatie_cli.engines import built
-    from qatie_cli.engines.light import Graphs, LightNetwork, ToneDecision
+    with warnings.catch_warnings():
+        from qatie_cli.engines import built
+        from qatie_cli.engines.light import Graphs, LightNetwork, ToneDecision
 
     graphs = Graphs(built.of(weights))
     tone = None if weights.config.tone is None else ToneDecision(graphs, weights.config.tone)
