@@ -21,6 +21,7 @@ from PIL import Image
 import qatie_cli
 from qatie_cli import api, engines
 from qatie_cli.enhance import memory, pixels
+from qatie_cli.kernels import threads
 from qatie_cli.photo import colour
 
 INT8 = [name for name in engines.available() if name != "float"]
@@ -201,7 +202,7 @@ def test_models_of_different_engines_and_threads_run_beside_each_other(weights_f
 
 
 def test_threads_are_set_while_the_network_runs_and_put_back(weights_file, coffee, monkeypatch):
-    model = qatie_cli.load(weights_file, threads=2)
+    model = qatie_cli.load(weights_file, INT8[0], threads=2)
     before, during = torch.get_num_threads(), []
     real = model._engine.network.features
     monkeypatch.setattr(
@@ -216,6 +217,16 @@ def test_threads_are_set_while_the_network_runs_and_put_back(weights_file, coffe
     finally:
         torch.set_num_threads(before)
     assert during == [2]
+
+
+def test_without_torch_threads_are_those_asked_for(weights_file, coffee, monkeypatch):
+    model, during = qatie_cli.load(weights_file, "onnxruntime", threads=3), []
+    real = model._engine.network.features
+    monkeypatch.setattr(
+        model._engine.network, "features", lambda *arguments: during.append(threads.number()) or real(*arguments)
+    )
+    model(coffee[:64, :64])
+    assert (model.threads, during) == (3, [3])
 
 
 # --- the process that calls ---------------------------------------------------------------------------------------
