@@ -21,7 +21,7 @@ from torch import Tensor
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise, process
-from qatie_cli.engines.floating import feature_rows, tail_rows
+from qatie_cli.engines.floating import feature_rows, less_photo, tail_rows
 from qatie_cli.engines.pointwise import ByteLayer, Product, Sum
 from qatie_cli.model import network
 from qatie_cli.model.moments import Moments, of_whole
@@ -49,11 +49,15 @@ def _deprecation_ignored() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The branches of the last refinement block at half size, `local` not yet normalized."""
+    """The branches of the last refinement block at half size, `local` not yet normalized.
+
+    `photo` (H, W, 3) uint8 is what the network saw; None where its output is the residual.
+    """
 
     local: Tensor
     side: Tensor
-    norm: Norm
+    norm: Norm | None
+    photo: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Int8Network:
     def __init__(self, net: network.Network, activations: dict[str, Activation], engine: str) -> None:
         self._engine = engine
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 3
-        self._width = net.config.width
+        self._width, self._residual, self._plain = net.config.width, net.config.residual, net.config.plain
         self._at = lambda name: activation_at(name, activations)
         with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
@@ -137,7 +141,8 @@ class Int8Network:
         with process.quantized_engine(self._engine):
             block = self._refined("decode1", features.local[:, :, seen], features.side[:, :, seen], features.norm)
             rows = block[:, :, read.start - seen.start : read.stop - seen.start].dequantize()
-        return tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
+        output = tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
+        return less_photo(output, features.photo, top, bottom)
 
     def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> LastBlock:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
@@ -180,7 +185,8 @@ class Int8Network:
         norm = self._norm("decode2", local, moments)
         part = decode("decode2", "fuse1", "decode1")
         local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4, widest=4 * line)
-        return LastBlock(local, side, self._norm("decode1", local, moments))
+        kept = None if self._residual else photo_u8_hwc
+        return LastBlock(local, side, self._norm("decode1", local, moments), kept)
 
     def _photo(self, stored: Tensor) -> Tensor:
         at = self._at("photo")
@@ -202,17 +208,25 @@ class Int8Network:
         return _OPS.mul(*_halves(pair), product.scale, product.zero_point), pair
 
     def _branches(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two branches of a block: `local` up to its norm, and `side`."""
+        """The two branches of a block: `local` up to its norm, and `side`; a plain block, and no channels beside it."""
+        if name in self._plain:
+            out = self._leaky(self._conv(f"{name}.local", x, f"{name}.local"), f"{name}.out")
+            return out, out[:, :0]
         return self._conv(f"{name}.local", x, f"{name}.local"), self._conv(f"{name}.side", x, f"{name}.y")
 
-    def _norm(self, name: str, local: Tensor, moments: Moments) -> Norm:
+    def _norm(self, name: str, local: Tensor, moments: Moments) -> Norm | None:
         """The moments of the stored integers, in units of their values."""
+        if name in self._plain:
+            return None
         mean, variance = moments(name, _stored(local))
         mean, variance = (mean - local.q_zero_point()) * local.q_scale(), variance * local.q_scale() ** 2
         return Norm(mean.float(), variance.float(), *self._norms[name])
 
-    def _refined(self, name: str, local: Tensor, side: Tensor, norm: Norm) -> Tensor:
+    def _refined(self, name: str, local: Tensor, side: Tensor, norm: Norm | None) -> Tensor:
         """The rest of a block."""
+        if name in self._plain:
+            return local
+        assert norm is not None
         if not kernels.usable(0):
             y = _joined([self._normed(name, local, norm), side])
             out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")

@@ -18,7 +18,7 @@ from qatie_cli.exchange.kernels import Arithmetic, Kernel
 from qatie_cli.exchange.operators import Deviation, Mean, MeanDifference, Operators, T
 from qatie_cli.model import tone_features, tone_map
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Refine
+from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Plain, Refine
 from qatie_cli.model.tone import LARGEST_GAIN_EV, THUMBNAIL_PX, ToneStage
 from qatie_cli.model.whole import Model
 from qatie_cli.photo.colour import LUMA
@@ -56,8 +56,11 @@ def enhanced(ops: Operators[T], model: Model, arithmetic: Arithmetic, photo: T, 
 
 def residual(ops: Operators[T], network: Network, arithmetic: Arithmetic, photo: T) -> T:
     """`Network.forward`: the residual of a toned photo, nominal range -1..1."""
+    if not network.config.residual:
+        photo = ops.store(photo, arithmetic.at("photo"))
     features = Blocks(ops, arithmetic).features(network, photo)
-    return ops.conv_shuffle(ops.real(features), *network.tail())
+    output = ops.conv_shuffle(ops.real(features), *network.tail())
+    return output if network.config.residual else ops.sub(output, ops.real(photo))
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,10 @@ class Blocks(Generic[T]):
         a, b = ops.halves(pair, block.pair.out_channels // 2, at(f"{name}.tanh"))
         return ops.mul(a, b, at(f"{name}.product")), pair
 
-    def _refine(self, block: Refine, x: T) -> T:
+    def _refine(self, block: Refine | Plain, x: T) -> T:
         ops, name, at = self.ops, block.name, self.arithmetic.at
+        if isinstance(block, Plain):
+            return ops.leaky(self._conv(f"{name}.local", x, f"{name}.local"), at(f"{name}.out"))
         local = ops.real(self._conv(f"{name}.local", x, f"{name}.local"))
         gain = ops.parameter(f"network.{name}.norm.weight", block.norm.weight)
         offset = ops.parameter(f"network.{name}.norm.bias", block.norm.bias)

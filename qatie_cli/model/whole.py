@@ -21,7 +21,7 @@ class ModelConfig:
 
     def to_table(self) -> dict:
         """Plain values for a JSON header."""
-        return asdict(self)
+        return asdict(self) | {"network": self.network.to_table()}
 
     @staticmethod
     def from_table(table: dict) -> ModelConfig:
@@ -61,7 +61,7 @@ class Model(nn.Module):
 
 
 def create(config: ModelConfig, seed: int) -> Model:
-    """A model to be trained; untrained it returns its input."""
+    """A model to be trained; untrained it returns its input, and a middle gray where the network has no residual."""
     generator = torch.Generator().manual_seed(seed)
     refinement = network.create(config.network, generator)
     if config.tone is None:

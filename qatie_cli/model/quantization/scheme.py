@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qatie_cli.model.network import Fuse, Gate, Network, Refine
+from qatie_cli.model.network import Fuse, Gate, Network, Plain, Refine
 
 ACTIVATION_MAX = 255
 WEIGHT_MIN, WEIGHT_MAX = -64, 63
@@ -67,6 +67,8 @@ def calibrated_points(network: Network) -> list[str]:
         elif isinstance(block, Refine):
             inside = ("local", "norm", "y", "inner", "inner_leaky", "outer", "outer_leaky", "shortcut", "out")
             points += [f"{name}.{p}" for p in inside]
+        elif isinstance(block, Plain):
+            points += [f"{name}.{p}" for p in ("local", "out")]
         elif isinstance(block, Fuse):
             points.append(f"{name}.reduced")
     return points
