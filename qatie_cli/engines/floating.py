@@ -31,7 +31,7 @@ def feature_rows(height: int, top: int, bottom: int) -> tuple[slice, tuple[int, 
 
 
 def tail_rows(features: Tensor, weight: Tensor, bias: Tensor) -> np.ndarray:
-    """The network's output (2 * (h - 2), W, 3) float32 of h rows of float features (1, c, h, W/2), margin rows included."""
+    """Output (2 * (h - 2), W, 3) float32 of h rows of float features (1, c, h, W/2), margin rows included."""
     phases = F.conv2d(features, weight, bias, padding=(0, 1))
     return F.pixel_shuffle(phases, 2)[0].permute(1, 2, 0).cpu().numpy()
 

@@ -311,8 +311,9 @@ class Network(nn.Module):
 def create(config: NetworkConfig, generator: torch.Generator) -> Network:
     """A network to be trained: random weights, and a head of zeros so that it starts as the identity.
 
-    Without the residual it starts as a middle gray. Gates start three times as large as usual, since the product of two small tanh is next to nothing, and the last
-    upsampling passes features on unchanged: both shortened training noticeably.
+    Gates start three times as large as usual, since the product of two small tanh is next to nothing, and the last
+    upsampling passes features on unchanged: both shortened training noticeably. Without the residual the network starts
+    as a middle gray.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))

@@ -61,8 +61,8 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     init = setting.init
     if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
-            "The recipe's network is not that of the first weights, nor a multiple of its width, or only one of the two "
-            "has a tone stage.",
+            "The recipe's network is neither that of the first weights nor a wider one of its kind, "
+            "or only one of the two has a tone stage.",
             "Leave out --width and the network's options, or name weights that fit.",
         )
     if resume:
