@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor
+from conftest import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model.network import Network, NetworkConfig
 from qatie_cli.model.quantization import calibration, equalization, integers, scheme
@@ -35,6 +35,7 @@ def net(weights) -> Network:
     return copy.deepcopy(weights.build().network)  # the weights are shared by all tests
 
 
+@EVERY_NETWORK
 def test_every_point_of_the_network_is_calibrated_or_fixed(net):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
@@ -42,6 +43,7 @@ def test_every_point_of_the_network_is_calibrated_or_fixed(net):
     assert set(seen.activations) == set(scheme.calibrated_points(net)) | fixed
 
 
+@EVERY_NETWORK
 def test_every_weight_of_the_network_has_its_integers(net):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
@@ -93,6 +95,7 @@ def test_gradients_pass_fake_quantization_inside_the_range_only():
     assert x.grad.flatten().tolist() == [1, 0]
 
 
+@EVERY_NETWORK
 def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
     torch.manual_seed(0)
     for name, p in net.named_parameters():
@@ -106,6 +109,7 @@ def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
     assert (equalized(photo) - before).abs().max() < 2e-3 * before.abs().max()
 
 
+@EVERY_NETWORK
 def test_what_joins_the_gates_fits_their_range_after_equalizing(net, astronaut):
     photo = as_tensor(astronaut)
     equalization.equalize(net, [photo])

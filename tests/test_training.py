@@ -142,8 +142,25 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 
 
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
-    with pytest.raises(UsageError, match="no multiple"):
+    with pytest.raises(UsageError, match="nor a wider one"):
         train(clean, TINY, tmp_path / "run", init=weights)
+
+
+@pytest.mark.parametrize("option", network.OPTIONS)
+def test_an_ablation_is_trained_through_every_stage(option, clean, tmp_path):
+    done = train(clean, dataclasses.replace(TINY, **{option: False}), tmp_path / "run")
+    written = checkpoint.read(done.weights)
+    assert written.config.network == network.NetworkConfig(4, **{option: False})
+    assert written.metrics["stage"] == "qat"
+    assert written.activations is not None
+    assert written.recipe[option] is False
+
+
+@pytest.mark.parametrize("option", network.OPTIONS)
+def test_weights_of_another_kind_of_network_are_no_start(option, clean, tmp_path, weights):
+    recipe = dataclasses.replace(TINY, width=weights.config.network.width, **{option: False})
+    with pytest.raises(UsageError, match="network's options"):
+        train(clean, recipe, tmp_path / "run", init=weights)
 
 
 def test_weights_record_names_and_no_paths(clean, tmp_path):
@@ -156,7 +173,13 @@ def test_weights_record_names_and_no_paths(clean, tmp_path):
 
 
 def test_recipes_survive_their_table():
-    recipe = Recipe(width=24, loss=losses.LossWeights(l1=2.0), degradation=DegradationConfig(untouched=0.5))
+    recipe = Recipe(
+        width=24,
+        residual=False,
+        encoder_refiner=False,
+        loss=losses.LossWeights(l1=2.0),
+        degradation=DegradationConfig(untouched=0.5),
+    )
     assert Recipe.from_table(recipe.to_table()) == recipe
     assert Recipe.from_table(tomllib.loads(recipe.to_toml())) == recipe
 
