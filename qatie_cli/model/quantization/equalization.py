@@ -108,10 +108,10 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
         "decode2": [(network.fuse1.up.weight, 0)],
         "decode1": [(network.up.weight, 0)],
     }
-    for b in network.blocks():
-        top = GATE if b.name in ("refine1", "refine2") else None
-        rows = _rows(b.local) if isinstance(b, Plain) else _rows(b.outer) + _rows(b.shortcut)
-        yield _Group(magnitude[f"{b.name}.out"], rows, consumers_of[b.name], top)
+    for block in network.blocks():
+        top = GATE if block.name in ("refine1", "refine2") else None
+        rows = _rows(block.local) if isinstance(block, Plain) else _rows(block.outer) + _rows(block.shortcut)
+        yield _Group(magnitude[f"{block.name}.out"], rows, consumers_of[block.name], top)
     for fuse, after in ((network.fuse2, network.decode2), (network.fuse1, network.decode1)):
         up = magnitude[f"{fuse.name}.up"]
         yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=GATE)
