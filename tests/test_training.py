@@ -160,7 +160,7 @@ def test_an_ablation_is_trained_through_every_stage(option, clean, tmp_path):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_weights_of_another_kind_of_network_are_no_start(option, clean, tmp_path, weights):
     recipe = dataclasses.replace(TINY, width=weights.config.network.width, **{option: False})
-    with pytest.raises(UsageError, match="network's options"):
+    with pytest.raises(UsageError, match="nor a wider one"):
         train(clean, recipe, tmp_path / "run", init=weights)
 
 
