@@ -19,6 +19,7 @@ from qatie_cli.cli.options import (
     WeightsOption,
     load_engine,
     need_extra,
+    need_torch,
 )
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.shipped import DEFAULT
@@ -61,6 +62,7 @@ def evaluate(
     Needs the extra `train`. In a folder without pairs every photo is its own target. "aligned" is PSNR after fitting
     one cubic curve per channel from output to target, which leaves noise and detail; "identity" is the input as it is.
     """
+    need_torch("evaluate")
     need_extra("train", "skimage", "scipy")
     from qatie_cli import engines
     from qatie_cli.data import layouts, paired

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra
+from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra, need_torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
+    need_torch("pairs check")
     need_extra("train", "skimage", "scipy")
     from qatie_cli.data import checking, splitting
     from qatie_cli.errors import DataError
@@ -65,6 +66,7 @@ def make(
 
     The degradations are those of the recipe's [degradation] table. Existing pairs are skipped.
     """
+    need_torch("pairs make")
     from qatie_cli.data import generation
     from qatie_cli.training import recipe as recipes
 

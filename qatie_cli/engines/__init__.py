@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from qatie_cli import installation
-from qatie_cli.errors import EngineError, WeightsError
+from qatie_cli.errors import EngineError, UsageError, WeightsError
 from qatie_cli.kernels import threads as strips
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.moments import Moments
@@ -57,6 +57,7 @@ class Engine:
     """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice).
 
     `tone` decides the tone map of a whole photo (H, W, 3), uint8 or uint16; None where the weights have no tone stage.
+    `reason` says for people why it is this engine.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Engine:
     tone: Callable[[np.ndarray], ToneMap] | None
     network: ResidualNetwork[Any]
     threads: int = 0
+    reason: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
@@ -118,8 +120,11 @@ def resolve(name: str) -> str:
     return name
 
 
-def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0) -> Engine:
+def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0, begun_on: str = "") -> Engine:
     """Make `weights` ready to run, on `threads` of the processor; 0 is all usable cores, or PyTorch's own number.
+
+    Args:
+        begun_on: the engine that `auto` stays on where it can, since outputs of the same batch were made on it.
 
     Raises:
         EngineError: the engine or device does not exist here, or int8 was asked for on a GPU.
@@ -130,13 +135,9 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
             raise EngineError(f"int8 ({engine}) runs on the CPU only.", f"Leave out --engine, or --device {device}.")
         check_device(device)
         engine = FLOAT
-    name = resolve(engine)
-    if name != FLOAT and weights.activations is None:
-        if engine != "auto":
-            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
-        name = resolve(FLOAT)
+    name, reason = _chosen(weights, engine, begun_on)
     if name == LIGHT:
-        return _light(weights, threads)
+        return _light(weights, threads, reason)
     # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
     from qatie_cli.engines import process
     from qatie_cli.engines.tone import ToneDecision
@@ -146,19 +147,37 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
     if name == FLOAT:
         from qatie_cli.engines.floating import FloatNetwork
 
-        return Engine(name, device, tone, FloatNetwork(model.network, device), threads)
+        return Engine(name, device, tone, FloatNetwork(model.network, device), threads, reason)
     from qatie_cli.engines.int8 import Int8Network
 
-    return Engine(name, device, tone, Int8Network(weights, name), threads)
+    return Engine(name, device, tone, Int8Network(weights, name), threads, reason)
 
 
-def _light(weights: Weights, threads: int) -> Engine:
+def _chosen(weights: Weights, engine: str, begun_on: str) -> tuple[str, str]:
+    """The engine to load, and why it is this one."""
+    if engine != "auto":
+        if engine != FLOAT and weights.activations is None:
+            resolve(engine)
+            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
+        return resolve(engine), "as asked"
+    if weights.activations is None:
+        return resolve(FLOAT), "the weights carry no int8 ranges"
+    if begun_on in INT8 or begun_on == LIGHT:
+        with contextlib.suppress(EngineError, UsageError):
+            return resolve(begun_on), "the batch was begun on it"
+    name = resolve("auto")
+    if name == LIGHT:
+        return name, "the fastest here, and it starts without PyTorch"
+    return name, "the fastest of PyTorch's here; onnxruntime is not installed"
+
+
+def _light(weights: Weights, threads: int, reason: str) -> Engine:
     from qatie_cli.engines import built
     from qatie_cli.engines.light import Graphs, LightNetwork, ToneDecision
 
     graphs = Graphs(built.of(weights))
     tone = None if weights.config.tone is None else ToneDecision(graphs, weights.config.tone)
-    return Engine(LIGHT, "cpu", tone, LightNetwork(weights, graphs), threads or strips.number())
+    return Engine(LIGHT, "cpu", tone, LightNetwork(weights, graphs), threads or strips.number(), reason)
 
 
 def best_device() -> str:

@@ -31,7 +31,7 @@ from qatie_cli.model.tone_map import ToneMap
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
-STRIP_VALUES = 1 << 21  # of the largest tensor of a strip
+STRIP_VALUES = 1 << 22  # of the largest tensor of a strip; in smaller ones the rows beyond a strip cost more
 _RESIDUAL_REACH = 3  # rows, of the last block's two convolutions and the tail
 _EVERY = np.arange(256)
 # The block whose branches a graph of `graphs.parts` ends with.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from qatie_cli.graphs import graph
 from qatie_cli.graphs.graph import Blocks, Stage
@@ -177,8 +177,19 @@ def _tone(weights: Weights) -> bytes:
     return _written(ops, [view], [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs])
 
 
+def _used(nodes: list[NodeProto], outputs: list[ValueInfoProto]) -> list[NodeProto]:
+    """The nodes that outputs depend on: onnxruntime runs others, too."""
+    wanted = {output.name for output in outputs}
+    used = []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            used.append(node)
+    return used[::-1]
+
+
 def _written(ops: OnnxOperators, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> bytes:
     opsets = [helper.make_opsetid("", OPSET)]
-    made = helper.make_graph(ops.nodes, "qatie", inputs, outputs, ops.constants)
+    made = helper.make_graph(_used(ops.nodes, outputs), "qatie", inputs, outputs, ops.constants)
     model = helper.make_model(made, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
     return bytes(model.SerializeToString())

@@ -69,14 +69,14 @@ def apply_gains(toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, si
     place = (red + green + blue) * np.float32(depth - 1)
     z0 = np.minimum(place.astype(np.int32), depth - 2)
     fz = place - z0.astype(np.float32)
-    row = np.arange(height)[:, None]
+    values, cell = lines.reshape(-1), (np.arange(height)[:, None] * columns + x0) * depth + z0
 
-    def at(column: np.ndarray) -> np.ndarray:
-        low = lines[row, column[None], z0]
-        return low + (lines[row, column[None], z0 + 1] - low) * fz
+    def at(further: int) -> np.ndarray:
+        low = values.take(cell + further)
+        return low + (values.take(cell + further + 1) - low) * fz
 
-    near = at(x0)
-    gain = exp2(near + (at(x0 + 1) - near) * fx)
+    near = at(0)
+    gain = exp2(near + (at(depth) - near) * fx)
     return toned_hwc * (gain / (1 + (gain - 1) * toned_hwc.max(axis=2)))[..., None]
 
 
