@@ -13,7 +13,7 @@ from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import WeightsError
-from qatie_cli.model import checkpoint, tone, tone_features, whole
+from qatie_cli.model import checkpoint, config, tone, tone_features, whole
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
@@ -164,7 +164,7 @@ def test_gains_from_place_to_place_are_those_of_our_engines(size, shipped, astro
 @pytest.mark.parametrize("smooth", [0.7, 0.9])
 def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, shipped, astronaut):
     weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
-    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    view = tone.view(photo, config.LOCAL_VIEW_PX)
     share = float(tone_features.texture_confidence(view))
     assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
     assert tone_features.confidence(tone.statistics_view(view)) == 1
@@ -204,7 +204,7 @@ def test_integers_are_those_of_the_weights_file(weights):
 def test_weights_without_a_tone_stage_need_no_thumbnail(astronaut):
     plain = whole.create(ModelConfig(NetworkConfig(4), None), seed=0)
     torch.nn.init.normal_(plain.network.head.weight, std=0.05)
-    weights = Weights(plain.config, plain.state_dict())
+    weights = Weights(plain.config, whole.arrays(plain.state_dict()))
     photo = _crop(astronaut, (64, 96))
     written = build(weights, int8=False)
     assert [given.name for given in written.graph.input] == ["photo"]

@@ -14,7 +14,7 @@ from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, WeightsError
 from qatie_cli.exchange import runtimes
-from qatie_cli.model import checkpoint, tone, tone_features
+from qatie_cli.model import checkpoint, config, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import ToneConfig
@@ -121,7 +121,7 @@ def test_int8_behind_gains_from_place_to_place_is_the_int8_engine(size, referenc
 @pytest.mark.parametrize("smooth", [0.7, 0.9])
 def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, reference, shipped, astronaut):
     weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
-    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    view = tone.view(photo, config.LOCAL_VIEW_PX)
     share = float(tone_features.texture_confidence(view))
     assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
     assert tone_features.confidence(tone.statistics_view(view)) == 1

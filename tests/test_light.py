@@ -20,7 +20,7 @@ from qatie_cli.engines import built
 from qatie_cli.engines.light import Graphs
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
-from qatie_cli.errors import UsageError
+from qatie_cli.errors import EngineError, UsageError
 from qatie_cli.graphs import parts
 from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, folding, network, shipped, tensors, tone, whole
@@ -286,6 +286,13 @@ def test_auto_says_why(weights):
     assert engines.load(weights, begun_on="fbgemm").name == "fbgemm"
     assert engines.load(weights, begun_on="an engine of another machine").name == "onnxruntime"
     assert engines.load(weights, "onnxruntime", begun_on="fbgemm").name == "onnxruntime"
+
+
+def test_where_there_is_no_engine_at_all_that_is_said(monkeypatch):
+    monkeypatch.setattr(installation, "has", lambda module: False)
+    with pytest.raises(EngineError, match="no engine") as refused:
+        engines.resolve("auto")
+    assert "pip install" in refused.value.hint
 
 
 def test_a_batch_goes_on_with_the_engine_it_was_begun_on(photo, weights_file, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -255,6 +256,7 @@ class FloatNetwork:
     def _norm(self, block: Refine | Plain, local: Rows, moments: Moments | None) -> Norm | None:
         if isinstance(block, Plain):
             return None
+        found: tuple[Any, Any]
         if moments is not None:
             found = moments(block.name, local.between(0, local.height)[0].permute(1, 2, 0), _sums)
         elif self._device == "cpu":
@@ -262,8 +264,8 @@ class FloatNetwork:
             found = sum(sums[1:], sums[0]).mean_variance()
         else:  # there it is one block, and where it is on MPS there are no 64 bits
             found = torch.var_mean(local.blocks[0][0], (1, 2), correction=0)[::-1]
-        values = (torch.as_tensor(v).detach().cpu().double() for v in (*found, *block.norm.parameters()))
-        mean, variance, weight, bias = values
+        read = (torch.as_tensor(v).detach().cpu().double() for v in (*found, *block.norm.parameters()))
+        mean, variance, weight, bias = read
         factor = weight / (variance + NORM_EPS).sqrt()
         values = factor, bias - mean * factor
         return Norm(*(value.float().view(1, -1, 1, 1).to(self._device) for value in values))

@@ -31,7 +31,9 @@ from qatie_cli.model.tone_map import ToneMap
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
-STRIP_VALUES = 1 << 22  # of the largest tensor of a strip; in smaller ones the rows beyond a strip cost more
+# Values of the largest tensors of all strips that run at once, and of one strip at least. What a strip computes beyond
+# its own rows took a tenth more time with 1 << 21 values than with 1 << 22, and a quarter more with 1 << 20.
+STRIP_VALUES, FEWEST_VALUES = 1 << 23, 1 << 20
 _RESIDUAL_REACH = 3  # rows, of the last block's two convolutions and the tail
 _EVERY = np.arange(256)
 # The block whose branches a graph of `graphs.parts` ends with.
@@ -243,7 +245,8 @@ def _in_strips(
         for kept, x, scale in zip(whole, outputs, scales, strict=True):
             kept[top * scale : bottom * scale] = x[(top - first) * scale : (bottom - first) * scale]
 
-    threads.in_turn(work, _pieces(0, height, STRIP_VALUES / widest, 2 * reach))
+    values = max(FEWEST_VALUES, STRIP_VALUES // threads.number())
+    threads.in_turn(work, _pieces(0, height, values / widest, 2 * reach))
     return whole
 
 

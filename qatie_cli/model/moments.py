@@ -146,4 +146,5 @@ def of_tiles(parts: Sequence[Tile], run: Callable[[Tile, Moments], object]) -> M
                 gathered = reached.sums if gathered is None else gathered + reached.sums
             else:
                 return moments(tile)
+        assert gathered is not None, "there is no tile"
         known[name] = gathered.mean_variance()
