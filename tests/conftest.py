@@ -23,12 +23,16 @@ from qatie_cli.data.clean import CleanPhotos
 from qatie_cli.data.store import Store
 from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
+from qatie_cli.model.config import OPTIONS, ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.tone import ToneStage
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
+# For tests of the `weights`: the network as the paper proposes it, and each of its ablations.
+EVERY_NETWORK = pytest.mark.parametrize(
+    "weights", ["", *OPTIONS], indirect=True, ids=["whole", *(f"no {name}" for name in OPTIONS)]
+)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -76,9 +80,18 @@ def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]
 
 
-def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | None = ToneConfig()) -> Weights:  # noqa: B008
-    """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained."""
-    untrained = whole.create(ModelConfig(NetworkConfig(width), tone), seed=1).requires_grad_(False)
+def random_weights(
+    photos: list[np.ndarray],
+    width: int = 8,
+    tone: ToneConfig | None = ToneConfig(),  # noqa: B008
+    without: str = "",
+) -> Weights:
+    """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained.
+
+    `without` names an option of the network that is false.
+    """
+    config = NetworkConfig(width, **({without: False} if without else {}))
+    untrained = whole.create(ModelConfig(config, tone), seed=1).requires_grad_(False)
     generator = torch.Generator().manual_seed(2)
     untrained.network.head.weight.normal_(0, 0.05, generator=generator)
     if untrained.tone is not None:
@@ -108,9 +121,9 @@ def with_local_tone(weights: Weights) -> Weights:
 
 
 @pytest.fixture(scope="session")
-def weights(astronaut: np.ndarray, coffee: np.ndarray) -> Weights:
-    """Small calibrated weights."""
-    return random_weights([astronaut, coffee])
+def weights(request: pytest.FixtureRequest, astronaut: np.ndarray, coffee: np.ndarray) -> Weights:
+    """Small calibrated weights; under `EVERY_NETWORK` of each kind of network."""
+    return random_weights([astronaut, coffee], without=getattr(request, "param", ""))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from conftest import EVERY_NETWORK
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint, whole
@@ -16,6 +17,7 @@ from qatie_cli.model.config import ModelConfig, NetworkConfig
 from qatie_cli.model.network import Network
 
 
+@EVERY_NETWORK
 def test_everything_written_comes_back(weights, tmp_path):
     told = dataclasses.replace(
         weights, recipe={"steps": 3}, data={"folder": "photos"}, metrics={"psnr": 1.5}, versions={"qatie": "0"}
@@ -31,6 +33,11 @@ def test_everything_written_comes_back(weights, tmp_path):
         told.versions,
     )
     assert all(np.array_equal(read.state[name], t) for name, t in told.state.items())
+
+
+def test_a_network_with_all_options_is_recorded_as_before_there_were_any(weights):
+    """Headers stay the same byte by byte, and older versions read them."""
+    assert checkpoint.to_header(weights)["config"]["network"] == {"width": 8}
 
 
 def test_the_network_alone_is_a_valid_model(tmp_path):
@@ -68,6 +75,8 @@ def _rewritten(source, target, change):
         (lambda t, h: h.pop("config"), "config"),
         (lambda t, h: h["config"].update(other={}), "other"),
         (lambda t, h: h["config"]["network"].update(width=0), "width"),
+        (lambda t, h: h["config"]["network"].update(residual="no"), "residual"),
+        (lambda t, h: h["config"]["network"].update(fusion_refiner=False), "decode2"),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(weights_file, tmp_path, change, reason):

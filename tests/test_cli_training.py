@@ -91,10 +91,12 @@ def test_shipped_weights_are_fine_tuned_on_pairs(tmp_path, coffee, astronaut):
 
 def test_a_run_is_resumed_by_its_folder_alone(tmp_path, coffee, astronaut):
     data = pairs_of(tmp_path / "pairs", _four(coffee, astronaut))
-    qatie("train", "--data", data, "--out", tmp_path / "run", *SMALL)
+    ablation = (*SMALL, "--set", "fusion_refiner=false")
+    done = qatie("train", "--data", data, "--out", tmp_path / "run", *ablation)
+    assert "Network: width 4, no fusion refiner, 12,379 parameters." in done.stderr
     again = qatie("train", "--out", tmp_path / "run", "--resume", "--device", "cpu")
     assert "Weights:" in again.stderr
-    other = qatie("train", "--data", data, "--out", tmp_path / "run", "--resume", *SMALL, "--seed", 1, code=1)
+    other = qatie("train", "--data", data, "--out", tmp_path / "run", "--resume", *ablation, "--seed", 1, code=1)
     assert "another recipe" in other.stderr
 
 

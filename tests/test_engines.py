@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor, random_weights
+from conftest import EVERY_NETWORK, as_tensor, random_weights
 
 from qatie_cli import engines, installation, metrics
 from qatie_cli.engines import int8, light
@@ -31,6 +31,7 @@ def _residual(engine: engines.Engine, photo: np.ndarray, strip: int) -> np.ndarr
     return np.concatenate(strips)
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("name", INTEGERS)
 def test_int8_computes_what_fake_quantization_showed_in_training(name, weights, astronaut):
     with torch.no_grad():
@@ -58,6 +59,7 @@ def test_int8_of_the_shipped_weights_equals_float_to_the_eye(name, coffee):
     assert metrics.psnr(enhance(coffee, engines.load(shipped, name)), expected) > 40
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("name", ["float", *INTEGERS])
 def test_strips_of_the_residual_equal_the_whole(name, weights, coffee):
     engine = engines.load(weights, name)
@@ -65,6 +67,7 @@ def test_strips_of_the_residual_equal_the_whole(name, weights, coffee):
     np.testing.assert_allclose(_residual(engine, coffee, 36), whole, atol=1e-6)
 
 
+@EVERY_NETWORK
 def test_float_engine_is_the_network(weights, coffee):
     with torch.no_grad():
         expected = weights.build().network(as_tensor(coffee))[0].permute(1, 2, 0).numpy()
@@ -97,10 +100,12 @@ def test_tanh_is_looked_up_as_the_engine_computes_it():
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize("width", [3, 4, 24])
-def test_strips_are_the_whole_bit_by_bit(name, width, astronaut, monkeypatch):
-    """However few rows are computed at a time, and at any width of the network."""
-    engine = engines.load(random_weights([astronaut[:64, :64]], width), name)
+@pytest.mark.parametrize(
+    ("width", "without"), [(3, ""), (4, ""), (24, ""), (4, "residual"), (4, "fusion_refiner"), (4, "encoder_refiner")]
+)
+def test_strips_are_the_whole_bit_by_bit(name, width, without, astronaut, monkeypatch):
+    """However few rows are computed at a time, at any width of the network and with every kind of block."""
+    engine = engines.load(random_weights([astronaut[:64, :64]], width, without=without), name)
     photo = np.ascontiguousarray(astronaut[:136, :88])
     whole = engine.network.features(photo)
     monkeypatch.setattr(int8, "STRIP_VALUES", 1)
@@ -156,6 +161,7 @@ def test_running_an_engine_leaves_the_process_setting_alone(weights, coffee):
 # --- the float engine in strips -----------------------------------------------------------------------------------
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("values", [1, 1 << 18])
 def test_float_in_strips_is_the_network(weights, coffee, monkeypatch, values):
     """The smallest strips have edges and neighbours everywhere."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import EVERY_NETWORK
 
 from qatie_cli import engines
 from qatie_cli.enhance import tiling
@@ -76,9 +77,18 @@ def test_other_strengths_are_refused(engine, coffee, strength):
 @pytest.mark.parametrize("size", [(400, 600), (333, 401), (40, 600)])
 def test_tiles_give_what_the_whole_photo_gives(name, side, size, weights, coffee):
     photo = np.ascontiguousarray(coffee[: size[0], : size[1]])
-    used = engines.load(weights, name)
+    _check_tiles(engines.load(weights, name), photo, side)
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize("name", ["float", "auto"])
+def test_tiles_of_every_network_give_what_the_whole_photo_gives(name, weights, coffee):
+    _check_tiles(engines.load(weights, name), np.ascontiguousarray(coffee[:200, :329]), 64)
+
+
+def _check_tiles(used: engines.Engine, photo: np.ndarray, side: int) -> None:
     difference = np.abs(enhance(photo, used, tile_side=side).astype(int) - enhance(photo, used))
-    if name == "float":
+    if used.name == "float":
         assert difference.max() <= 1  # the order of a sum may decide a tie
         assert (difference > 0).mean() < 1e-3
     else:

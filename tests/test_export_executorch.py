@@ -11,7 +11,7 @@ from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import UsageError
 from qatie_cli.exchange import runtimes
 from qatie_cli.exchange.formats import build
-from qatie_cli.model.config import ToneConfig
+from qatie_cli.model.config import OPTIONS, ToneConfig
 
 
 def test_int8_and_any_size_are_refused_in_plain_words(weights):
@@ -21,10 +21,14 @@ def test_int8_and_any_size_are_refused_in_plain_words(weights):
         build(weights, "executorch", int8=False, size=None)
 
 
-@pytest.mark.parametrize("tone", [ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4), LOCAL, None])
-def test_float_is_the_float_engine(tone, astronaut):
+@pytest.mark.parametrize(
+    ("tone", "without"),
+    [(ToneConfig(channels=0, bins=16, quantiles=True), ""), (ToneConfig(channels=4), ""), (LOCAL, ""), (None, "")]
+    + [(None, option) for option in OPTIONS],
+)
+def test_float_is_the_float_engine(tone, without, astronaut):
     pytest.importorskip("executorch")
-    weights = random_weights([astronaut], 4, tone)
+    weights = random_weights([astronaut], 4, tone, without)
     photo = np.ascontiguousarray(astronaut[:64, :96])
     computed = runtimes.executorch(build(weights, "executorch", int8=False, size=(64, 96)), photo)
     assert metrics.psnr(computed, enhance(photo, engines.load(weights, "float"))) > 60

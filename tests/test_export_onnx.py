@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
+from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -77,6 +77,7 @@ def _db(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("int8", [True, False])
 @pytest.mark.parametrize("size", [None, (64, 96)])
@@ -138,6 +139,15 @@ def test_int8_is_the_int8_engine_and_no_further_from_float(size, fixed, named, c
     assert metrics.psnr(computed, exact) > min(40, metrics.psnr(ours, exact) - 0.5)
 
 
+@EVERY_NETWORK
+def test_every_network_is_that_of_our_engines(weights, coffee):
+    photo = _crop(coffee, SIZES[1])
+    for int8, least in ((False, 60), (True, BARS["random"])):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        assert metrics.psnr(_enhanced(build(weights, int8=int8), photo), ours) > least
+    assert _residual_agreement(weights, "float", photo) > 100
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_gains_from_place_to_place_are_those_of_our_engines(size, shipped, astronaut):
     weights, photo = with_local_tone(shipped), _crop(astronaut, size)
@@ -177,6 +187,7 @@ def test_residual_of_int8_is_that_of_every_engine(name, shipped, astronaut):
     assert agreement > _db(_residual(shipped, name, photo), _residual(shipped, "float", photo)) - 0.5
 
 
+@EVERY_NETWORK
 def test_integers_are_those_of_the_weights_file(weights):
     written = build(weights, int8=True, whole=False)
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in written.graph.initializer}

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
+from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -83,6 +83,15 @@ def test_float_is_the_float_engine_with_every_kind_of_tone_stage(reference, tone
         assert metrics.psnr(runtimes.litert(written, photo, reference=reference), expected) > 60
 
 
+@EVERY_NETWORK
+@pytest.mark.parametrize("reference", [False, True], ids=["xnnpack", "reference"])
+def test_every_network_is_that_of_our_engines(reference, weights, coffee):
+    photo = _crop(coffee, SIZES[1])
+    for int8, least in ((False, 60), (True, 40)):
+        ours = enhance(photo, engines.load(weights, "auto" if int8 else "float"))
+        assert metrics.psnr(runtimes.litert(build(weights, int8=int8), photo, reference=reference), ours) > least
+
+
 @pytest.mark.parametrize("contrast", [0.24, 0.1])
 def test_tone_of_a_flat_photo_is_carried_out_as_far_as_ours(contrast, toned, astronaut):
     photo = flattened(_crop(astronaut, SIZES[0]), contrast)
@@ -151,6 +160,7 @@ def test_weights_without_a_tone_stage_need_no_thumbnail(astronaut):
     assert [d["name"] for d in run.get_input_details()] == ["photo"]
 
 
+@EVERY_NETWORK
 def test_integers_are_those_of_the_weights_file(weights):
     graph = _graph(build(weights, int8=True))
     tensors = graph.model.subgraphs[0].tensors
@@ -168,6 +178,7 @@ def test_integers_are_those_of_the_weights_file(weights):
     assert sorted(int(kernel.sum(dtype=np.int64)) for kernel in kernels) == sums
 
 
+@EVERY_NETWORK
 def test_concatenations_keep_the_resolution_of_the_gates(weights):
     graph = _graph(build(weights, int8=True))
     tensors = graph.model.subgraphs[0].tensors
@@ -192,6 +203,7 @@ def test_a_model_says_what_it_is(weights):
     assert told["config"] == weights.config.to_table()
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("int8", [False, True])
 def test_tensors_of_the_graph_are_not_stored_a_second_time(int8, weights):
     graph = _graph(build(weights, int8=int8))

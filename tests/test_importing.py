@@ -23,7 +23,7 @@ from qatie_cli.errors import QatieError, WeightsError
 from qatie_cli.exchange import calibrating, exported, formats, photos, reading, runtimes
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.config import NetworkConfig, ToneConfig
+from qatie_cli.model.config import OPTIONS, NetworkConfig, ToneConfig
 from qatie_cli.model.network import Network
 from qatie_cli.model.quantization.fake import weight_scales
 from qatie_cli.model.quantization.integers import integer_convs
@@ -66,8 +66,10 @@ def _authors_state(net: Network) -> dict[str, torch.Tensor]:
         pair = net.get_submodule(name).pair
         for half, (weight, bias) in zip("ab", zip(pair.weight.chunk(2), pair.bias.chunk(2), strict=True), strict=True):
             state |= {f"{name}.{half}.weight": weight, f"{name}.{half}.bias": bias}
-    names = {f"{b}.{p}": f"{BLOCKS[b]}.{PARTS[p]}" for b in BLOCKS for p in PARTS} | OTHERS
-    names |= {f"{b}.norm": f"{BLOCKS[b]}.norm1" for b in BLOCKS}
+    plain = net.config.plain
+    names = {f"{b}.{p}": f"{BLOCKS[b]}.{PARTS[p]}" for b in BLOCKS if b not in plain for p in PARTS} | OTHERS
+    names |= {f"{b}.norm": f"{BLOCKS[b]}.norm1" for b in BLOCKS if b not in plain}
+    names |= {f"{b}.local": f"{BLOCKS[b]}.conv" for b in plain}
     for ours, theirs in names.items():
         layer = net.get_submodule(ours)
         state |= {f"{theirs}.weight": layer.weight, f"{theirs}.bias": layer.bias}
@@ -172,6 +174,32 @@ def test_a_checkpoint_gives_its_tensors_whatever_wraps_them(prefix, random_netwo
     assert _equal(found.state, random_network)
 
 
+@pytest.mark.parametrize(
+    ("variant", "config"),
+    [
+        ("hybrid_ablate_residual", NetworkConfig(4, residual=False)),
+        ("hybrid_ablate_fuse_refine", NetworkConfig(4, fusion_refiner=False)),
+        ("hybrid_ablate_resolution_refine", NetworkConfig(4, encoder_refiner=False)),
+        ("hybrid_ablate_all", NetworkConfig(4, residual=False, fusion_refiner=False, encoder_refiner=False)),
+    ],
+)
+def test_a_checkpoint_of_an_ablation_gives_that_network(variant, config, tmp_path, coffee):
+    torch.manual_seed(3)
+    net = Network(config).requires_grad_(False)
+    torch.save(
+        {"state_dict": _authors_state(net), "hyper_parameters": {"ablation_model": variant}}, tmp_path / "a.ckpt"
+    )
+    found = reading.read(tmp_path / "a.ckpt")
+    assert found.config == config
+    assert _equal(found.state, net)
+    made = reading.finished(found, {"coffee": coffee})
+    assert made.config.network == config
+    x = as_tensor(coffee)
+    with torch.no_grad():
+        before, after = net(x), made.build().network(x)
+    assert 10 * np.log10(float(before.square().mean() / (before - after).square().mean())) > 30
+
+
 def test_the_published_files_hold_the_paper_s_network(shared):
     states = []
     for name in ("1920x1080", "100x100"):
@@ -234,9 +262,13 @@ def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-@pytest.mark.parametrize("tone", [None, ToneConfig(channels=0, bins=16, quantiles=True), ToneConfig(channels=4), LOCAL])
-def test_export_and_import_give_the_same(kind, tone, astronaut, tmp_path):
-    weights = random_weights([astronaut], 4, tone)
+@pytest.mark.parametrize(
+    ("tone", "without"),
+    [(None, ""), (ToneConfig(channels=0, bins=16, quantiles=True), ""), (ToneConfig(channels=4), ""), (LOCAL, "")]
+    + [(None, option) for option in OPTIONS],
+)
+def test_export_and_import_give_the_same(kind, tone, without, astronaut, tmp_path):
+    weights = random_weights([astronaut], 4, tone, without)
     back = reading.read(_exported(weights, kind, False, tmp_path)).weights
     assert back.config == weights.config
     assert back.activations == weights.activations
@@ -341,8 +373,10 @@ def test_foreign_damaged_and_hostile_checkpoints_are_refused(random_network, tmp
     assert "it has no state_dict" in _refused(path, saved([1, 2]))
     lacking = {name: t for name, t in state.items() if not name.startswith("unet_s4.conv_2")}
     assert "it has no unet_s4.conv_2.weight" in _refused(path, saved(lacking))
-    ablation = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_residual"}}
-    assert "its settings call it hybrid_ablate_residual" in _refused(path, saved(ablation))
+    other = {"state_dict": state, "hyper_parameters": {"ablation_model": "hybrid_ablate_gates"}}
+    assert "its settings call it hybrid_ablate_gates" in _refused(path, saved(other))
+    half = {name.replace("unet_s2.conv_1.", "unet_s2.conv."): t for name, t in state.items()}
+    assert "it has no unet_s2.conv_1.weight" in _refused(path, saved(half))
     broken = state | {"down2.b.bias": torch.full((8,), torch.nan)}
     assert "down2.pair.bias holds NaN or infinite values" in _refused(path, saved(broken))
     misfit = state | {"head.weight": torch.zeros(3, 5, 3, 3)}

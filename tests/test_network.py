@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from qatie_cli.model import network
-from qatie_cli.model.config import NetworkConfig
+from qatie_cli.model.config import OPTIONS, NetworkConfig
 from qatie_cli.model.moments import HALO
 from qatie_cli.model.network import Network
 
@@ -15,6 +15,26 @@ from qatie_cli.model.network import Network
 @pytest.mark.parametrize(("width", "count"), [(16, 230_083), (24, 515_811), (32, 915_331), (64, 3_651_331)])
 def test_parameter_counts_are_those_of_the_paper(width, count):
     assert network.parameter_count(Network(NetworkConfig(width))) == count
+
+
+@pytest.mark.parametrize("option", ["fusion_refiner", "encoder_refiner"])
+@pytest.mark.parametrize(("width", "count"), [(16, 191_395), (24, 428_979), (32, 761_155), (64, 3_035_779)])
+def test_parameter_counts_without_a_refiner_are_those_of_the_authors_code(width, count, option):
+    assert network.parameter_count(Network(NetworkConfig(width, **{option: False}))) == count
+
+
+def test_the_residual_has_no_parameters():
+    assert network.parameter_count(Network(NetworkConfig(16, residual=False))) == 230_083
+
+
+def test_an_ablation_says_what_it_lacks():
+    assert NetworkConfig(16).described == "width 16"
+    assert (
+        NetworkConfig(24, residual=False, encoder_refiner=False).described
+        == "width 24, no residual, no encoder refiner"
+    )
+    with pytest.raises(ValueError, match="fusion_refiner"):
+        NetworkConfig(16, fusion_refiner="no")
 
 
 def test_folded_upsampling_equals_nearest_upsampling_and_convolution():
@@ -35,6 +55,19 @@ def test_folded_tail_equals_its_three_steps_inside_the_frame():
 def test_untrained_network_is_the_identity():
     net = network.create(NetworkConfig(8), torch.Generator().manual_seed(0))
     assert net(torch.rand(1, 3, 16, 24)).abs().max() == 0
+
+
+def test_untrained_network_without_a_residual_gives_gray():
+    net = network.create(NetworkConfig(8, residual=False), torch.Generator().manual_seed(0))
+    photo = torch.rand(1, 3, 16, 24)
+    torch.testing.assert_close(photo + net(photo), torch.full_like(photo, 0.5))
+
+
+def test_without_the_residual_the_tail_gives_the_enhanced_photo():
+    net, photo = Network(NetworkConfig(8, residual=False)).requires_grad_(False), torch.rand(1, 3, 16, 24)
+    weight, bias = net.tail()
+    enhanced = F.pixel_shuffle(F.conv2d(net.features(photo), weight, bias, padding=1), 2)
+    torch.testing.assert_close(photo + net(photo), enhanced)
 
 
 def test_gates_start_three_times_as_large_and_everything_else_as_usual():
@@ -80,6 +113,17 @@ def test_receptive_field_without_norm_is_within_the_halo(monkeypatch):
 
 @pytest.mark.parametrize(("width", "published"), [(16, 17_704), (24, 39_348), (32, 69_520)])
 def test_the_work_is_the_paper_s(width, published):
-    found = network.work(network.NetworkConfig(width))
+    found = network.work(NetworkConfig(width))
     assert found.published == published
     assert 0.7 < (found.integer + found.tail) / published < 0.85
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_work_of_an_ablation_is_that_of_its_convolutions(option):
+    config = NetworkConfig(16, **{option: False})
+    halvings = {"down1": 1, "refine1": 1, "fuse1": 1, "decode1": 1, "bottleneck": 3, "up": 0, "head": 0}  # others: 2
+    work = 0.0
+    for name, weight in Network(config).named_parameters():
+        if weight.dim() == 4:
+            work += weight.numel() / 4 ** halvings.get(name.split(".")[0], 2)
+    assert network.work(config).published == work

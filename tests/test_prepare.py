@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import EVERY_NETWORK
 from PIL import Image
 
 from qatie_cli.data.clean import CleanPhotos
@@ -72,10 +73,11 @@ def test_a_run_is_resumed_by_its_folder_alone(pairs, tmp_path):
         pass
 
 
-def test_weights_to_start_from_bring_their_shape_and_lower_rates(pairs, tmp_path, weights_file):
+@EVERY_NETWORK
+def test_weights_to_start_from_bring_their_shape_and_lower_rates(pairs, tmp_path, weights, weights_file):
     options = Options(tmp_path / "run", data=pairs, init=str(weights_file), steps=1, settings=SMALL[:3], device="cpu")
     with prepare(options) as ready:
-        assert ready.recipe.width == 8
+        assert ready.recipe.config.network == weights.config.network
         assert ready.recipe.rate == 3e-4
         assert ready.setting.init is not None
         assert set(ready.setting.notes) == {"data", "init", "init_sha256"}

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor
+from conftest import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.network import Network
@@ -37,13 +37,15 @@ def net(weights) -> Network:
     return copy.deepcopy(weights.build().network)  # the weights are shared by all tests
 
 
+@EVERY_NETWORK
 def test_every_point_of_the_network_is_calibrated_or_fixed(net):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
     fixed = {n for n in seen.activations if scheme.is_tanh_scaled(n)} | {"photo"}
-    assert set(seen.activations) == set(scheme.calibrated_points()) | fixed
+    assert set(seen.activations) == set(scheme.calibrated_points(net.config)) | fixed
 
 
+@EVERY_NETWORK
 def test_every_weight_of_the_network_has_its_integers(net, weights):
     seen = _Recorder()
     net.features(torch.rand(1, 3, 16, 16), seen)
@@ -103,6 +105,7 @@ def test_gradients_pass_fake_quantization_inside_the_range_only():
     assert x.grad.flatten().tolist() == [1, 0]
 
 
+@EVERY_NETWORK
 def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
     torch.manual_seed(0)
     for name, p in net.named_parameters():
@@ -116,6 +119,7 @@ def test_equalizing_leaves_the_float_network_as_it_was(net, astronaut, coffee):
     assert (equalized(photo) - before).abs().max() < 2e-3 * before.abs().max()
 
 
+@EVERY_NETWORK
 def test_what_joins_the_gates_fits_their_range_after_equalizing(net, astronaut):
     photo = as_tensor(astronaut)
     equalization.equalize(net, [photo])
@@ -160,7 +164,7 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
     values[0, 0, 0, 0] = 300.0
 
     def features(photo, rounding):
-        for name in scheme.calibrated_points():
+        for name in scheme.calibrated_points(net.config):
             rounding.activation(name, photo)
 
     monkeypatch.setattr(net, "features", features)
@@ -177,7 +181,7 @@ def test_rare_values_far_out_do_not_coarsen_a_range(net, monkeypatch):
 def test_missing_ranges_are_named(weights):
     ranges = dict(weights.activations)
     del ranges["refine1.y"]
-    assert scheme.missing_points(ranges) == ["refine1.y"]
+    assert scheme.missing_points(NetworkConfig(), ranges) == ["refine1.y"]
 
 
 def test_photo_is_stored_as_it_is():
@@ -191,4 +195,4 @@ def test_any_width_can_be_quantized(width):
     net = Network(NetworkConfig(width)).requires_grad_(False)
     photo = torch.rand(1, 3, 24, 32)
     equalization.equalize(net, [photo])
-    assert not scheme.missing_points(calibration.calibrate(net, [photo]))
+    assert not scheme.missing_points(net.config, calibration.calibrate(net, [photo]))

@@ -19,6 +19,7 @@ from qatie_cli.data.degradation import DegradationConfig, ParameterRange
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, QatieError, UsageError
 from qatie_cli.model import checkpoint, network, whole
+from qatie_cli.model.config import OPTIONS, NetworkConfig
 from qatie_cli.model.quantization.fake import FakeQuantizer
 from qatie_cli.training import ahead, loop, losses, stages
 from qatie_cli.training import run as training
@@ -120,7 +121,7 @@ def test_the_network_learns_detail(clean):
     """A few steps on one batch of noise bring it nearer to the target."""
     noisy = dataclasses.replace(DegradationConfig(), untouched=0.0, read_noise=ParameterRange(1, 0.02, 0.02))
     batch = DegradedSource(clean, noisy, 0, 32).crops(0, range(4))
-    net = network.create(network.NetworkConfig(8), torch.Generator().manual_seed(0))
+    net = network.create(NetworkConfig(8), torch.Generator().manual_seed(0))
     reference = losses.matched_tone(batch.target, batch.input)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     for _ in range(60):
@@ -142,8 +143,25 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 
 
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
-    with pytest.raises(UsageError, match="no multiple"):
+    with pytest.raises(UsageError, match="nor a wider one"):
         train(clean, TINY, tmp_path / "run", init=weights)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_ablation_is_trained_through_every_stage(option, clean, tmp_path):
+    done = train(clean, dataclasses.replace(TINY, **{option: False}), tmp_path / "run")
+    written = checkpoint.read(done.weights)
+    assert written.config.network == NetworkConfig(4, **{option: False})
+    assert written.metrics["stage"] == "qat"
+    assert written.activations is not None
+    assert written.recipe[option] is False
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_weights_of_another_kind_of_network_are_no_start(option, clean, tmp_path, weights):
+    recipe = dataclasses.replace(TINY, width=weights.config.network.width, **{option: False})
+    with pytest.raises(UsageError, match="nor a wider one"):
+        train(clean, recipe, tmp_path / "run", init=weights)
 
 
 def test_weights_record_names_and_no_paths(clean, tmp_path):
@@ -156,7 +174,13 @@ def test_weights_record_names_and_no_paths(clean, tmp_path):
 
 
 def test_recipes_survive_their_table():
-    recipe = Recipe(width=24, loss=losses.LossWeights(l1=2.0), degradation=DegradationConfig(untouched=0.5))
+    recipe = Recipe(
+        width=24,
+        residual=False,
+        encoder_refiner=False,
+        loss=losses.LossWeights(l1=2.0),
+        degradation=DegradationConfig(untouched=0.5),
+    )
     assert Recipe.from_table(recipe.to_table()) == recipe
     assert Recipe.from_table(tomllib.loads(recipe.to_toml())) == recipe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import as_tensor
+from conftest import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model import whole, widening
 
@@ -13,6 +13,7 @@ def network_of(weights):
     return whole.from_state(weights.config, dict(weights.state)).network
 
 
+@EVERY_NETWORK
 @pytest.mark.parametrize("times", [2, 3])
 def test_a_widened_network_gives_the_same_residual(weights, astronaut, times):
     wide = widening.widened(weights, times * weights.config.network.width, seed=0)

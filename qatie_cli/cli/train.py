@@ -142,8 +142,9 @@ def _train(ready: Prepared, quiet: bool) -> Finished:
 
 
 def _show_photos(ready: Prepared) -> None:
-    """Say how the folders were understood."""
+    """Say how the folders were understood, and which network is trained."""
     from qatie_cli.data.paired import Pairs
+    from qatie_cli.model.network import Network, parameter_count
     from qatie_cli.training.prepare import VALIDATION_LEFT_OUT_FILE
 
     if ready.validation_set is not None:
@@ -155,6 +156,8 @@ def _show_photos(ready: Prepared) -> None:
         aside = _show_clean(ready.photos)
     validated = len(ready.source.validation_names)
     console().print(f"{len(ready.photos.training)} photos to learn from, {validated} to validate on{aside}.")
+    config = ready.recipe.config.network
+    console().print(f"Network: {config.described}, {parameter_count(Network(config)):,} parameters.")
 
 
 def _show_pairs(pairs: Pairs, ready: Prepared) -> None:

@@ -133,7 +133,7 @@ def import_(
     if quiet:
         return
     tone = "" if made.config.tone is None else ", with its tone stage"
-    screen.print(f"Read {plain(file)}: {found.kind}, width {made.config.network.width}{tone}.")
+    screen.print(f"Read {plain(file)}: {found.kind}, {made.config.network.described}{tone}.")
     screen.print(f"Wrote {plain(out)}. Use it with: qatie enhance PHOTOS -o OUT --weights {plain(out)}")
     _show(agreed, where, pictures[0].shape if published else None)
 

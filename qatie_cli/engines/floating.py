@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli import kernels
+from qatie_cli.engines.output import less_photo
 from qatie_cli.kernels.threads import over_rows
 from qatie_cli.model import network
 from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE
 from qatie_cli.model.moments import Moments, Sums
-from qatie_cli.model.network import Fuse, Network, Refine
+from qatie_cli.model.network import Fuse, Network, Plain, Refine
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 6 for large photos, 10 for tiles.
 BYTES_PER_PIXEL_AND_WIDTH = 10.0
@@ -35,7 +36,7 @@ def feature_rows(height: int, top: int, bottom: int) -> tuple[slice, tuple[int, 
 
 
 def tail_rows(features: Tensor, weight: Tensor, bias: Tensor) -> np.ndarray:
-    """Residual (2 * (h - 2), W, 3) float32 of h rows of float features (1, c, h, W/2), margin rows included."""
+    """Output (2 * (h - 2), W, 3) float32 of h rows of float features (1, c, h, W/2), margin rows included."""
     phases = F.conv2d(features, weight, bias, padding=(0, 1))
     return F.pixel_shuffle(phases, 2)[0].permute(1, 2, 0).cpu().numpy()
 
@@ -136,11 +137,15 @@ class Norm:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The branches of the last refinement block at half size, `local` not yet normalized."""
+    """The branches of the last refinement block at half size, `local` not yet normalized.
+
+    `photo` (H, W, 3) uint8 is what the network saw; None where its output is the residual.
+    """
 
     local: Rows
     side: Rows
-    norm: Norm
+    norm: Norm | None
+    photo: np.ndarray | None
 
 
 class FloatNetwork:
@@ -159,7 +164,6 @@ class FloatNetwork:
         self._device = device
         self._width = net.config.width
         self._weight, self._bias = (part.detach() for part in self._network.tail())
-        self._blocks = {block.name: block for block in net.refinements()}
         self._fused = {block.name: _folded(block) for block in (net.fuse1, net.fuse2)}
         for module in net.modules():
             if isinstance(module, torch.nn.Conv2d):
@@ -210,7 +214,8 @@ class FloatNetwork:
 
         given = Input(local, 1, 3), Input(side, 1, 3), Input(photo, 4, 2, kept=True), Input(encoded1, 2, 1)
         local, side = self._in_strips(decode1, rows // 4, pool, *given)
-        return LastBlock(local, side, self._norm(net.decode1, local, moments))
+        kept = None if net.config.residual else photo_u8_hwc
+        return LastBlock(local, side, self._norm(net.decode1, local, moments), kept)
 
     @torch.inference_mode()
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
@@ -220,9 +225,8 @@ class FloatNetwork:
         first, last = max(0, read.start - reach), min(height, read.stop + reach)
         local, side = (rows.between(first, last) for rows in (features.local, features.side))
         block = self._refined(self._network.decode1, local, side, features.norm)
-        return tail_rows(
-            F.pad(block[:, :, read.start - first : read.stop - first], (0, 0, *margin)), self._weight, self._bias
-        )
+        rows = F.pad(block[:, :, read.start - first : read.stop - first], (0, 0, *margin))
+        return less_photo(tail_rows(rows, self._weight, self._bias), features.photo, top, bottom)
 
     def _strip_rows(self, height: int, width: int) -> int:
         """Rows of the photo that pass at a time, the same in every part: freed blocks then fit those that follow."""
@@ -242,11 +246,16 @@ class FloatNetwork:
         a, b = pair.chunk(2, dim=1)
         return a * b, pair
 
-    def _branches(self, block: Refine, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two branches of a block: `local` up to its norm, and `side`."""
+    def _branches(self, block: Refine | Plain, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two branches of a block: `local` up to its norm, and `side`; a plain block, and no channels beside it."""
+        if isinstance(block, Plain):
+            out = F.leaky_relu_(block.local(x), LEAKY_SLOPE)
+            return out, out[:, :0]
         return block.local(x), block.side(x)
 
-    def _norm(self, block: Refine, local: Rows, moments: Moments | None) -> Norm:
+    def _norm(self, block: Refine | Plain, local: Rows, moments: Moments | None) -> Norm | None:
+        if isinstance(block, Plain):
+            return None
         found: tuple[Any, Any]
         if moments is not None:
             found = moments(block.name, local.between(0, local.height)[0].permute(1, 2, 0), _sums)
@@ -261,8 +270,11 @@ class FloatNetwork:
         values = factor, bias - mean * factor
         return Norm(*(value.float().view(1, -1, 1, 1).to(self._device) for value in values))
 
-    def _refined(self, block: Refine, local: Tensor, side: Tensor, norm: Norm) -> Tensor:
+    def _refined(self, block: Refine | Plain, local: Tensor, side: Tensor, norm: Norm | None) -> Tensor:
         """The rest of a block."""
+        if isinstance(block, Plain):
+            return local
+        assert norm is not None
         y = self._joined(local, norm, side)
         out = F.leaky_relu_(block.inner(y), LEAKY_SLOPE)
         return self._closed(block.outer(out), block.shortcut(y))

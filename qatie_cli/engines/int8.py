@@ -22,6 +22,7 @@ from torch import Tensor
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise, process
 from qatie_cli.engines.floating import feature_rows, tail_rows
+from qatie_cli.engines.output import less_photo
 from qatie_cli.engines.pointwise import ByteLayer, Product, Sum
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS
@@ -29,7 +30,7 @@ from qatie_cli.model.folding import fold_tail
 from qatie_cli.model.moments import Moments, of_whole
 from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
 from qatie_cli.model.quantization.scheme import Activation, activation_at
-from qatie_cli.model.tensors import GATES, REFINEMENTS
+from qatie_cli.model.tensors import GATES, refinements
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 1.9 to 2.9 from 12 megapixels on, of
 # which 1.75 are kept between the norms and the rest passes through a strip.
@@ -51,11 +52,12 @@ def _deprecation_ignored() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The branches of the last refinement block at half size, `local` not yet normalized."""
+    """The last refinement block's branches at half size, `local` not yet normalized, and the photo for `less_photo`."""
 
     local: Tensor
     side: Tensor
-    norm: Norm
+    norm: Norm | None
+    photo: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,19 @@ class Int8Network:
         activations, state = weights.activations, weights.state
         assert activations is not None
         self._engine = engine
-        self._width = weights.config.network.width
+        config = weights.config.network
+        self._width, self._residual, self._plain = config.width, config.residual, config.plain
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
         self._at = lambda name: activation_at(name, activations)
+        blocks = refinements(config)
         with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
             self._convs = {name: _pack(conv) for name, conv in integer_convs(state).items()}
             self._layers = self._pointwise_layers()
-            self._inner_leaky = {name: self._leaky_of(f"{name}.inner") for name in REFINEMENTS}
-            self._sums = {name: self._sum_of(name) for name in REFINEMENTS}
+            self._inner_leaky = {name: self._leaky_of(f"{name}.inner") for name in blocks}
+            self._sums = {name: self._sum_of(name) for name in blocks}
             self._products = {name: self._product_of(name) for name in GATES}
             self._pair_tables = {name: _of_pairs(self._layers[name].table) for name in self._layers}
-        affine = {n: (state[f"network.{n}.norm.weight"], state[f"network.{n}.norm.bias"]) for n in REFINEMENTS}
+        affine = {n: (state[f"network.{n}.norm.weight"], state[f"network.{n}.norm.bias"]) for n in blocks}
         self._norms = {n: tuple(torch.from_numpy(values) for values in both) for n, both in affine.items()}
         self._weight, self._bias = (torch.from_numpy(values) for values in fold_tail(state))
 
@@ -144,7 +148,8 @@ class Int8Network:
         with process.quantized_engine(self._engine):
             block = self._refined("decode1", features.local[:, :, seen], features.side[:, :, seen], features.norm)
             rows = block[:, :, read.start - seen.start : read.stop - seen.start].dequantize()
-        return tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
+        output = tail_rows(F.pad(rows, (0, 0, *margin)), self._weight, self._bias)
+        return less_photo(output, features.photo, top, bottom)
 
     def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> LastBlock:
         stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
@@ -187,7 +192,8 @@ class Int8Network:
         norm = self._norm("decode2", local, moments)
         part = decode("decode2", "fuse1", "decode1")
         local, side = _in_strips(part, [local, side, encoded1, pair1], [1, 1, 2, 2], reach=4, widest=4 * line)
-        return LastBlock(local, side, self._norm("decode1", local, moments))
+        kept = None if self._residual else photo_u8_hwc
+        return LastBlock(local, side, self._norm("decode1", local, moments), kept)
 
     def _photo(self, stored: Tensor) -> Tensor:
         at = self._at("photo")
@@ -209,17 +215,25 @@ class Int8Network:
         return _OPS.mul(*_halves(pair), product.scale, product.zero_point), pair
 
     def _branches(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two branches of a block: `local` up to its norm, and `side`."""
+        """The two branches of a block: `local` up to its norm, and `side`; a plain block, and no channels beside it."""
+        if name in self._plain:
+            out = self._leaky(self._conv(f"{name}.local", x, f"{name}.local"), f"{name}.out")
+            return out, out[:, :0]
         return self._conv(f"{name}.local", x, f"{name}.local"), self._conv(f"{name}.side", x, f"{name}.y")
 
-    def _norm(self, name: str, local: Tensor, moments: Moments) -> Norm:
+    def _norm(self, name: str, local: Tensor, moments: Moments) -> Norm | None:
         """The moments of the stored integers, in units of their values."""
+        if name in self._plain:
+            return None
         mean, variance = (torch.from_numpy(values) for values in moments(name, _hwc(local)))
         mean, variance = (mean - local.q_zero_point()) * local.q_scale(), variance * local.q_scale() ** 2
         return Norm(mean.float(), variance.float(), *self._norms[name])
 
-    def _refined(self, name: str, local: Tensor, side: Tensor, norm: Norm) -> Tensor:
+    def _refined(self, name: str, local: Tensor, side: Tensor, norm: Norm | None) -> Tensor:
         """The rest of a block."""
+        if name in self._plain:
+            return local
+        assert norm is not None
         if not kernels.usable(0):
             y = _joined([self._normed(name, local, norm), side])
             out = self._leaky(self._conv(f"{name}.inner", y, f"{name}.inner"), f"{name}.inner_leaky")

@@ -18,6 +18,7 @@ import onnxruntime
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise
+from qatie_cli.engines.output import less_photo
 from qatie_cli.engines.pointwise import ByteLayer
 from qatie_cli.kernels import threads
 from qatie_cli.model import view
@@ -25,7 +26,7 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, ToneConfig
 from qatie_cli.model.moments import Moments, of_whole
 from qatie_cli.model.quantization.scheme import activation_at
-from qatie_cli.model.tensors import REFINEMENTS
+from qatie_cli.model.tensors import refinements
 from qatie_cli.model.tone_map import ToneMap
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 2.0 of large photos, of which 1.75
@@ -36,6 +37,8 @@ BYTES_PER_PIXEL_AND_WIDTH = 3.0
 STRIP_VALUES, FEWEST_VALUES = 1 << 23, 1 << 20
 _RESIDUAL_REACH = 3  # rows, of the last block's two convolutions and the tail
 _EVERY = np.arange(256)
+# The block whose branches a graph of `graphs.parts` ends with.
+_ENDS_WITH = {"encode1": "refine1", "encode2": "refine2", "decode2": "decode2", "decode1": "decode1"}
 
 
 class Graphs:
@@ -76,12 +79,14 @@ class ToneDecision:
 class LastBlock:
     """The branches of the last refinement block at half size, (h, w, C) uint8, `local` not yet normalized.
 
-    `tables` are its norm with the activation behind it: what becomes of every byte of each channel, (C, 256) uint8.
+    `tables` are its norm with the activation behind it: what becomes of every byte of each channel, (C, 256) uint8;
+    None of a plain block. `photo` (H, W, 3) uint8 is what the network saw, None where its output is the residual.
     """
 
     local: np.ndarray
     side: np.ndarray
-    tables: np.ndarray
+    tables: np.ndarray | None
+    photo: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,12 @@ class LightNetwork:
     def __init__(self, weights: Weights, graphs: Graphs) -> None:
         activations, state = weights.activations, weights.state
         assert activations is not None
-        self._graphs, self._width = graphs, weights.config.network.width
+        config = weights.config.network
+        self._graphs, self._width, self._residual, self._plain = graphs, config.width, config.residual, config.plain
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
         self._at = lambda name: activation_at(name, activations)
-        self._affine = {n: (state[f"network.{n}.norm.weight"], state[f"network.{n}.norm.bias"]) for n in REFINEMENTS}
+        keys = ("weight", "bias")
+        self._affine = {n: tuple(state[f"network.{n}.norm.{k}"] for k in keys) for n in refinements(config)}
         self._rescaled = {"fuse1": self._rescaling("refine1", "fuse1"), "fuse2": self._rescaling("refine2", "fuse2")}
 
     @property
@@ -111,7 +118,7 @@ class LightNetwork:
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
         kernels.usable(photo_u8_hwc.size // 3)  # loads numba where that pays; parts of the photo then find it loaded
-        run, line = self._graphs.run, photo_u8_hwc.shape[1] * self._width
+        run, line = self._run, photo_u8_hwc.shape[1] * self._width
 
         # Rows are counted at the coarsest scale of a part; the reach is that of its convolutions in both directions.
         part = [Input(photo_u8_hwc, 2)]
@@ -140,7 +147,13 @@ class LightNetwork:
         del encoded2, pair2
         given = [Input(local, 1), Input(side, 1), Input(encoded1, 2), Input(pair1, 2)]
         local, side = _in_strips(decode("decode2", 1), given, 4, 4 * line)
-        return LastBlock(local, side, self._normed("decode1", local, moments))
+        kept = None if self._residual else photo_u8_hwc
+        return LastBlock(local, side, self._normed("decode1", local, moments), kept)
+
+    def _run(self, name: str, given: np.ndarray) -> list[np.ndarray]:
+        """What the graph `name` gives; a plain block is complete in it, with no channels beside `local`."""
+        made = self._graphs.run(name, given)
+        return [*made, made[-1][..., :0]] if _ENDS_WITH.get(name) in self._plain else made
 
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
         height, width = features.local.shape[:2]
@@ -155,10 +168,12 @@ class LightNetwork:
             target[:] = core.transpose(0, 3, 1, 4, 2)
 
         threads.in_turn(work, _pieces(top // 2, bottom // 2, math.inf, 4 * _RESIDUAL_REACH))
-        return out
+        return less_photo(out, features.photo, top, bottom)
 
-    def _normed(self, name: str, local: np.ndarray, moments: Moments) -> np.ndarray:
-        """One photo's norm of one block, with its activation, as tables (C, 256)."""
+    def _normed(self, name: str, local: np.ndarray, moments: Moments) -> np.ndarray | None:
+        """One photo's norm of one block, with its activation, as tables (C, 256); None of a plain block."""
+        if name in self._plain:
+            return None
         mean, variance = moments(name, local)  # of the stored integers
         stored, normed, y = (self._at(f"{name}.{point}") for point in ("local", "norm", "y"))
         gain, offset = self._affine[name]
@@ -174,8 +189,10 @@ class LightNetwork:
         return ByteLayer.ramp_of(after.stored(before.real(_EVERY)), before, after)
 
 
-def _joined(local: np.ndarray, tables: np.ndarray, side: np.ndarray) -> np.ndarray:
+def _joined(local: np.ndarray, tables: np.ndarray | None, side: np.ndarray) -> np.ndarray:
     """Each channel of `local` through its table, then the channels of `side`: (h, w, C) uint8."""
+    if tables is None:
+        return local
     own, others = local.shape[2], side.shape[2]
     out = np.empty((*local.shape[:2], own + others), np.uint8)
     if kernels.usable(0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ Shape = tuple[int, int, int]  # of a convolution: out, in, side of the kernel
 
 CONVOLUTIONS = 35
 NORMS = 5
+_PAPER = NetworkConfig()
 
 
 def width_of(first: Sequence[int]) -> int:
@@ -48,17 +49,21 @@ def width_of(first: Sequence[int]) -> int:
     return first[0]
 
 
-def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[NetworkConfig, dict[str, Tensor]]:
+def in_order(
+    convolutions: Sequence[Layer], norms: Sequence[Affine], kind: NetworkConfig = _PAPER
+) -> tuple[NetworkConfig, dict[str, Tensor]]:
     """Configuration and state of our network, from layers in the order in which the network runs them.
 
-    Within a refinement block layers are recognised by shape, since converters order its branches differently.
+    The width is told by the layers, everything else by `kind`. Within a refinement block layers are recognised by
+    shape, since converters order its branches differently.
 
     Raises:
         UnfitError: these are not the paper's layers.
     """
-    if (len(convolutions), len(norms)) != (CONVOLUTIONS, NORMS):
+    wanted = CONVOLUTIONS - 4 * len(kind.plain), NORMS - len(kind.plain)
+    if (len(convolutions), len(norms)) != wanted:
         raise UnfitError(
-            f"it has {len(convolutions)} convolutions and {len(norms)} instance norms, not {CONVOLUTIONS} and {NORMS}"
+            f"it has {len(convolutions)} convolutions and {len(norms)} instance norms, not {wanted[0]} and {wanted[1]}"
         )
     c = width_of(convolutions[0].weight.shape)
     left = list(convolutions)
@@ -87,6 +92,9 @@ def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[Ne
     gains = iter(norms)
 
     def refine(name: str, i: int, o: int) -> None:
+        if name in kind.plain:
+            place({f"{name}.local": (o, i, 3)})
+            return
         shapes = {"local": (i, i, 3), "side": (i, i, 1), "inner": (o, 2 * i, 3), "shortcut": (o, 2 * i, 1)}
         place({f"{name}.{part}": shape for part, shape in (shapes | {"outer": (o, o, 3)}).items()})
         affine = next(gains)
@@ -106,7 +114,7 @@ def in_order(convolutions: Sequence[Layer], norms: Sequence[Affine]) -> tuple[Ne
     for name, t in state.items():
         if not bool(torch.isfinite(t).all()):
             raise UnfitError(f"{name} holds NaN or infinite values")
-    return NetworkConfig(c), {name: t.float().contiguous() for name, t in state.items()}
+    return replace(kind, width=c), {name: t.float().contiguous() for name, t in state.items()}
 
 
 def _shape(layer: Layer) -> Shape:

@@ -88,7 +88,8 @@ class _Program(nn.Module):
             base = _toned(photo, self.model.tone(thumbnail))
         seen = torch.round(base * 255) / 255  # what the network sees is 8 bit
         features = self.model.network.features(seen, self.rounding)
-        residual = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
+        output = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
+        residual = output if self.model.network.config.residual else output - seen
         return (base + residual).clamp(0, 1)
 
 

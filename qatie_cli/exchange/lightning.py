@@ -23,12 +23,22 @@ _ORDER = (
     *("up_to_s4.conv", "fuse4_reduce", "fuse4_refine", "up_to_s2.conv", "fuse2_reduce", "fuse2_refine"),
     *("up_to_s1.conv", "head"),
 )
-_BLOCKS = {"unet_s2", "unet_s4", "bottleneck", "fuse4_refine", "fuse2_refine"}
+_ENCODER, _FUSION = ("unet_s2", "unet_s4"), ("fuse4_refine", "fuse2_refine")
+_BLOCKS = {*_ENCODER, "bottleneck", *_FUSION}
 _PARTS = ("conv_1", "conv_1_1_1", "conv_2", "conv_3", "conv_1_1")
 _NORM = "norm1"
+_PLAIN = "conv"  # the only part of what stands for a refinement block in an ablation
 _FIRST = "down1.a.weight"
 _OBSERVERS = ("weight_fake_quant", "activation_post_process")
-_VARIANT = "hybrid_base"  # of the authors' ablations, the one that the paper proposes
+# The authors' names of the network and its ablations, and whether it adds a residual; which blocks are plain, the
+# tensors tell.
+_VARIANTS = {
+    "hybrid_base": True,
+    "hybrid_ablate_fuse_refine": True,
+    "hybrid_ablate_resolution_refine": True,
+    "hybrid_ablate_residual": False,
+    "hybrid_ablate_all": False,
+}
 
 
 def network(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -49,15 +59,20 @@ def network(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     except Exception as error:  # torch raises many kinds for damaged archives
         raise _unreadable(path) from error
     try:
-        state = _state(content)
+        residual, state = _state(content)
+        refined = (any(f"{name}.{_PLAIN}.weight" not in state for name in part) for part in (_FUSION, _ENCODER))
+        kind = NetworkConfig(1, residual, *refined)
+        plain = (() if kind.encoder_refiner else _ENCODER) + (() if kind.fusion_refiner else _FUSION)
         convolutions, norms = [], []
         for name in _ORDER:
-            if name in _BLOCKS:
+            if name in plain:
+                convolutions.append(_layer(state, f"{name}.{_PLAIN}"))
+            elif name in _BLOCKS:
                 convolutions += [_layer(state, f"{name}.{part}") for part in _PARTS]
                 norms.append(Affine(*_pair(state, f"{name}.{_NORM}")))
             else:
                 convolutions.append(_layer(state, name))
-        return in_order(convolutions, norms)
+        return in_order(convolutions, norms, kind)
     except UnfitError as error:
         raise WeightsError(
             f"{path} is a checkpoint of another network: {error}.", "Only that of arXiv 2604.21743 can be imported."
@@ -70,20 +85,20 @@ def _unreadable(path: Path) -> WeightsError:
     )
 
 
-def _state(content: object) -> dict[str, Tensor]:
-    """Tensors by the authors' names, without prefixes and observers."""
+def _state(content: object) -> tuple[bool, dict[str, Tensor]]:
+    """Whether the network adds a residual, and tensors by the authors' names, without prefixes and observers."""
     if not isinstance(content, Mapping):
         raise UnfitError("it has no state_dict")
     told = content.get("hyper_parameters")
-    variant = told.get("ablation_model", _VARIANT) if isinstance(told, Mapping) else _VARIANT
-    if variant != _VARIANT:
+    variant = told.get("ablation_model", "hybrid_base") if isinstance(told, Mapping) else "hybrid_base"
+    if variant not in _VARIANTS:
         raise UnfitError(f"its settings call it {variant}")
     held = content.get("state_dict", content)
     tensors = {k: t for k, t in held.items() if isinstance(t, Tensor)} if isinstance(held, Mapping) else {}
     prefix = next((key.removesuffix(_FIRST) for key in tensors if f".{key}".endswith(f".{_FIRST}")), None)
     if prefix is None:
         raise UnfitError(f"it has no {_FIRST}")
-    return {
+    return _VARIANTS[variant], {
         key.removeprefix(prefix): t
         for key, t in tensors.items()
         if key.startswith(prefix) and not any(observer in key for observer in _OBSERVERS)

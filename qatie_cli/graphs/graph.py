@@ -54,8 +54,12 @@ def enhanced(ops: Operators[T], weights: Weights, arithmetic: Arithmetic, photo:
 
 def residual(ops: Operators[T], arithmetic: Arithmetic, photo: T) -> T:
     """`Network.forward`: the residual of a toned photo, nominal range -1..1."""
+    residual = arithmetic.config.residual
+    if not residual:
+        photo = ops.store(photo, arithmetic.at("photo"))
     features = Blocks(ops, arithmetic).features(photo)
-    return ops.conv_shuffle(ops.real(features), *fold_tail(arithmetic.state))
+    output = ops.conv_shuffle(ops.real(features), *fold_tail(arithmetic.state))
+    return output if residual else ops.sub(output, ops.real(photo))
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Blocks(Generic[T]):
         return ops.mul(a, b, at(f"{name}.product")), pair
 
     def _refine(self, name: str, x: T) -> T:
+        if name in self.arithmetic.config.plain:
+            return self.plain(name, x)
         ops, at = self.ops, self.arithmetic.at
         local = ops.real(self.local(name, x))
         keys = f"network.{name}.norm.weight", f"network.{name}.norm.bias"
@@ -102,6 +108,10 @@ class Blocks(Generic[T]):
         normed = ops.store(ops.instance_norm(local, gain, offset, NORM_EPS), at(f"{name}.norm"))
         normed = ops.leaky(normed, at(f"{name}.y"))
         return self.refined(name, ops.concat([normed, self.side(name, x)], at(f"{name}.y")))
+
+    def plain(self, name: str, x: T) -> T:
+        """`network.Plain`."""
+        return self.ops.leaky(self.local(name, x), self.arithmetic.at(f"{name}.out"))
 
     def local(self, name: str, x: T) -> T:
         """The branch of a refinement block that goes on to its norm."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.folding import centred, fold_upsample
 from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
 from qatie_cli.model.quantization.scheme import Activation, activation_at
@@ -50,15 +52,17 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Float, or int8 where the `activations` of calibrated weights are given; `state` is the weights file's."""
+    """Float, or int8 where there are `activations`; `config` and `state` are the weights file's."""
 
+    config: NetworkConfig
     state: Mapping[str, np.ndarray]
     activations: dict[str, Activation] | None
     convs: dict[str, IntegerConv]
 
     @staticmethod
-    def of(state: Mapping[str, np.ndarray], activations: dict[str, Activation] | None) -> Arithmetic:
-        return Arithmetic(state, activations, {} if activations is None else integer_convs(state))
+    def of(weights: Weights, int8: bool) -> Arithmetic:
+        convs = integer_convs(weights.state) if int8 else {}
+        return Arithmetic(weights.config.network, weights.state, weights.activations if int8 else None, convs)
 
     @property
     def int8(self) -> bool:

@@ -65,7 +65,7 @@ class _Writer:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.arithmetic = Arithmetic.of(weights.state, weights.activations)
+        self.arithmetic = Arithmetic.of(weights, int8=True)
         self.ops = _PartOperators()
         self.blocks = Blocks(self.ops, self.arithmetic)
 
@@ -75,6 +75,9 @@ class _Writer:
         return self.ops.given(name, at)
 
     def branches(self, block: str, x: Value) -> dict[str, Value]:
+        """Of a plain block, which no norm divides, all of it."""
+        if block in self.arithmetic.config.plain:
+            return {"local": self.blocks.plain(block, x)}
         return {"local": self.blocks.local(block, x), "side": self.blocks.side(block, x)}
 
     def encode1(self) -> dict[str, Value]:
@@ -91,6 +94,8 @@ class _Writer:
         return {"encoded": encoded} | self.branches("bottleneck", self.blocks.halved(encoded))
 
     def _refined(self, block: str) -> Value:
+        if block in self.arithmetic.config.plain:
+            return self.given("y", f"{block}.out")
         return self.blocks.refined(block, self.given("y", f"{block}.y"))
 
     def phases(self, block: str, fuse: str) -> dict[str, Value]:
@@ -122,25 +127,34 @@ _PARTS: dict[str, tuple[_Part, tuple[str, float], dict[str, float]]] = {
 }
 
 
+# The block that a part is given in front of its second convolutions; a plain one has half as many channels there.
+_ENTERED = {"encode2": "refine1", "encode3": "refine2", "phases1": "decode2", "residual": "decode1"}
+
+
 def build(weights: Weights) -> dict[str, bytes]:
     """The graphs of calibrated weights by name: those of `_PARTS`, `residual`, and `tone` where there is a tone stage.
 
     `tone` takes a `view` (1, 3, side, side) float32 in 0..1, as `view.view_nchw` makes it, and gives `curves`
     (1, 3, knots), `matrix` (1, 3, 3) and, where the stage has a grid, `grid` (1, depth, rows, columns) in EV.
     """
-    width = weights.config.network.width
+    config = weights.config.network
+    width = config.width
+
+    def given(name: str, part: str, per_width: float) -> ValueInfoProto:
+        return _bytes(name, per_width * width / (2 if _ENTERED.get(part) in config.plain else 1) or 3)
+
     parts = {}
-    for name, (write, given, taken) in _PARTS.items():
+    for name, (write, entry, taken) in _PARTS.items():
         writer = _Writer(weights)
-        for output, value in write(writer).items():
+        made = write(writer)
+        for output, value in made.items():
             writer.ops.taken(value, output)
-        parts[name] = _written(
-            writer.ops, [_bytes(given[0], given[1] * width or 3)], [_bytes(n, c * width) for n, c in taken.items()]
-        )
+        outputs = [_bytes(n, c * width) for n, c in taken.items() if n in made]
+        parts[name] = _written(writer.ops, [given(entry[0], name, entry[1])], outputs)
     writer = _Writer(weights)
     writer.residual()
     phases = helper.make_tensor_value_info("phases", TensorProto.FLOAT, [1, "rows", "columns", 12])
-    parts["residual"] = _written(writer.ops, [_bytes("y", 2 * width)], [phases])
+    parts["residual"] = _written(writer.ops, [given("y", "residual", 2)], [phases])
     if weights.config.tone is not None:
         parts["tone"] = _tone(weights)
     return parts

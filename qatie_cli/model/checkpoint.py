@@ -125,7 +125,7 @@ def from_header(path: Path, header: dict, state: dict[str, np.ndarray]) -> Weigh
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path} is damaged: {reason}.", "Copy or train it again.") from error
-    if weights.activations is not None and (missing := missing_points(weights.activations)):
+    if weights.activations is not None and (missing := missing_points(weights.config.network, weights.activations)):
         raise WeightsError(f"{path} is damaged: no range for {', '.join(missing)}.", "Copy or train it again.")
     if not all(np.isfinite(values).all() for values in state.values()):
         raise WeightsError(f"{path} is damaged: it holds values that are not numbers.", "Copy or train it again.")

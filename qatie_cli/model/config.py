@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 SIZE_MULTIPLE = 8  # three halvings: height and width of the network's input must be multiples of this
 LEAKY_SLOPE = 0.2
 NORM_EPS = 1e-5
+OPTIONS = ("residual", "fusion_refiner", "encoder_refiner")  # of NetworkConfig: what the paper leaves out in turn
 
 THUMBNAIL_PX = 64  # side of the thumbnail that the tone stage's statistics are taken from
 # A stage that decides for the whole photo only sees every fourth pixel of every fourth row of a view of this side, made
@@ -36,13 +37,38 @@ def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Width `c` of the paper (16, 24, 32 or 64 there; any positive number here)."""
+    """Width `c` of the paper (16, 24, 32 or 64 there; any positive number here), and its three ablations.
+
+    The ablations are those of the authors' code (GenAI4E/QATIE, `HybridMixUNetAblation`): without the residual the
+    network's output is the enhanced photo; without a refiner its two blocks are 3x3 convolutions with a LeakyReLU.
+    """
 
     width: int = 16
+    residual: bool = True  # the network's output is added to its input
+    fusion_refiner: bool = True  # refinement blocks behind the decoder's fusions
+    encoder_refiner: bool = True  # refinement blocks behind the encoder's gates
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"network width must be at least 1, not {self.width}")
+        if wrong := [name for name in OPTIONS if not isinstance(getattr(self, name), bool)]:
+            raise ValueError(f"{', '.join(wrong)} of the network must be true or false")
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Names of the blocks that are a plain convolution in the place of a refinement block."""
+        encoder = () if self.encoder_refiner else ("refine1", "refine2")
+        return encoder + (() if self.fusion_refiner else ("decode2", "decode1"))
+
+    @property
+    def described(self) -> str:
+        """The width, and what is left out, for people."""
+        left_out = [f"no {name.replace('_', ' ')}" for name in OPTIONS if not getattr(self, name)]
+        return ", ".join([f"width {self.width}", *left_out])
+
+    def to_table(self) -> dict:
+        """Plain values; options at their defaults are left out, as in files written before there were any."""
+        return {"width": self.width} | {name: False for name in OPTIONS if not getattr(self, name)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +133,7 @@ class ModelConfig:
 
     def to_table(self) -> dict:
         """Plain values for a JSON header."""
-        return asdict(self)
+        return asdict(self) | {"network": self.network.to_table()}
 
     @staticmethod
     def from_table(table: dict) -> ModelConfig:

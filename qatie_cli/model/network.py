@@ -161,6 +161,21 @@ class Refine(nn.Module):
         return point(f"{name}.out", out + shortcut)
 
 
+class Plain(nn.Module):
+    """What takes the place of a refinement block in the paper's ablations: leaky(conv3x3 x)."""
+
+    def __init__(self, name: str, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.name = name
+        self.local = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, rounding: Rounding) -> Tensor:
+        """(N, in, H, W) to (N, out, H, W)."""
+        name, point = self.name, rounding.activation
+        out = point(f"{name}.local", conv(f"{name}.local", self.local, x, rounding))
+        return point(f"{name}.out", leaky(out))
+
+
 class Fuse(nn.Module):
     """Decoder step: upsample x2 and convolve the deep features, join encoder features and skip pair, reduce."""
 
@@ -185,21 +200,29 @@ class Fuse(nn.Module):
 
 
 class Network(nn.Module):
-    """Photo in, residual out; the enhanced photo is clamp(photo + residual, 0, 1) (paper, decoder)."""
+    """Photo in, residual out; the enhanced photo is clamp(photo + residual, 0, 1) (paper, decoder).
+
+    Where the configuration has no residual, the tail gives the enhanced photo, and the residual is the tail's output
+    less the photo. So whoever runs a network need not know which kind it is.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         c = config.width
+
+        def block(name: str, inputs: int, outputs: int) -> Refine | Plain:
+            return (Plain if name in config.plain else Refine)(name, inputs, outputs)
+
         self.config = config
         self.down1 = Gate("down1", 3, c)
-        self.refine1 = Refine("refine1", c, c)
+        self.refine1 = block("refine1", c, c)
         self.down2 = Gate("down2", c, 2 * c)
-        self.refine2 = Refine("refine2", 2 * c, 2 * c)
+        self.refine2 = block("refine2", 2 * c, 2 * c)
         self.bottleneck = Refine("bottleneck", 2 * c, 4 * c)
         self.fuse2 = Fuse("fuse2", 4 * c, 2 * c)
-        self.decode2 = Refine("decode2", 2 * c, 2 * c)
+        self.decode2 = block("decode2", 2 * c, 2 * c)
         self.fuse1 = Fuse("fuse1", 2 * c, c)
-        self.decode1 = Refine("decode1", c, c)
+        self.decode1 = block("decode1", c, c)
         self.up = nn.Conv2d(c, c, 3, padding=1)
         self.head = nn.Conv2d(c, 3, 3, padding=1)
 
@@ -218,26 +241,32 @@ class Network(nn.Module):
         del encoded1, pair1
         return self.decode1(x, rounding)
 
-    def refinements(self) -> list[Refine]:
-        """The refinement blocks, in the order in which they run."""
+    def blocks(self) -> list[Refine | Plain]:
+        """The refinement blocks and what stands in their place, in the order in which they run."""
         return [self.refine1, self.refine2, self.bottleneck, self.decode2, self.decode1]
 
+    def refinements(self) -> list[Refine]:
+        """The refinement blocks, in the order in which they run."""
+        return [block for block in self.blocks() if isinstance(block, Refine)]
+
     def tail(self) -> tuple[Tensor, Tensor]:
-        """Weight (12, c, 3, 3) and bias (12) that turn features into the residual's four phases (`fold_tail`)."""
+        """Weight (12, c, 3, 3) and bias (12) that turn features into the output's four phases (`fold_tail`)."""
         return fold_tail(self.up, self.head)
 
     def forward(self, photo: Tensor, rounding: Rounding = EXACT) -> Tensor:
         """Residual (N, 3, H, W), nominal range -1..1, for a photo (N, 3, H, W) in 0..1; H and W multiples of 8."""
         features = self.features(photo, rounding)
         weight, bias = self.tail()
-        return F.pixel_shuffle(F.conv2d(features, weight, bias, padding=1), 2)
+        output = F.pixel_shuffle(F.conv2d(features, weight, bias, padding=1), 2)
+        return output if self.config.residual else output - photo
 
 
 def create(config: NetworkConfig, generator: torch.Generator) -> Network:
     """A network to be trained: random weights, and a head of zeros so that it starts as the identity.
 
     Gates start three times as large as usual, since the product of two small tanh is next to nothing, and the last
-    upsampling passes features on unchanged: both shortened training noticeably.
+    upsampling passes features on unchanged: both shortened training noticeably. Without the residual the network starts
+    as a middle gray.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -247,7 +276,7 @@ def create(config: NetworkConfig, generator: torch.Generator) -> Network:
             gate.pair.weight.mul_(3)
     nn.init.dirac_(network.up.weight)
     nn.init.zeros_(network.head.weight)
-    nn.init.zeros_(network.head.bias)
+    nn.init.constant_(network.head.bias, 0.0 if config.residual else 0.5)
     return network
 
 
@@ -264,12 +293,16 @@ def work(config: NetworkConfig) -> Work:
     """The paper's figures are 17,704 / 39,348 / 69,520 for c = 16 / 24 / 32."""
     c = config.width
 
-    def refine(i: int, o: int) -> int:
+    def refine(name: str, i: int, o: int) -> int:
+        if name in config.plain:
+            return 9 * i * o
         return 9 * i * i + i * i + 9 * 2 * i * o + 9 * o * o + 2 * i * o
 
-    encoder = 9 * 3 * 2 * c / 4 + refine(c, c) / 4 + 9 * c * 4 * c / 16 + refine(2 * c, 2 * c) / 16
-    middle = refine(2 * c, 4 * c) / 64
-    decoder = 8 * c * 2 * c / 16 + refine(2 * c, 2 * c) / 16 + 4 * c * c / 4 + refine(c, c) / 4
+    encoder = 9 * 3 * 2 * c / 4 + refine("refine1", c, c) / 4
+    encoder += 9 * c * 4 * c / 16 + refine("refine2", 2 * c, 2 * c) / 16
+    middle = refine("bottleneck", 2 * c, 4 * c) / 64
+    decoder = 8 * c * 2 * c / 16 + refine("decode2", 2 * c, 2 * c) / 16
+    decoder += 4 * c * c / 4 + refine("decode1", c, c) / 4
     enlarging = 9 * 4 * c * 2 * c / 16 + 9 * 2 * c * c / 4  # at the size that is enlarged to
     last = 9 * c * c + 9 * c * 3
     once = encoder + middle + decoder
@@ -277,5 +310,9 @@ def work(config: NetworkConfig) -> Work:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values; the paper gives 230,083 / 515,811 / 915,331 / 3,651,331 for c = 16 / 24 / 32 / 64."""
+    """Number of trainable values; the paper gives 230,083 / 515,811 / 915,331 / 3,651,331 for c = 16 / 24 / 32 / 64.
+
+    Either refiner is 150c^2 + 18c of them: 191,395 / 428,979 / 761,155 / 3,035,779 are left without one. The residual
+    has none.
+    """
     return sum(p.numel() for p in network.parameters())

@@ -15,6 +15,11 @@ REFINEMENTS = ("refine1", "refine2", "bottleneck", "decode2", "decode1")  # in t
 FUSES = ("fuse1", "fuse2")
 
 
+def refinements(config: NetworkConfig) -> tuple[str, ...]:
+    """Those of `REFINEMENTS` in whose place no plain convolution stands."""
+    return tuple(name for name in REFINEMENTS if name not in config.plain)
+
+
 def shapes(config: ModelConfig) -> dict[str, Shape]:
     """The shape of every tensor of a model's state, by its name."""
     found = {f"network.{name}": shape for name, shape in _network(config.network).items()}
@@ -50,6 +55,9 @@ def _network(config: NetworkConfig) -> dict[str, Shape]:
     widths |= {"decode2": (2 * c, 2 * c), "decode1": (c, c)}
     for name in REFINEMENTS:
         i, o = widths[name]
+        if name in config.plain:
+            found |= _conv(f"{name}.local", i, o, 3)
+            continue
         found |= _conv(f"{name}.local", i, i, 3) | {f"{name}.norm.weight": (i,), f"{name}.norm.bias": (i,)}
         found |= _conv(f"{name}.side", i, i, 1) | _conv(f"{name}.inner", 2 * i, o, 3)
         found |= _conv(f"{name}.outer", o, o, 3) | _conv(f"{name}.shortcut", 2 * i, o, 1)

@@ -43,7 +43,7 @@ class Model(nn.Module):
 
 
 def create(config: ModelConfig, seed: int) -> Model:
-    """A model to be trained; untrained it returns its input."""
+    """A model to be trained; untrained it returns its input, and a middle gray where the network has no residual."""
     generator = torch.Generator().manual_seed(seed)
     refinement = network.create(config.network, generator)
     if config.tone is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qatie_cli.model import whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import Fuse, Gate, Network, Refine
+from qatie_cli.model.network import Fuse, Gate, Network, Plain, Refine
 
 # How far apart the copies of a channel begin, as a share of their weights' deviation: equal copies would stay equal.
 _APART = 0.3
@@ -55,6 +55,8 @@ def _widen(wide: Network, old: Network, times: int, generator: torch.Generator) 
             norm: nn.InstanceNorm2d = wide.get_submodule(f"{name}.norm")
             norm.weight.copy_(_copies(block.norm.weight, 1, times))
             norm.bias.copy_(_copies(block.norm.bias, 1, times))
+        elif isinstance(block, Plain):
+            fill(f"{name}.local")
         elif isinstance(block, Fuse):
             fill(f"{name}.up")
             fill(f"{name}.reduce", seen=4)  # upsampled, encoded, and the gates' pair

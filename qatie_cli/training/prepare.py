@@ -191,7 +191,7 @@ def _settled(options: Options) -> tuple[Recipe, dict[str, str], Weights | None]:
 
 def _shape(init: Weights) -> dict[str, object]:
     """The part of a recipe that must match the weights it starts from."""
-    table: dict[str, object] = {"width": init.config.network.width, "tone": init.config.tone is not None}
+    table: dict[str, object] = dataclasses.asdict(init.config.network) | {"tone": init.config.tone is not None}
     stage = init.config.tone
     if stage is not None:
         table |= {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}

@@ -33,6 +33,9 @@ class Recipe:
     """Every setting of a run. On a CPU, equal recipes and photos give equal weights."""
 
     width: int = 16
+    residual: bool = True  # the paper's ablations, see `NetworkConfig`
+    fusion_refiner: bool = True
+    encoder_refiner: bool = True
     tone: bool = True
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
@@ -152,7 +155,8 @@ class Recipe:
                 grid=self.tone_grid,
                 depth=self.tone_depth,
             )
-        return ModelConfig(NetworkConfig(self.width), stage)
+        network = NetworkConfig(self.width, self.residual, self.fusion_refiner, self.encoder_refiner)
+        return ModelConfig(network, stage)
 
 
 def _of_numbers(kind: type[_Numbers], table: dict, name: str) -> _Numbers:

@@ -61,8 +61,9 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     init = setting.init
     if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
-            "The recipe's width is no multiple of that of the first weights, or only one of the two has a tone stage.",
-            "Leave out --width, or name weights that fit.",
+            "The recipe's network is neither that of the first weights nor a wider one of its kind, "
+            "or only one of the two has a tone stage.",
+            "Leave out --width and the network's options, or name weights that fit.",
         )
     if resume:
         before, notes = recorded(setting.out)

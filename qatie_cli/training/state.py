@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,13 @@ class State:
 
 
 def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
-    """Whether a run can start from weights: the same width, or a divisor of it, from which the network is widened.
+    """Whether a run can start from weights: the same network, or one of a divisor of its width, which is widened.
 
     A tone stage of another kind is trained from scratch.
     """
-    return wanted.network.width % start.network.width == 0 and (start.tone is None) == (wanted.tone is None)
+    width = wanted.network.width
+    same = replace(start.network, width=width) == wanted.network and width % start.network.width == 0
+    return same and (start.tone is None) == (wanted.tone is None)
 
 
 def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[Model, Model]:

@@ -41,7 +41,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     """
     graph.check(weights, int8, size)
     record = Record(weights, int8)
-    ops, arithmetic = OnnxOperators(record.hold), Arithmetic.of(weights.state, weights.activations if int8 else None)
+    ops, arithmetic = OnnxOperators(record.hold), Arithmetic.of(weights, int8)
     photo, thumbnail = Value("photo", rank=4), Value("thumbnail", rank=4)
     if whole:
         result = ops.named(graph.enhanced(ops, weights, arithmetic, photo, thumbnail), "enhanced")

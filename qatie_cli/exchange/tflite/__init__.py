@@ -42,7 +42,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     """
     graph.check(weights, int8, size)
     record = Record(weights, int8)
-    ops, arithmetic = TfliteOperators(record), Arithmetic.of(weights.state, weights.activations if int8 else None)
+    ops, arithmetic = TfliteOperators(record), Arithmetic.of(weights, int8)
     at, file = PHOTO if int8 else None, ops.file
     photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
     if not whole:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.model.network import Network, Refine
+from qatie_cli.model.network import Network, Plain, Refine
 from qatie_cli.model.quantization.calibration import CLIP_RMS, Extremes, observe
 
 
@@ -70,6 +70,8 @@ def equalize(
             magnitude[f"{name}.inner_leaky"] = torch.maximum(
                 magnitude[f"{name}.inner_leaky"], magnitude[f"{name}.inner"]
             )
+        for name in network.config.plain:
+            magnitude[f"{name}.out"] = torch.maximum(magnitude[f"{name}.out"], magnitude[f"{name}.local"])
     for name, block in blocks.items():
         _rescale_before_norm(block, magnitude[f"{name}.local"])
     for group in _groups(network, blocks, magnitude):
@@ -106,15 +108,16 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
         "decode2": [(network.fuse1.up.weight, 0)],
         "decode1": [(network.up.weight, 0)],
     }
-    for name, columns in consumers_of.items():
-        b = blocks[name]
-        top = GATE if name in ("refine1", "refine2") else None
-        yield _Group(magnitude[f"{name}.out"], _rows(b.outer) + _rows(b.shortcut), columns, top)
+    for block in network.blocks():
+        top = GATE if block.name in ("refine1", "refine2") else None
+        rows = _rows(block.local) if isinstance(block, Plain) else _rows(block.outer) + _rows(block.shortcut)
+        yield _Group(magnitude[f"{block.name}.out"], rows, consumers_of[block.name], top)
     for fuse, after in ((network.fuse2, network.decode2), (network.fuse1, network.decode1)):
         up = magnitude[f"{fuse.name}.up"]
         yield _Group(up, _rows(fuse.up), [(fuse.reduce.weight, 0)], top=GATE)
         reduced = magnitude[f"{fuse.name}.reduced"]
-        yield _Group(reduced, _rows(fuse.reduce), [(after.local.weight, 0), (after.side.weight, 0)])
+        entries = (after.local,) if isinstance(after, Plain) else (after.local, after.side)
+        yield _Group(reduced, _rows(fuse.reduce), [(layer.weight, 0) for layer in entries])
 
 
 def _rows(layer: nn.Conv2d) -> list[tuple[Tensor, int]]:

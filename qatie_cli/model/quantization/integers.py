@@ -31,6 +31,8 @@ def integer_convs(state: Mapping[str, np.ndarray]) -> dict[str, IntegerConv]:
     names += [f"{name}.{part}" for name in FUSES for part in ("up", "reduce")]
     convs = {}
     for name in names:
+        if f"network.{name}.weight" not in state:  # of a refinement block in whose place a plain convolution stands
+            continue
         weight, bias = state[f"network.{name}.weight"], state[f"network.{name}.bias"]
         padding = weight.shape[2] // 2
         if name.endswith(".up"):

@@ -57,6 +57,9 @@ def keep_means(network: Network, photos: Iterable[Tensor]) -> None:
         "decode1": "fuse1.reduced",
     }
     for block, entry in entries.items():
+        if block in network.config.plain:
+            seen[f"{block}.local"] = means[entry]
+            continue
         seen |= {f"{block}.side": means[entry], f"{block}.outer": means[f"{block}.inner_leaky"]}
         seen |= {f"{block}.{part}": means[f"{block}.y"] for part in ("inner", "shortcut")}
     for fuse, gate in (("fuse1", "down1"), ("fuse2", "down2")):

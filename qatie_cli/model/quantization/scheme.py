@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.model.tensors import FUSES, GATES, REFINEMENTS
+from qatie_cli.model.config import NetworkConfig
+from qatie_cli.model.tensors import FUSES, GATES, refinements
 
 ACTIVATION_MAX = 255
 WEIGHT_MIN, WEIGHT_MAX = -64, 63
@@ -63,17 +64,18 @@ def is_tanh_scaled(name: str) -> bool:
     return name.endswith((".tanh", ".up", ".encoded"))
 
 
-def calibrated_points() -> list[str]:
-    """The points of the network whose ranges must be known before it runs as int8."""
+def calibrated_points(config: NetworkConfig) -> list[str]:
+    """The points of a network whose ranges must be known before it runs as int8."""
     inside = ("local", "norm", "y", "inner", "inner_leaky", "outer", "outer_leaky", "shortcut", "out")
     points = [f"{name}.{point}" for name in GATES for point in ("pre", "product")]
-    points += [f"{name}.{point}" for name in REFINEMENTS for point in inside]
+    points += [f"{name}.{point}" for name in refinements(config) for point in inside]
+    points += [f"{name}.{point}" for name in config.plain for point in ("local", "out")]
     return points + [f"{name}.reduced" for name in FUSES]
 
 
-def missing_points(activations: dict[str, Activation]) -> list[str]:
-    """Calibrated points that `activations` says nothing about."""
-    return [name for name in calibrated_points() if name not in activations]
+def missing_points(config: NetworkConfig, activations: dict[str, Activation]) -> list[str]:
+    """Calibrated points of a network that `activations` says nothing about."""
+    return [name for name in calibrated_points(config) if name not in activations]
 
 
 def activation_at(name: str, activations: dict[str, Activation]) -> Activation:
