@@ -6,26 +6,18 @@ import contextlib
 import logging
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from qatie_cli import __version__, chatter, threads
-from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
+from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, usage, weights
 from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
 
-
-class _Command(TyperCommand):
-    """A command whose usage line names arguments as its help does: FILE, where Typer writes {FILE}."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
-
-
 app = typer.Typer(
     name="qatie",
+    epilog=usage.EPILOG,
     help="Turn phone photos into photos that look as if a good camera took them.",
     no_args_is_help=True,
     add_completion=True,
@@ -33,18 +25,22 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich takes [degradation] for markup, and cuts option names where there is no terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("enhance")(enhance.enhance)
-app.command("compare")(compare.compare)
-app.command("demo")(demo.demo)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
+for _command in (
+    enhance.enhance,
+    compare.compare,
+    demo.demo,
+    train.train,
+    evaluate.evaluate,
+    bench.bench,
+    export.export,
+):
+    app.command(_command.__name__)(_command)
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(weights.app, name="weights")
-for _commands in (app, pairs.app, weights.app):
-    for _command in _commands.registered_commands:
-        _command.cls = _Command
+for _commands, _prefix in ((app, ""), (pairs.app, "pairs "), (weights.app, "weights ")):
+    for _info in _commands.registered_commands:
+        _info.cls = usage.Command
+        _info.epilog = usage.example(f"{_prefix}{_info.name or _info.callback.__name__}")
 
 
 def _print_version(asked: bool) -> None:

@@ -62,10 +62,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Figures on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure engines on this machine: speed, share of the processor's peak, memory, start-up, agreement with float.
+    """Measure the speed of every engine here.
 
-    All run in turns in one process, so their ratios hold on a busy machine, too. Other runtimes are compared where they
-    are installed (extra `bench`: ONNX Runtime, OpenVINO, LiteRT).
+    Prints seconds, share of the processor's peak, memory, start-up time and agreement with float. Engines take turns in
+    one process, so ratios hold on a busy machine, too. ONNX Runtime, OpenVINO and LiteRT are measured where they are
+    installed (extra `bench`).
     """
     import torch
 

@@ -104,12 +104,12 @@ def enhance(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Enhance photos; the originals are never touched unless --in-place says so.
+    """Enhance photos and folders of photos.
 
-    Folders are searched with all below them and keep their tree under OUT. An output that was made from this photo
-    with these settings is skipped, so an interrupted run resumes where it stopped; one that was made otherwise is
-    redone, and one that somebody changed since is named and left. OUT/.qatie remembers what each was made from.
-    Exit code 3 says that some photos failed; they are named at the end.
+    Originals are never modified unless --in-place is given. Folders are searched recursively and keep their tree under
+    OUT. Run the same command again to resume: an output made from this photo with these settings is skipped, one made
+    from another version or with other settings is redone, and one that was edited since is listed and left alone.
+    OUT/.qatie records what each output was made from.
     """
     from qatie_cli import sizes
     from qatie_cli.batch import session

@@ -42,10 +42,11 @@ def export(
     yes: Yes = False,
     threads: Threads = 0,
 ) -> None:
-    """Write weights as a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch.
+    """Export weights to another runtime.
 
-    Needs the extra `export`, or `executorch` for ExecuTorch. The model is first run in its runtime on a photo and
-    compared with qatie's own int8 and float; below 40 dB nothing is written.
+    Writes a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch. It is first run there on a photo and compared with
+    qatie's own int8 and float; below --least nothing is written. Needs the extra `export`, or `executorch` for
+    ExecuTorch.
     """
     sides = _sides(size)
     from qatie_cli.exchange import formats

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LISTED = 10  # files named on the screen; a run's folder has the whole list
 
-app = typer.Typer(help="Pairs of photos to train and measure with.", no_args_is_help=True)
+app = typer.Typer(help="Check and make pairs of photos.", no_args_is_help=True)
 
 
 @app.command()
@@ -27,7 +27,10 @@ def check(
     folders: Folders = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
+    """Check a folder of pairs.
+
+    Prints which layout it has, which files cannot be used and why, and how well the pairs are aligned.
+    """
     need_extra("train", "skimage", "scipy")
     from qatie_cli.data import checking, splitting
     from qatie_cli.errors import DataError
@@ -61,9 +64,10 @@ def make(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the degradations.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Make phone-like versions of good photos: OUT/input, OUT/target, pairs.csv and a contact sheet.
+    """Make pairs from good photos.
 
-    The degradations are those of the recipe's [degradation] table. Existing pairs are skipped.
+    Degrades good photos as a phone would, by the recipe's [degradation] table, and writes OUT/input, OUT/target,
+    pairs.csv and a contact sheet. Existing pairs are skipped.
     """
     from qatie_cli.data import generation
     from qatie_cli.training import recipe as recipes
