@@ -99,6 +99,21 @@ def test_tables_are_not_cut_where_there_is_no_terminal(monkeypatch):
     assert stream.getvalue().count("value" * 5) == 6
 
 
+def test_a_message_beside_a_bar_has_a_line_of_its_own(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with console.progress() as bar:
+        bar.add_task("", total=2)
+        bar.refresh()
+        console.console().print("a message")
+    before = stream.getvalue().split("a message")[0]
+    assert "0/2" in before
+    assert before.endswith("\x1b[2K")  # the bar's line is erased
+
+
 def test_without_a_terminal_a_question_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match="It exists") as refused:

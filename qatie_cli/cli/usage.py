@@ -89,7 +89,7 @@ def in_groups(params: Iterable[Any]) -> dict[str, list[Any]]:
     return {name: options for name, options in found.items() if options}
 
 
-def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+def sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     """Rows of a command's help, (option, text), by heading."""
     params = command.get_params(ctx)
     found = {"Arguments": [p for p in params if p.param_type_name == "argument"], **in_groups(params)}
@@ -110,7 +110,7 @@ def _panels(command: Any, ctx: Any) -> str:
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         screen.print(Padding(Text(" ".join(paragraph.split())), (1, 1, 0, 1)))
     screen.print()
-    for name, rows in _sections(command, ctx).items():
+    for name, rows in sections(command, ctx).items():
         table = Table.grid(padding=(0, 2))
         table.add_column(max_width=_OPTION_COLUMNS, overflow="fold", style="cyan")
         table.add_column(overflow="fold")
@@ -138,7 +138,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then a section for each group."""
-        for name, rows in _sections(self, ctx).items():
+        for name, rows in sections(self, ctx).items():
             with formatter.section(name):
                 formatter.write_dl(rows)
 
