@@ -61,17 +61,13 @@ def markdown() -> str:
     for section in sections():
         parts += [f"## {section.name}", f"```sh\n{section.example}\n```", *map(_literal, section.paragraphs)]
         for heading, rows in section.groups.items():
-            lines = [f"| `{_cell(option)}` | {_cell(_literal(text))} |" for option, text in rows]
+            lines = [f"| `{option}` | {_literal(text)} |" for option, text in rows]
             parts.append("\n".join([f"| {heading} | |", "|---|---|", *lines]))
     return "\n\n".join(parts) + "\n"
 
 
 def _literal(text: str) -> str:
-    return re.sub(r"([\[\]<>*_])", r"\\\1", text)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return re.sub(r"([\[\]<>*_|])", r"\\\1", text)
 
 
 def man_page() -> str:

@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".ci")]
 import make_manual  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
-OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff")
+OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE")
 _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
 
 
