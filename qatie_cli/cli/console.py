@@ -47,7 +47,7 @@ def confirm(question: str, reason: str) -> None:
     import typer
 
     if not sys.stdin.isatty():
-        raise UsageError(reason, "Add --yes if that is meant.")
+        raise UsageError(reason, "Add --yes to confirm.")
     typer.confirm(question, abort=True, err=True)
 
 

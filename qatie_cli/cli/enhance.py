@@ -62,7 +62,7 @@ def enhance(
     ] = 1,
     fast: Fast = True,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="keep writes HEIC as JPEG and BMP as PNG.")
+        Format, typer.Option("--format", "-f", help="Output format; keep turns HEIC into JPEG, BMP into PNG.")
     ] = Format.keep,
     quality: QualityOption = None,
     sidecars: Sidecars = False,
@@ -73,11 +73,11 @@ def enhance(
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
     no_hdr: NoHdr = False,
     no_motion: NoMotion = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo existing outputs, edited ones too.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
     yes: Yes = False,
-    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Outputs get their photos' times.")] = False,
-    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
+    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Keep the photos' times.")] = False,
+    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Do not search subfolders.")] = False,
     files_from: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +88,7 @@ def enhance(
     ] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
+        typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     report: ReportFile = None,

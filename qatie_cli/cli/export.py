@@ -27,9 +27,9 @@ class ModelFormat(StrEnum):
 
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Shipped weights by name, or a file.")],
-    format: Annotated[ModelFormat, typer.Option("--format", "-f", help="What for.", show_default=False)],
+    format: Annotated[ModelFormat, typer.Option("--format", "-f", help="Runtime to export for.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
-    int8: Annotated[bool, typer.Option("--int8", help="In the int8 engines' integers; else in float.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Export int8 instead of float.")] = False,
     size: Annotated[
         str, typer.Option(help="Height x width of photos, as 1080x1920, in multiples of 8; dynamic takes any.")
     ] = "dynamic",

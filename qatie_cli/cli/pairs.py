@@ -51,7 +51,7 @@ def check(
         print(f"left out: {file.file} {file.reason}")
     show_alignment(found.alignment)
     if not found.usable:
-        raise DataError(f"{data} holds no usable pair.", "The list above says why.")
+        raise DataError(f"{data} contains no usable pairs.", "The list above says why.")
 
 
 @app.command()

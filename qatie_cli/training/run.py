@@ -55,24 +55,25 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
         setting.group.rows(batch)
     if recipe.micro_batch is not None and len(setting.group.rows(recipe.batch)) % recipe.micro_batch:
         raise UsageError(
-            f"A process's part of the batch is no multiple of micro_batch {recipe.micro_batch}.",
+            f"A process's part of the batch is not a multiple of micro_batch {recipe.micro_batch}.",
             "Choose another micro_batch.",
         )
     init = setting.init
     if init is not None and not states.fits(init.config, recipe.config):
         raise UsageError(
-            "The recipe's width is no multiple of that of the first weights, or only one of the two has a tone stage.",
+            "The recipe's width is not a multiple of the initial weights', or only one of the two has a tone stage.",
             "Leave out --width, or name weights that fit.",
         )
     if resume:
         before, notes = recorded(setting.out)
         if before != recipe or notes != dict(setting.notes):
             raise DataError(
-                f"The run in {setting.out} has another recipe or other data.", "Resume with the options it began with."
+                f"The run in {setting.out} has another recipe or other data.",
+                "Resume with the options it was started with.",
             )
         return
     if setting.group.broadcast((setting.out / STATE_FILE).exists()):
-        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or name another --out.")
+        raise DataError(f"{setting.out} already contains a run.", "Continue with --resume, or name another --out.")
     try:
         files.check_writable(setting.out)
     except OSError as error:
@@ -119,7 +120,7 @@ def _explained(error: Exception, setting: Setting) -> QatieError | None:
         )
     if isinstance(error, OSError):
         return DataError(
-            f"{setting.out} could not be written: {error.strerror or error}.", "Make room, then go on with --resume."
+            f"{setting.out} could not be written: {error.strerror or error}.", "Make room, then continue with --resume."
         )
     if setting.group.size > 1:  # what PyTorch raises where another process of the group is gone
         return DataError(f"Process {setting.group.rank} lost the others: {text}.", "Their messages say why.")
