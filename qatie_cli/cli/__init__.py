@@ -25,22 +25,19 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich takes [degradation] for markup, and cuts option names where there is no terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (
-    enhance.enhance,
-    compare.compare,
-    demo.demo,
-    train.train,
-    evaluate.evaluate,
-    bench.bench,
-    export.export,
-):
-    app.command(_command.__name__)(_command)
+app.command("enhance")(enhance.enhance)
+app.command("compare")(compare.compare)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
+app.command("export")(export.export)
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(weights.app, name="weights")
 for _commands, _prefix in ((app, ""), (pairs.app, "pairs "), (weights.app, "weights ")):
     for _info in _commands.registered_commands:
         _info.cls = usage.Command
-        _info.epilog = usage.example(f"{_prefix}{_info.name or _info.callback.__name__}")
+        _info.epilog = usage.example(f"{_prefix}{_info.name}")
 
 
 def _print_version(asked: bool) -> None:

@@ -21,7 +21,7 @@ LISTED = 10  # files named on the screen; a run's folder has the whole list
 app = typer.Typer(help="Check and make pairs of photos.", no_args_is_help=True)
 
 
-@app.command()
+@app.command("check")
 def check(
     data: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder of pairs.")],
     folders: Folders = None,
@@ -54,7 +54,7 @@ def check(
         raise DataError(f"{data} contains no usable pairs.", "The list above says why.")
 
 
-@app.command()
+@app.command("make")
 def make(
     clean: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of good photos.")],
     out: Out,

@@ -105,7 +105,8 @@ def _panels(command: Any, ctx: Any) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    screen = Console(file=io.StringIO(), force_terminal=True, width=min(shutil.get_terminal_size().columns, _WIDEST))
+    shown = io.StringIO()
+    screen = Console(file=shown, force_terminal=True, width=min(shutil.get_terminal_size().columns, _WIDEST))
     screen.print(Padding(Text(command.get_usage(ctx), "bold"), (1, 1, 0, 1)))
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         screen.print(Padding(Text(" ".join(paragraph.split())), (1, 1, 0, 1)))
@@ -119,7 +120,7 @@ def _panels(command: Any, ctx: Any) -> str:
         screen.print(Panel(table, title=Text(name), title_align="left", border_style="dim"))
     if command.epilog:
         screen.print(Padding(Text(command.epilog), (0, 1)))
-    return screen.file.getvalue()
+    return shown.getvalue()
 
 
 class Command(TyperCommand):

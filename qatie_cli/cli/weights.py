@@ -37,7 +37,7 @@ def list_() -> None:
         print(f"{entry.name}\t{size:.1f} MB\t{cached}\t{entry.description}{default}")
 
 
-@app.command()
+@app.command("path")
 def path(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Shipped weights, or a weights file.")] = DEFAULT,
 ) -> None:
@@ -47,7 +47,7 @@ def path(
     print(shipped.locate(name))
 
 
-@app.command()
+@app.command("verify")
 def verify() -> None:
     """Verify checksums, repair cached copies."""
     from qatie_cli.errors import WeightsError
@@ -70,7 +70,7 @@ def verify() -> None:
         raise typer.Exit(Exit.NOTHING_DONE)
 
 
-@app.command()
+@app.command("clear")
 def clear() -> None:
     """Remove cached copies.
 
