@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
@@ -189,6 +190,14 @@ def test_a_model_says_what_it_is(weights):
     told = json.loads(_graph(build(weights, int8=True)).metadata("qatie"))
     assert told["arithmetic"] == "int8"
     assert told["config"] == weights.config.to_table()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_tensors_of_the_graph_are_not_stored_a_second_time(int8, weights):
+    graph = _graph(build(weights, int8=int8))
+    told, beside = json.loads(graph.metadata("qatie")), safetensors.torch.load(graph.metadata("qatie.tensors"))
+    assert {"network.bottleneck.inner.weight", "tone.decide.weight"} <= set(told["held"])
+    assert set(beside) == set(weights.state) - set(told["held"])
 
 
 @pytest.mark.parametrize("size", [(100, 96), (96, 0), (-8, 8)])

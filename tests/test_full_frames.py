@@ -11,7 +11,7 @@ from conftest import as_tensor
 
 from qatie_cli.data import degradation, full_frames, rendering, uneven_light
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange
-from qatie_cli.data.full_frames import Frame, Kind
+from qatie_cli.data.full_frames import Frame, FullFrameConfig, Kind
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.uneven_light import LightConfig, LightParameters
 from qatie_cli.model.tone_features import luma
@@ -27,6 +27,20 @@ def test_targets_come_nearer_to_the_middle_by_the_share_asked_for(astronaut, lev
     before = float(luma(photo).mean())
     after = float(luma(full_frames.toward_middle(photo, torch.full((1, 1, 1, 1), 0.5))).mean())
     assert after == pytest.approx(before + 0.5 * (full_frames.MIDDLE_LUMA - before), abs=0.01)
+
+
+def test_undegraded_photos_that_use_the_whole_range_keep_their_exposure():
+    """As dark as each other in the mean; one holds a bright face, the other is dim everywhere."""
+    config = FullFrameConfig(untouched=1, middle=0.6, middle_untouched=1, middle_full_range=0)
+    plain = RenderingConfig(strength=0)
+    lit = np.full((64, 64, 3), 0.2, np.float32)
+    lit[:16] = 0.95
+    dim = np.full_like(lit, lit.mean())
+    dim[::2] -= 0.1
+    batch = full_frames.samples([Frame(photo, Kind.PHOTO) for photo in (lit, dim)], config, plain)
+    moved = luma(batch.target).mean((1, 2, 3)) - luma(batch.input).mean((1, 2, 3))
+    assert float(moved[0]) == pytest.approx(0, abs=0.005)
+    assert float(moved[1]) > 0.03
 
 
 def test_views_are_degraded_as_crops_are(astronaut):
@@ -84,6 +98,36 @@ def test_smooth_shadows_stay_dark():
     opened = rendering.render(smooth, dataclasses.replace(SHADOWS, smooth_shadows=0))
     assert rendered[..., :50].mean() < 0.13
     assert opened[..., :50].mean() > 0.15
+
+
+@pytest.mark.parametrize("colour", [(0.85, 0.65, 0.52), (0.9, 0.15, 0.2)], ids=["skin", "red"])
+def test_bright_skin_and_vivid_colours_become_no_brighter_where_they_are_held(colour):
+    photo = _photo(0.2, 0.6).clone()
+    photo[:, :, 40:90, 40:90] = torch.tensor(colour)[None, :, None, None]
+    free, held = (rendering.render(photo, RenderingConfig(strength=1, deep=0, hold=h)) for h in (0.0, 1.0))
+    inside = (slice(None), slice(None), slice(50, 80), slice(50, 80))
+    before = luma(photo[inside]).mean()
+    assert luma(free[inside]).mean() > before + 0.003
+    assert luma(held[inside]).mean() < before + 0.001
+    torch.testing.assert_close(held[..., 100:120, 100:120], free[..., 100:120, 100:120])
+
+
+def test_smooth_shadows_of_an_undegraded_photo_are_not_moved_to_the_middle():
+    """A sky at night on the left, as dark grass on the right."""
+    photo = _photo(0.15, 0.15).clone()
+    photo[..., :64] = 0.15
+    brighter = full_frames.toward_middle(photo, torch.full((1, 1, 1, 1), 0.5))
+    kept = rendering.with_smooth_shadows_of(photo, brighter)
+    torch.testing.assert_close(kept[..., :40], photo[..., :40])
+    torch.testing.assert_close(kept[..., 88:], brighter[..., 88:], atol=1e-3, rtol=0)
+
+
+def test_vibrance_leaves_gray_with_a_cast_alone():
+    paper, leaf = torch.tensor([0.8, 0.8, 0.77]), torch.tensor([0.45, 0.6, 0.4])
+    photo = torch.stack([paper, leaf]).T.reshape(1, 3, 2, 1)
+    vivid = rendering._vibrant(photo, 0.3)
+    torch.testing.assert_close(vivid[0, :, 0, 0], paper)
+    assert float(vivid[0, 1, 1, 0] - vivid[0, 2, 1, 0]) > 0.22
 
 
 def test_a_photo_that_is_dark_as_a_whole_is_left_as_it_is():

@@ -72,13 +72,16 @@ def flat(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
 
 
 def night(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
-    """A night or a sunset, (side, side, 3) float32 in 0..1: a smooth sky, dark land before it, lamps or a low sun.
+    """A night, a sunset or the blue hour, (side, side, 3) float32 in 0..1: a smooth sky, dark land, lamps or a low sun.
 
     A night shall stay a night, and a silhouette one; photos for targets hold neither.
     """
     x, y = _positions(side)
-    sunset = rng.random() < 0.35
-    if sunset:
+    sunset, blue_hour = rng.random() < 0.35, rng.random() < 0.4
+    if blue_hour:
+        above = _tint(rng, rng.uniform(0.03, 0.25), 0.2) * (0.6, 0.95, 1.8)
+        below = above * rng.uniform(1, 2.5) * (rng.uniform(1, 2.2), 1.1, 0.9)
+    elif sunset:
         above = _tint(rng, rng.uniform(0.1, 0.6), 0.4) * (0.85, 1, 1.2)
         below = _tint(rng, rng.uniform(0.5, 1.0), 0.2) * (1.3, 1, 0.6)
     else:
@@ -91,7 +94,9 @@ def night(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     texture = 1 + rng.uniform(0, 0.3) * _smooth(rng, int(rng.integers(4, 40)), side)
     ground = _tint(rng, rng.uniform(0.01, 0.18), 0.3) * texture[..., None]
     scene = scene * (1 - land) + ground * land
-    if not sunset or rng.random() < 0.3:
+    if blue_hour or (not sunset and rng.random() < 0.3):
+        scene = _with_structures(rng, scene, x, y)
+    if blue_hour or not sunset or rng.random() < 0.3:
         for _ in range(rng.integers(0, 40)):
             height = rng.random() if rng.random() < 0.3 else rng.uniform(min(horizon, 0.8) - 0.15, 1)
             radius = rng.uniform(0.003, 0.02) * (5 if rng.random() < 0.05 else 1)
@@ -101,6 +106,22 @@ def night(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
         height, radius = min(horizon, 1) - rng.uniform(0, 0.3), rng.uniform(0.02, 0.2)
         scene = scene + _spot(x, y, rng.random(), height, radius)[..., None] * (1 - land) * (1.0, 0.8, 0.5)
     return _finished(scene, rng, 0.02)
+
+
+def _with_structures(rng: np.random.Generator, scene: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Up to eight masts, towers and fronts that stand in the picture: two in three floodlit, the others dark."""
+    side = x.shape[0]
+    for _ in range(rng.integers(0, 9)):
+        width = 0.01 + rng.uniform(0, 0.5) ** 3
+        inside = (abs(x - rng.random()) < width / 2) & (y > rng.uniform(0.1, 0.9))
+        texture = 1 + rng.uniform(0, 0.4) * _smooth(rng, int(rng.integers(side // 8, side // 2)), side)
+        if rng.random() < 2 / 3:
+            lit = _tint(rng, rng.uniform(0.15, 0.9), 0.15) * (1.15, 1, 0.7)
+            texture = texture * (1 - rng.uniform(0, 0.8) * (1 - y))  # lamps stand on the ground
+        else:
+            lit = _tint(rng, rng.uniform(0.005, 0.08), 0.2)
+        scene = np.where(inside[..., None], lit * np.maximum(texture, 0)[..., None], scene)
+    return scene
 
 
 def _land(rng: np.random.Generator, y: np.ndarray, horizon: float, side: int) -> np.ndarray:

@@ -19,9 +19,11 @@ from qatie_cli.data.degradation import UNTOUCHED, DegradationParameters
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.source import TrainingBatch
 from qatie_cli.data.uneven_light import LightParameters
-from qatie_cli.model.tone_features import luma
+from qatie_cli.model.tone_features import luma, ranked
 
 MIDDLE_LUMA = 0.48
+# A dark photo uses the whole range where this rank of luma is white, and has all the room there is this far below.
+_BRIGHT_RANK, _WHITE, _ROOM = 0.95, 0.92, 0.2
 
 
 class Kind(StrEnum):
@@ -45,7 +47,8 @@ class FullFrameConfig:
     untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
     middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
     middle_bright: float = 0.4  # the same of brighter ones
-    middle_untouched: float = 0.5  # share of that way for photos that are not degraded: most of them are right
+    middle_untouched: float = 0.5  # share of that way for dark photos that are not degraded: most of them are right
+    middle_full_range: float = 1.0  # share of that again for those that have white: they are meant to be dark
     # Shares of the samples that must keep their tone:
     extreme: float = 0.02
     page: float = 0.05
@@ -103,7 +106,9 @@ def _photo_samples(
 ) -> tuple[Tensor, Tensor]:
     """Inputs and targets of photos, (N, 3, side, side) each."""
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
-    middle = toward_middle(clean, middle_share(clean, config) * torch.where(touched, 1.0, config.middle_untouched))
+    moved = torch.where(touched, 1.0, _undegraded_share(clean, config))
+    middle = toward_middle(clean, middle_share(clean, config) * moved)
+    middle = torch.where(touched, middle, rendering.with_smooth_shadows_of(clean, middle))
     inputs = torch.where(touched, degraded(middle, frames), clean)
     return inputs, rendering.render(middle, rendered)
 
@@ -117,7 +122,23 @@ def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingCo
 
 def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
     """How far photos' targets are moved to the middle, (N, 1, 1, 1)."""
-    return torch.where(luma(photo).mean((1, 2, 3), keepdim=True) < MIDDLE_LUMA, config.middle, config.middle_bright)
+    return torch.where(_is_dark(photo), config.middle, config.middle_bright)
+
+
+def _undegraded_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
+    """Share of that way for photos that are not degraded, (N, 1, 1, 1).
+
+    Bright ones are meant to be bright. So is a dark one to be dark whose brightest twentieth is nearly white (a face
+    before a dark room): it goes `middle_full_range` of what others go.
+    """
+    high = ranked(luma(photo).flatten(1), (_BRIGHT_RANK,)).view(-1, 1, 1, 1)
+    room = ((_WHITE - high) / _ROOM).clamp(0, 1)
+    share = config.middle_full_range + (1 - config.middle_full_range) * room
+    return torch.where(_is_dark(photo), config.middle_untouched * share, 0.0)
+
+
+def _is_dark(photo: Tensor) -> Tensor:
+    return luma(photo).mean((1, 2, 3), keepdim=True) < MIDDLE_LUMA
 
 
 def toward_middle(photo: Tensor, share: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class RenderingConfig:
     highlights: float = 0.1  # 1 - gain at white, from a base luma of 0.75 on
     clarity: float = 0.35  # by which detail stands out from the base layer in the mid-tones
     contrast: float = 0.12  # of an S-curve through the photo's mean
-    vibrance: float = 0.2  # more chroma for pale colours, none from a chroma of 0.35 on; half for skin
+    vibrance: float = 0.2  # more chroma for pale colours, none up to 0.03 and from 0.35 on; half for skin
+    hold: float = 0.0  # how far bright skin and bright saturated colours are kept from becoming brighter, 0..1
     black: float = 0.04  # the highest luma that may become black
     deep: float = 0.07  # the same once more behind the opened shadows, whose black is lifted
     white: float = 0.9  # the lowest luma that may become white
@@ -39,8 +40,8 @@ class RenderingConfig:
     dark_to: float = 0.32  # mean luma from which it is rendered in full
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1 or not 0 <= self.smooth_shadows <= 1:
-            raise ValueError("the rendering's strength and smooth_shadows must lie in 0..1")
+        if not all(0 <= share <= 1 for share in (self.strength, self.smooth_shadows, self.hold)):
+            raise ValueError("the rendering's strength, smooth_shadows and hold must lie in 0..1")
         if not 0 <= self.dark_from < self.dark_to <= 1 or not 0 <= self.black < self.white <= 1:
             raise ValueError("the rendering's dark_from and black must lie below its dark_to and white, all in 0..1")
 
@@ -53,21 +54,58 @@ def render(photo: Tensor, config: RenderingConfig) -> Tensor:
 
 
 def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
-    radius = max(1, round(_BASE_RADIUS * max(photo.shape[-2:])))
+    radius = base_radius(photo)
     x = _stretched(photo, config)
     y = luma(x)
     base = base_layer(y, radius)
     # Where the base is nearly black there is nothing to open.
     depth = ((0.5 - base) / 0.5).clamp(0, 1) ** 1.2 * (base / 0.06).clamp(0, 1) ** 0.7
-    if config.smooth_shadows:
-        texture = _box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
-        smooth = (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
-        depth = depth * (1 - config.smooth_shadows * smooth)
+    depth = depth * (1 - config.smooth_shadows * smooth_shadows(y, base, radius))
     gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.75) / 0.25).clamp(0, 1))
     clearer = y + config.clarity * (y - base) * 4 * base * (1 - base)
     gain = gain * (clearer / y.clamp(min=0.02)).clamp(0.7, 1.4)
-    x = _with_contrast(with_gain(x, gain), config.contrast)
-    return _vibrant(_deepened(x, config.deep), config.vibrance)
+    rendered = _with_contrast(with_gain(x, gain), config.contrast)
+    if config.hold:
+        rendered = _held(photo, rendered, config.hold * _bright_colour(photo, radius))
+    return _vibrant(_deepened(rendered, config.deep), config.vibrance)
+
+
+def smooth_shadows(y: Tensor, base: Tensor, radius: int) -> Tensor:
+    """Where luma `y` (N, 1, H, W) is dark and without texture around its base layer, 0..1: night skies, silhouettes."""
+    texture = _box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
+    return (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
+
+
+def with_smooth_shadows_of(photo: Tensor, brighter: Tensor) -> Tensor:
+    """`brighter` (N, 3, H, W), but for the smooth shadows of `photo`: lifted, they show noise and nothing else."""
+    y, radius = luma(photo), base_radius(photo)
+    return photo + (brighter - photo) * (1 - smooth_shadows(y, base_layer(y, radius), radius))
+
+
+def base_radius(photo: Tensor) -> int:
+    """Radius in pixels of the base layer of photos (N, C, H, W)."""
+    return max(1, round(_BASE_RADIUS * max(photo.shape[-2:])))
+
+
+def _bright_colour(photo: Tensor, radius: int) -> Tensor:
+    """Where skin, or a saturated colour, is bright already (N, 1, H, W), 0..1: brighter, it looks blown or garish."""
+    red, green, blue = photo.split(1, dim=1)
+    largest, smallest = photo.amax(1, keepdim=True), photo.amin(1, keepdim=True)
+    chroma = largest - smallest
+    saturation = chroma / largest.clamp(min=0.02)
+    warmth = (green - blue) / (red - blue).clamp(min=0.02)  # hue from red (0) to yellow (1)
+    skin = (
+        (red > green) & (green > blue) & (warmth > 0.15) & (warmth < 0.75) & (saturation > 0.15) & (saturation < 0.65)
+    )
+    bright_skin = skin.to(photo) * ((luma(photo) - 0.4) / 0.2).clamp(0, 1)
+    vivid = ((chroma - 0.35) / 0.25).clamp(0, 1) * ((largest - 0.5) / 0.2).clamp(0, 1)
+    return _box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
+
+
+def _held(photo: Tensor, rendered: Tensor, share: Tensor) -> Tensor:
+    """`rendered`, where it is brighter than the photo by `share` (N, 1, H, W) of that nearer to it."""
+    before, after = luma(photo), luma(rendered)
+    return rendered * (1 - share * (after - before).clamp(min=0) / after.clamp(min=0.02))
 
 
 def base_layer(y: Tensor, radius: int) -> Tensor:
@@ -125,10 +163,10 @@ def with_mean(photo: Tensor, mean: Tensor) -> Tensor:
 
 
 def _vibrant(x: Tensor, vibrance: float) -> Tensor:
-    """More chroma for pale colours; not in the dark, where colour is noise."""
+    """More chroma for pale colours; not for grays, whose colour is a cast, and not in the dark, where it is noise."""
     y = luma(x)
     chroma = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
     red, green, blue = x.split(1, dim=1)
     skin = 0.5 * ((red > green) & (green > blue)).to(x)
-    amount = vibrance * (1 - chroma / 0.35).clamp(0, 1) * (y / 0.2).clamp(0, 1) * (1 - skin)
-    return (y + (x - y) * (1 + amount)).clamp(0, 1)
+    pale = (1 - chroma / 0.35).clamp(0, 1) * ((chroma - 0.03) / 0.09).clamp(0, 1)
+    return (y + (x - y) * (1 + vibrance * pale * (y / 0.2).clamp(0, 1) * (1 - skin))).clamp(0, 1)

@@ -45,11 +45,10 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     ops, arithmetic = TfliteOperators(record), Arithmetic.of(model.network, weights.activations if int8 else None)
     at, file = PHOTO if int8 else None, ops.file
     photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
-    embedded = {HEADER: json.dumps(record.header()).encode(), TENSORS: record.tensors()}
     if not whole:
         residual = graph.residual(ops, model.network, arithmetic, photo)
         file.rename(residual, "residual")
-        return file.packed([photo], residual, embedded)
+        return file.packed([photo], residual, _metadata(record))
     inputs, thumbnail = [photo], None
     if model.tone is not None:
         side = model.tone.config.view_px
@@ -59,4 +58,9 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     if int8:
         enhanced = file.operator("QUANTIZE", enhanced, shape=enhanced.shape, at=PHOTO, kind=np.uint8)
     file.rename(enhanced, "enhanced")
-    return file.packed(inputs, enhanced, embedded)
+    return file.packed(inputs, enhanced, _metadata(record))
+
+
+def _metadata(record: Record) -> dict[str, bytes]:
+    """What the file needs to be imported again, once the graph is complete: the tensors that it lacks."""
+    return {HEADER: json.dumps(record.header()).encode(), TENSORS: record.tensors()}
