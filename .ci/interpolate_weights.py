@@ -25,7 +25,7 @@ def between(begin: Weights, end: Weights, share: float) -> Weights:
 
     return dataclasses.replace(
         end,
-        state={name: begin.state[name].lerp(tensor, share) for name, tensor in end.state.items()},
+        state={name: begin.state[name] + share * (tensor - begin.state[name]) for name, tensor in end.state.items()},
         activations={name: activation(name) for name in end.activations},
         data=end.data | {"between": {"share": share}},
         metrics={name: end.metrics[name] for name in ("stage", "step")},  # the validation figures are the end's alone

@@ -12,9 +12,9 @@ Errors that a caller can do something about are `QatieError`: the message says w
 Arguments of the wrong type or range raise TypeError or ValueError.
 
 Threads. Everything here is safe to call from several threads. A model enhances one photo at a time, and callers of one
-model wait for each other: one photo already keeps all cores busy. Two models run side by side, except that the networks
-of int8 engines, and all calls of models loaded with `threads`, take turns: PyTorch has one quantized engine and one
-number of threads for the whole process. Decoding and encoding run in parallel.
+model wait for each other: one photo already keeps all cores busy. Two models run side by side, except that on PyTorch
+the networks of int8 engines, and all calls of models loaded with `threads`, take turns: it has one quantized engine and
+one number of threads for the whole process. Decoding and encoding run in parallel.
 
 Host process. After a call, Pillow's MAX_IMAGE_PIXELS, warnings filters, logging levels, PyTorch's quantized engine and
 its number of threads are what they were before. While a call runs, other threads see some of them changed: Pillow's
@@ -149,12 +149,13 @@ class Model:
 
 
 def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int = 0, device: str = "cpu") -> Model:
-    """Load weights; the first call imports PyTorch, which takes a second or two.
+    """Load weights; engines other than "onnxruntime" import PyTorch, which takes a second or two.
 
     Args:
         weights: the name of shipped weights (`qatie weights list`), or a weights file.
         engine: one of `available_engines`, or "auto" for the fastest int8 engine here (float on a GPU).
-        threads: CPU threads of the network; 0 leaves PyTorch its own number, unless a container's CPU quota is less.
+        threads: CPU threads of the network; 0 takes all usable cores, or leaves PyTorch its own number, unless a
+            container's CPU quota is less.
         device: "cpu", or "cuda" or "mps", which run the float network.
 
     Raises:
@@ -163,17 +164,20 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
     """
     if threads < 0:
         raise ValueError(f"threads must be 0 or more, not {threads}")
+    return _load(os.fspath(weights), engine, threads, device)
+
+
+def _load(name: str, engine: str, threads: int, device: str, begun_on: str = "") -> Model:
     with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
         from qatie_cli import engines
         from qatie_cli.model import checkpoint
 
-    name = os.fspath(weights)
     found = checkpoint.read(shipped.locate(name))
-    return Model(engines.load(found, engine, device, threads), name, shipped.digest(name))
+    return Model(engines.load(found, engine, device, threads, begun_on), name, shipped.digest(name))
 
 
 def available_engines() -> tuple[str, ...]:
-    """Engines of this machine, "float" first. Imports PyTorch."""
+    """Engines of this machine, "float" first where PyTorch is installed, which this imports."""
     with warnings.catch_warnings():
         from qatie_cli import engines
 
@@ -377,7 +381,7 @@ def enhance_folder(
     with session.opened(request) as run:
         run.prepare()
         if run.plan.tasks:
-            run.run((model or _default_model())._enhancer(strength, fast), tell)
+            run.run((model or _default_model(run.begun_on))._enhancer(strength, fast), tell)
         skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
         done = [_public(result) for result in (*run.refused, *run.results)]
         return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
@@ -401,12 +405,15 @@ _default: Model | None = None
 _LOADING = threading.Lock()
 
 
-def _default_model() -> Model:
+def _default_model(begun_on: str = "") -> Model:
+    """The default weights, on the engine that a folder was begun on where that can be."""
     global _default  # noqa: PLW0603
     with _LOADING:
         if _default is None:
             _default = load()
-        return _default
+        if begun_on in ("", _default.engine):
+            return _default
+    return _load(shipped.DEFAULT, "auto", 0, "cpu", begun_on)
 
 
 def _format_of(path: Path) -> str:

@@ -23,10 +23,9 @@ from qatie_cli.data.clean import CleanPhotos
 from qatie_cli.data.store import Store
 from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.model.quantization import calibration, equalization
-from qatie_cli.model.tone import ToneConfig, ToneStage
-from qatie_cli.model.whole import ModelConfig
+from qatie_cli.model.tone import ToneStage
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
@@ -87,7 +86,7 @@ def random_weights(photos: list[np.ndarray], width: int = 8, tone: ToneConfig | 
     seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
     equalization.equalize(untrained.network, seen)
     activations = calibration.calibrate(untrained.network, seen)
-    return Weights(untrained.config, untrained.state_dict(), activations)
+    return Weights(untrained.config, whole.arrays(untrained.state_dict()), activations)
 
 
 def _change_tone(stage: ToneStage, generator: torch.Generator) -> None:
@@ -104,7 +103,7 @@ def with_local_tone(weights: Weights) -> Weights:
         stage = ToneStage(LOCAL).requires_grad_(False)
     _change_tone(stage, torch.Generator().manual_seed(2))
     network = {name: t for name, t in weights.state.items() if name.startswith("network.")}
-    state = network | {f"tone.{name}": t for name, t in stage.state_dict().items()}
+    state = network | whole.arrays({f"tone.{name}": t for name, t in stage.state_dict().items()})
     return replace(weights, config=ModelConfig(weights.config.network, LOCAL), state=state)
 
 

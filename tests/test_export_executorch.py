@@ -11,7 +11,7 @@ from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import UsageError
 from qatie_cli.exchange import runtimes
 from qatie_cli.exchange.formats import build
-from qatie_cli.model.tone import ToneConfig
+from qatie_cli.model.config import ToneConfig
 
 
 def test_int8_and_any_size_are_refused_in_plain_words(weights):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qatie_cli import exchange
-from qatie_cli.exchange.operators import Operators
+from qatie_cli.graphs.operators import Operators
 
 BACKENDS = ("onnx", "tflite")
 
@@ -23,8 +23,8 @@ def _operators(kind: type) -> dict[str, list[str]]:
 def test_both_backends_have_every_operator():
     pytest.importorskip("onnx")
     pytest.importorskip("ai_edge_litert")
-    from qatie_cli.exchange.onnx.operators import OnnxOperators
     from qatie_cli.exchange.tflite.operators import TfliteOperators
+    from qatie_cli.graphs.onnx import OnnxOperators
 
     wanted = _operators(Operators)
     for backend in (OnnxOperators, TfliteOperators):

@@ -7,20 +7,19 @@ import json
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
+import safetensors.numpy
 from conftest import LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, WeightsError
 from qatie_cli.exchange import runtimes
-from qatie_cli.model import checkpoint, tone, tone_features
+from qatie_cli.model import checkpoint, config, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import ToneConfig
 from qatie_cli.model.quantization.integers import integer_convs
 from qatie_cli.model.quantization.scheme import PHOTO, TANH
-from qatie_cli.model.tone import ToneConfig
 
 pytest.importorskip("ai_edge_litert")
 
@@ -50,7 +49,8 @@ def toned(request, astronaut, coffee) -> Weights:
     """Small weights with each kind of tone stage, whose decision depends on the photo."""
     made = random_weights([astronaut, coffee], 4, TONES[request.param])
     if made.config.tone is not None:
-        made.state["tone.decide.weight"].normal_(0, 0.05, generator=torch.Generator().manual_seed(3))
+        rng = np.random.default_rng(3)
+        made.state["tone.decide.weight"][:] = rng.normal(0, 0.05, made.state["tone.decide.weight"].shape)
     return made
 
 
@@ -112,7 +112,7 @@ def test_int8_behind_gains_from_place_to_place_is_the_int8_engine(size, referenc
 @pytest.mark.parametrize("smooth", [0.7, 0.9])
 def test_a_smooth_photo_s_tone_is_changed_as_far_as_by_our_engines(smooth, reference, shipped, astronaut):
     weights, photo = with_local_tone(shipped), smoothed(_crop(astronaut, SIZES[0]), smooth)
-    view = tone.view(photo, tone.LOCAL_VIEW_PX)
+    view = tone.view(photo, config.LOCAL_VIEW_PX)
     share = float(tone_features.texture_confidence(view))
     assert 0.1 < share < 0.9 if smooth < 0.9 else share == 0
     assert tone_features.confidence(tone.statistics_view(view)) == 1
@@ -164,7 +164,7 @@ def test_integers_are_those_of_the_weights_file(weights):
     assert stored == known
     kernels = [graph.stored(i) for i in graph.constants().values()]
     kernels = [k for k in kernels if k.dtype == np.int8 and k.ndim == 4]
-    sums = sorted(int(conv.weight.sum()) for conv in integer_convs(weights.build().network).values())
+    sums = sorted(int(conv.weight.sum()) for conv in integer_convs(weights.state).values())
     assert sorted(int(kernel.sum(dtype=np.int64)) for kernel in kernels) == sums
 
 
@@ -195,7 +195,7 @@ def test_a_model_says_what_it_is(weights):
 @pytest.mark.parametrize("int8", [False, True])
 def test_tensors_of_the_graph_are_not_stored_a_second_time(int8, weights):
     graph = _graph(build(weights, int8=int8))
-    told, beside = json.loads(graph.metadata("qatie")), safetensors.torch.load(graph.metadata("qatie.tensors"))
+    told, beside = json.loads(graph.metadata("qatie")), safetensors.numpy.load(graph.metadata("qatie.tensors"))
     assert {"network.bottleneck.inner.weight", "tone.decide.weight"} <= set(told["held"])
     assert set(beside) == set(weights.state) - set(told["held"])
 

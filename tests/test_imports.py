@@ -16,11 +16,13 @@ FLOORS = [
     ["batch", "evaluation"],
     ["data", "enhance"],
     ["engines"],
+    ["graphs"],
     ["model"],
     ["kernels"],
     ["photo", "home", "metrics"],
     ["files"],
     ["sizes"],
+    ["installation"],
     ["chatter", "errors", "parsing", "threads"],
 ]
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from qatie_cli import engines, kernels
 from qatie_cli.enhance.guided import GuidedResidual
@@ -105,7 +104,7 @@ def test_powers_of_two_are_right():
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 100])
 def test_strips_cover_every_row_once(monkeypatch, number, rows):
-    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: number)
+    monkeypatch.setattr(threads, "number", lambda: number)
     times = np.zeros(rows, int)
 
     def work(first: int, last: int) -> None:
@@ -116,7 +115,7 @@ def test_strips_cover_every_row_once(monkeypatch, number, rows):
 
 
 def test_an_error_in_any_strip_comes_out(monkeypatch):
-    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads, "number", lambda: 2)
 
     def work(first: int, last: int) -> None:
         if first:
@@ -211,16 +210,16 @@ def test_the_int8_network_gives_the_same_bits_compiled(compiled, weights, coffee
 
 
 @needs_numba
-@pytest.mark.parametrize("shape", [(1, 3, 7, 5), (1, 16, 200, 300), (1, 64, 1, 1)])
+@pytest.mark.parametrize("shape", [(7, 5, 3), (200, 300, 16), (1, 1, 64)])
 def test_moments_are_exact(compiled, shape):
-    x = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     sums = []
     for on in (False, True):
         compiled(on)
         sums.append(moments.Sums.of(x))
     assert sums[0].count == sums[1].count
-    assert torch.equal(sums[0].total, sums[1].total)
-    assert torch.equal(sums[0].squares, sums[1].squares)
+    np.testing.assert_array_equal(sums[0].total, sums[1].total)
+    np.testing.assert_array_equal(sums[0].squares, sums[1].squares)
 
 
 @needs_numba

@@ -10,9 +10,9 @@ import torch
 
 from qatie_cli import metrics
 from qatie_cli.data.source import TrainingBatch
-from qatie_cli.model.network import EXACT, NetworkConfig
-from qatie_cli.model.tone import ToneConfig
-from qatie_cli.model.whole import ModelConfig, create
+from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
+from qatie_cli.model.network import EXACT
+from qatie_cli.model.whole import create
 from qatie_cli.training import losses
 from qatie_cli.training.objective import NetworkObjective
 

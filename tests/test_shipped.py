@@ -9,9 +9,9 @@ import torch
 from qatie_cli import engines, metrics
 from qatie_cli.data import layouts, paired
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.model import checkpoint, tone, tone_map
+from qatie_cli.model import checkpoint, tone, tone_apply
 from qatie_cli.model import shipped as shipped_weights
-from qatie_cli.model.tone_map import Decision
+from qatie_cli.model.tone_apply import Decision
 
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
@@ -68,7 +68,7 @@ def test_real_noise_falls(shared, shipped):
 
     def toned(photo: np.ndarray, decision: Decision) -> np.ndarray:
         with torch.no_grad():
-            out = tone_map.apply(torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None], decision)
+            out = tone_apply.apply(torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None], decision)
         return (out[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
 
     gains = []

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import as_tensor
 
-from qatie_cli.model import tone, tone_features, tone_map
-from qatie_cli.model.tone import ToneConfig, ToneStage
+from qatie_cli.model import config, tone, tone_apply, tone_features, tone_map
+from qatie_cli.model.config import ToneConfig
+from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.tone_map import ToneMap
 
 
@@ -35,9 +36,9 @@ def test_white_stays_white_and_black_black():
     matrix = torch.tensor([[[1.02, -0.03, -0.01], [0.01, 0.98, 0.0], [-0.02, 0.0, 1.03]]])
     gray = torch.linspace(0.1, 0.8, 17).expand(1, 3, 17)
     ends = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
-    assert tone_map.apply_global(ends, gray, matrix)[..., 1].max() < 0.85
-    curves = tone_map.with_pinned_ends(gray, matrix)
-    black, white = tone_map.apply_global(ends, curves, matrix).unbind(-1)
+    assert tone_apply.apply_global(ends, gray, matrix)[..., 1].max() < 0.85
+    curves = tone_apply.with_pinned_ends(gray, matrix)
+    black, white = tone_apply.apply_global(ends, curves, matrix).unbind(-1)
     assert white.min() > 0.99
     assert black.max() < tone_map.BLACK + 0.005
     assert (curves.diff(dim=-1) > 0).all()
@@ -46,7 +47,7 @@ def test_white_stays_white_and_black_black():
 
 def test_ends_that_lack_nothing_are_left_alone():
     steep = torch.linspace(-0.1, 1.2, 17).expand(1, 3, 17)
-    assert torch.equal(tone_map.with_pinned_ends(steep, torch.eye(3)[None]), steep)
+    assert torch.equal(tone_apply.with_pinned_ends(steep, torch.eye(3)[None]), steep)
 
 
 def _of_contrast(contrast: float) -> torch.Tensor:
@@ -59,7 +60,7 @@ def _of_contrast(contrast: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("contrast", "share"),
-    [(0.0, 0), (0.1, 0), (tone_features.FLAT, 0), (0.225, 0.5), (tone_features.FULL, 1), (1.0, 1)],
+    [(0.0, 0), (0.1, 0), (config.FLAT, 0), (0.225, 0.5), (config.FULL, 1), (1.0, 1)],
 )
 def test_a_photo_of_one_thing_is_left_alone(contrast, share):
     stage, seen = _stage(0.3), _of_contrast(contrast)
@@ -78,7 +79,7 @@ def test_table_and_training_compute_the_same(astronaut):
     stage = _stage(0.3)
     decided = tone.decide(stage, astronaut)
     used = tone_map.apply_table(astronaut, decided.table(256))
-    trained = tone_map.apply(as_tensor(astronaut), stage(tone.view(astronaut)))
+    trained = tone_apply.apply(as_tensor(astronaut), stage(tone.view(astronaut)))
     assert abs(used - astronaut / 255).max() > 0.05  # the stage does something
     np.testing.assert_allclose(used, trained[0].permute(1, 2, 0).numpy(), atol=2e-5)
 
@@ -102,7 +103,7 @@ def test_quantiles_say_where_black_and_white_lie():
     thumbnail = torch.full((2, 3, 64, 64), 0.5)
     thumbnail[1, 0, 0, :32] = 1.0  # 32 of 4,096 pixels are red: more than 0.3 %, less than 1 %
     thumbnail[1, 1, 1, :32] = 0.0  # and 32 lack green
-    gray, odd = tone_features.quantiles(thumbnail).view(2, 6, len(tone_features.QUANTILES))
+    gray, odd = tone_features.quantiles(thumbnail).view(2, 6, len(config.QUANTILES))
     assert torch.equal(gray, torch.zeros_like(gray))
     red, green, _, _, largest, smallest = odd
     assert red[-1] == 1
@@ -136,13 +137,13 @@ def _local_stage(spread: float) -> ToneStage:
 
 def test_an_untrained_local_stage_leaves_a_photo_as_it_is(astronaut):
     photo = as_tensor(astronaut)
-    toned = tone_map.apply(photo, _local_stage(0.0)(tone.view(astronaut, 128)))
+    toned = tone_apply.apply(photo, _local_stage(0.0)(tone.view(astronaut, 128)))
     assert (toned - photo).abs().max() < 1e-5
 
 
 def test_gains_are_the_same_in_training_and_in_use(astronaut):
     stage = _local_stage(0.3)
-    trained = tone_map.apply(as_tensor(astronaut), stage(tone.view(astronaut, 128)))[0].permute(1, 2, 0).numpy()
+    trained = tone_apply.apply(as_tensor(astronaut), stage(tone.view(astronaut, 128)))[0].permute(1, 2, 0).numpy()
     decided = tone.decide(stage, astronaut)
     used = tone_map.apply_table(astronaut, decided.table(256))
     parts = [
@@ -157,16 +158,16 @@ def test_gains_are_the_same_in_training_and_in_use(astronaut):
 
 def test_a_crop_takes_the_gains_of_its_place(astronaut):
     photo, decision = as_tensor(astronaut), _local_stage(0.3)(tone.view(astronaut, 128))
-    whole = tone_map.apply(photo, decision)
+    whole = tone_apply.apply(photo, decision)
     box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
-    crop = tone_map.apply(photo[..., 256:384, 128:256], decision, box)
+    crop = tone_apply.apply(photo[..., 256:384, 128:256], decision, box)
     torch.testing.assert_close(crop, whole[..., 256:384, 128:256], atol=1e-5, rtol=0)
 
 
 def test_gains_keep_hue_and_black_and_white():
     photo = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.2, 0.1, 0.05], [1.0, 0.5, 0.0]]).T[None, :, None]
     for ev in (-1.5, 1.5):
-        gained = tone_map.with_gain(photo, torch.full((1, 1, 1, 4), 2.0**ev))[0, :, 0].T
+        gained = tone_apply.with_gain(photo, torch.full((1, 1, 1, 4), 2.0**ev))[0, :, 0].T
         torch.testing.assert_close(gained[:2], photo[0, :, 0].T[:2])
         assert (gained <= 1).all()
         for before, after in zip(photo[0, :, 0].T[2:], gained[2:], strict=True):
@@ -192,4 +193,4 @@ def test_a_smooth_photo_is_left_alone_and_a_structured_one_is_not(astronaut, cof
     for photo in (astronaut, coffee):
         assert tone_features.texture_confidence(tone.view(photo, 128)) == 1
     decision = _local_stage(0.3)(lamp)
-    assert (tone_map.apply(lamp, decision) - lamp).abs().max() < 0.02
+    assert (tone_apply.apply(lamp, decision) - lamp).abs().max() < 0.02

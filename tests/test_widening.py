@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from conftest import as_tensor
 
 from qatie_cli.model import whole, widening
@@ -27,7 +26,7 @@ def test_widening_keeps_the_tone_stage_and_drops_the_ranges(weights):
     wide = widening.widened(weights, 16, seed=0)
     assert wide.config.network.width == 16
     assert wide.config.tone == weights.config.tone
-    assert all(torch.equal(wide.state[n], t) for n, t in weights.state.items() if n.startswith("tone."))
+    assert all(np.array_equal(wide.state[n], t) for n, t in weights.state.items() if n.startswith("tone."))
     assert wide.activations is None
 
 

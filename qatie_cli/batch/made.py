@@ -1,9 +1,9 @@
 """What each output of a folder was made from, so that a later run knows what is done; and who is making one now.
 
 OUT/.qatie/made.jsonl has a line for every output, written and flushed before the output appears: its name, size, time
-and digest, its source with size and time, and the digest of the settings. Lines are only ever appended, each by one
-write, so that a killed run leaves whole lines and several runs may write at once. An output is told from what stands in
-its place by size and time, or by its digest where only the time differs, as after a copy.
+and digest, its source with size and time, the digest of the settings and the engine. Lines are only ever appended, each
+by one write, so that a killed run leaves whole lines and several runs may write at once. An output is told from what
+stands in its place by size and time, or by its digest where only the time differs, as after a copy.
 
 OUT/.qatie/claims has a locked file for every photo in hand. The lock ends with its process.
 """
@@ -68,11 +68,13 @@ class Ledger:
 
     def __init__(self, out: Path, settings: Settings) -> None:
         self.settings = settings
+        self.engine = ""  # that outputs are made on from now on
         self._digest = settings.digest
         self._base = os.fspath(out.absolute())
         self._path = out / FOLDER / "made.jsonl"
         self._claims = out / FOLDER / "claims"
         self._known: dict[str, list[_Made]] = {}  # by name, oldest first: which one is there, a crash decides
+        self._engines: dict[str, str] = {}  # the last one by digest of settings
         self._told: set[str] = set()  # digests of settings that the file spells out
         self._read = 0  # bytes of the file
         self._lock = threading.Lock()
@@ -123,10 +125,17 @@ class Ledger:
                 size, time_ns, content = row["made"]
                 source, source_size, source_time_ns = row["from"]
                 made = _Made(size, time_ns, content, source, source_size, source_time_ns, row["settings"])
-                name = row["output"]
+                name, engine = row["output"], str(row.get("engine", ""))
             except (ValueError, KeyError, TypeError):
                 continue  # what a killed run left
             self._known.setdefault(name, []).append(made)
+            self._engines[made.settings] = engine
+
+    def begun_on(self) -> str:
+        """The engine that the last output with these settings was made on; empty where that is not known."""
+        with self._lock:
+            self._catch_up()
+            return self._engines.get(self._digest, "")
 
     # --- what is made -------------------------------------------------------------------------------------------------
 
@@ -146,6 +155,7 @@ class Ledger:
             "made": made,
             "from": [self._relative(source), *seen],
             "settings": self._digest,
+            "engine": self.engine,
         }
         with self._lock:
             self._catch_up()

@@ -123,6 +123,12 @@ class Session:
         if self._writing.ledger is not None:
             self._writing.ledger.remove_stale()
 
+    @property
+    def begun_on(self) -> str:
+        """The engine that outputs of this folder were made on, with the same settings; empty where there are none."""
+        ledger = self._writing.ledger
+        return "" if ledger is None else ledger.begun_on()
+
     def run(self, enhancer: Enhancer, on_result: Callable[[Result], None], previews: Previews | None = None) -> None:
         """Enhance the plan's photos; `on_result` is called for each, in this thread and in their order.
 
@@ -133,6 +139,8 @@ class Session:
             self.results.append(result)
             on_result(result)
 
+        if self._writing.ledger is not None:
+            self._writing.ledger.engine = enhancer.engine.name
         pixel_bytes = enhancer.engine.network.bytes_per_pixel
         runner = Runner(
             enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews

@@ -48,7 +48,7 @@ class Contender:
     @property
     def is_engine(self) -> bool:
         """Whether it is one of qatie's engines."""
-        return self.name in (engines.FLOAT, *engines.INT8)
+        return self.name in (engines.FLOAT, *engines.INT8) or (self.name, self.arithmetic) == (engines.LIGHT, INT8)
 
 
 def load(name: str, arithmetic: str, weights: Weights, photo: np.ndarray, threads: int) -> Contender:
@@ -60,8 +60,8 @@ def load(name: str, arithmetic: str, weights: Weights, photo: np.ndarray, thread
         DataError: the runtime refuses the model.
     """
     make = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}.get(name)
-    if make is None:
-        return _engine(name, weights, photo)
+    if make is None or (name, arithmetic) == (engines.LIGHT, INT8):
+        return _engine(name, weights, photo, threads)
     try:
         residual, run = make(_model(name, arithmetic == INT8, weights, photo.shape[:2]), photo, threads)
     except Exception as error:  # each runtime has exceptions of its own
@@ -69,8 +69,13 @@ def load(name: str, arithmetic: str, weights: Weights, photo: np.ndarray, thread
     return Contender(name, arithmetic, run, residual)
 
 
-def arithmetics(name: str, weights: Weights) -> tuple[str, ...]:
-    """In which arithmetics the engine or runtime `name` can run `weights`."""
+def arithmetics(name: str, weights: Weights, runtimes: bool = True) -> tuple[str, ...]:
+    """In which arithmetics the engine or runtime `name` can run `weights`.
+
+    onnxruntime is both: in int8 it is the engine, and in float a runtime, which is left out unless `runtimes`.
+    """
+    if name == engines.LIGHT and not runtimes:
+        return (INT8,)
     if name not in RUNTIMES:
         return (FLOAT,) if name == engines.FLOAT else (INT8,)
     return (FLOAT,) if weights.activations is None else (INT8, FLOAT)
@@ -110,14 +115,15 @@ def load_file(path: Path, threads: int) -> Contender:
     return Contender(path.name, "as in the file", run, file=path)
 
 
-def _engine(name: str, weights: Weights, photo: np.ndarray) -> Contender:
+def _engine(name: str, weights: Weights, photo: np.ndarray, threads: int) -> Contender:
     began = time.perf_counter()
-    engine = engines.load(weights, name)
+    engine = engines.load(weights, name, threads=threads)
     engine.network.features(np.zeros((8, 8, 3), np.uint8))
     ready = time.perf_counter() - began
 
     def residual(picture: np.ndarray) -> np.ndarray:
-        return residual_of(engine.network, picture, None)
+        with engine.computing():
+            return residual_of(engine.network, picture, None)
 
     arithmetic = FLOAT if engine.name == engines.FLOAT else INT8
     return Contender(engine.name, arithmetic, lambda: residual(photo), residual, ready)

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from qatie_cli import __version__, chatter, threads
+from qatie_cli import __version__, chatter, installation, threads
 from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, usage, weights
-from qatie_cli.cli.console import show_error
+from qatie_cli.cli.console import console, show_error
 from qatie_cli.errors import Exit, QatieError
 
 app = typer.Typer(
@@ -70,6 +70,8 @@ def main() -> None:
     threads.bound_spin()
     threads.bound_number()
     _quiet_libraries()
+    if clash := installation.clash():
+        console().print(f"[yellow]{clash}[/]")
     try:
         app()
     except QatieError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, use_threads
+from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, need_torch, use_threads
 from qatie_cli.errors import DataError, PhotoError, UsageError
 from qatie_cli.model.shipped import DEFAULT
 
@@ -68,6 +68,7 @@ def bench(
     one process, so ratios hold on a busy machine, too. ONNX Runtime, OpenVINO and LiteRT are measured where they are
     installed (extra `bench`).
     """
+    need_torch("bench")
     import torch
 
     from qatie_cli import engines, sizes
@@ -88,7 +89,7 @@ def bench(
     ready = [
         contenders.load(name, arithmetic, loaded, same_size[0], threads)
         for name in names
-        for arithmetic in contenders.arithmetics(name, loaded)
+        for arithmetic in contenders.arithmetics(name, loaded, runtimes)
     ]
     ready += [contenders.load_file(path, threads) for path in against or []]
     with progress("{task.fields[text]}", quiet=quiet) as bar:
@@ -130,7 +131,7 @@ def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
         raise UsageError(f"Unknown engine or runtime '{unknown[0]}'.", f"Choose from {', '.join(known)}.")
     if not chosen or _ALL in chosen:
         usable = [n for n in engines.available() if n == engines.FLOAT or weights.activations is not None]
-        return [*usable, *(contenders.installed_runtimes() if runtimes else ())]
+        return list(dict.fromkeys([*usable, *(contenders.installed_runtimes() if runtimes else ())]))
     names = []
     for name in chosen:
         if name in contenders.RUNTIMES:

@@ -20,7 +20,7 @@ def demo(
 
     from qatie_cli.data import demo as library
 
-    library.originals()  # says what is missing before torch is imported
+    library.originals()  # says what is missing before anything is loaded
     from qatie_cli.enhance.photos import Enhancer
 
     ready = load_engine(weights, engine, threads)

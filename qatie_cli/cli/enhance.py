@@ -131,10 +131,10 @@ def enhance(
     )
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
-    def enhancer() -> Enhancer:
-        from qatie_cli.enhance.photos import Effect, Enhancer  # imports torch, which takes a second
+    def enhancer(begun_on: str = "") -> Enhancer:
+        from qatie_cli.enhance.photos import Effect, Enhancer
 
-        return Enhancer(load_engine(weights, engine, threads, device), Effect(strength, fast))
+        return Enhancer(load_engine(weights, engine, threads, device, begun_on), Effect(strength, fast))
 
     if out is not None and stream.is_stream(paths, out):
         stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
@@ -160,7 +160,7 @@ def enhance(
             question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
             confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
-        ready = enhancer() if run.plan.tasks else None
+        ready = enhancer(run.begun_on) if run.plan.tasks else None
         album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine

@@ -19,6 +19,7 @@ from qatie_cli.cli.options import (
     WeightsOption,
     load_engine,
     need_extra,
+    need_torch,
 )
 from qatie_cli.errors import DataError, PhotoError
 from qatie_cli.model.shipped import DEFAULT
@@ -62,6 +63,7 @@ def evaluate(
     its own target. "aligned" is PSNR after fitting one cubic curve per channel from output to target, which leaves
     noise and detail; "identity" is the input unchanged. Needs the extra `train`.
     """
+    need_torch("evaluate")
     need_extra("train", "skimage", "scipy")
     from qatie_cli import engines
     from qatie_cli.data import layouts, paired

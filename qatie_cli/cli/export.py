@@ -10,7 +10,7 @@ import typer
 
 from qatie_cli import chatter, sizes
 from qatie_cli.cli.console import confirm, console, plain
-from qatie_cli.cli.options import Threads, Yes, need_extra, use_threads
+from qatie_cli.cli.options import Threads, Yes, need_extra, need_torch, use_threads
 from qatie_cli.errors import QatieError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def export(
     ExecuTorch.
     """
     sides = _sides(size)
+    need_torch("export")
     from qatie_cli.exchange import formats
 
     chosen = formats.FORMATS[format.value]

@@ -80,6 +80,8 @@ class Follower:
     def enhance(self, enhancer: Enhancer, album: Album | None) -> None:
         """Run it under a progress bar."""
         run, tasks = self.run, self.run.plan.tasks
+        if self.verbose and not self.quiet:
+            self.screen.print(f"Engine: {enhancer.engine.described} ({enhancer.engine.reason}).")
         with progress("[dim]{task.fields[speed]:.1f} MP/s  {task.fields[name]}", quiet=self.quiet) as bar:
             shown = bar.add_task("", total=len(tasks), speed=0.0, name=plain(tasks[0].source.name))
 

@@ -23,6 +23,7 @@ class EngineName(StrEnum):
     qnnpack = "qnnpack"
     onednn = "onednn"
     x86 = "x86"
+    onnxruntime = "onnxruntime"
 
 
 class Device(StrEnum):
@@ -57,7 +58,7 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
 EngineOption = Annotated[
     EngineName,
-    typer.Option("--engine", "--backend", help="int8 on one of PyTorch's engines, or float."),
+    typer.Option("--engine", "--backend", help="int8 on onnxruntime or on one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 takes all usable cores.")]
@@ -117,14 +118,13 @@ def check_sidecars(sidecars: bool, in_place: bool, strip_metadata: bool) -> None
         raise UsageError(f"--sidecars and {other} contradict each other.", "Leave one out.")
 
 
-def load_engine(weights: str, engine: EngineName, threads: int, device: Device = Device.cpu) -> Engine:
-    """The engine that the options name. Imports torch."""
+def load_engine(weights: str, engine: str, threads: int, device: Device = Device.cpu, begun_on: str = "") -> Engine:
+    """The engine that the options name."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
 
-    use_threads(threads)
-    return engines.load(checkpoint.read(locate(weights)), engine.value, device.value)
+    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on)
 
 
 def use_threads(threads: int) -> None:
@@ -137,7 +137,14 @@ def use_threads(threads: int) -> None:
 
 def need_extra(extra: str, *modules: str) -> None:
     """Raise UsageError unless the modules of an extra are installed."""
-    from importlib.util import find_spec
+    from qatie_cli import installation
 
-    if missing := [name for name in modules if find_spec(name) is None]:
-        raise UsageError(f"This needs {', '.join(missing)}.", f"Run: pip install 'qatie[{extra}]'")
+    if missing := [name for name in modules if not installation.has(name)]:
+        raise UsageError(f"This needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
+
+
+def need_torch(command: str) -> None:
+    """Raise UsageError unless PyTorch is installed."""
+    from qatie_cli import installation
+
+    installation.need_torch(f"qatie {command}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra
+from qatie_cli.cli.options import Folders, Out, Quiet, RecipeFile, need_extra, need_torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ def check(
 
     Prints which layout it has, which files cannot be used and why, and how well the pairs are aligned.
     """
+    need_torch("pairs check")
     need_extra("train", "skimage", "scipy")
     from qatie_cli.data import checking, splitting
     from qatie_cli.errors import DataError
@@ -69,6 +70,7 @@ def make(
     Degrades good photos as a phone would, by the recipe's [degradation] table, and writes OUT/input, OUT/target,
     pairs.csv and a contact sheet. Existing pairs are skipped.
     """
+    need_torch("pairs make")
     from qatie_cli.data import generation
     from qatie_cli.training import recipe as recipes
 

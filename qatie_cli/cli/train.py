@@ -11,7 +11,16 @@ import typer
 
 from qatie_cli.cli import pairs as pairs_cli
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Folders, Quiet, RecipeFile, Threads, TrainingDevice, need_extra, use_threads
+from qatie_cli.cli.options import (
+    Folders,
+    Quiet,
+    RecipeFile,
+    Threads,
+    TrainingDevice,
+    need_extra,
+    need_torch,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from qatie_cli.data.clean import CleanPhotos
@@ -66,6 +75,7 @@ def train(
     Ctrl-C writes a checkpoint, and --resume continues from it; after a crash it continues from the last one. Under
     torchrun, several processes share every batch: torchrun --nproc-per-node 2 -m qatie_cli train ...
     """
+    need_torch("train")
     need_extra("train", "skimage", "scipy")
     from qatie_cli.training import distributed
     from qatie_cli.training.prepare import Options, prepare

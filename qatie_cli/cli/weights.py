@@ -9,7 +9,7 @@ import typer
 
 from qatie_cli import chatter
 from qatie_cli.cli.console import console, plain, progress
-from qatie_cli.cli.options import Quiet, Threads, use_threads
+from qatie_cli.cli.options import Quiet, Threads, need_torch, use_threads
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.model.shipped import DEFAULT
 
@@ -104,6 +104,7 @@ def import_(
     shapes; nothing in a file is executed. Int8 ranges are calibrated on photos, except those of qatie's own exports,
     which carry theirs. Then every engine is compared with the file's float network. Needs the extra `import`.
     """
+    need_torch("weights import")
     from qatie_cli.exchange import agreement, reading, runtimes
     from qatie_cli.exchange.photos import for_check
     from qatie_cli.model import checkpoint

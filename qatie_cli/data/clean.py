@@ -21,7 +21,7 @@ from qatie_cli.data.store import Store
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError, PhotoError
-from qatie_cli.model.tone import THUMBNAIL_PX
+from qatie_cli.model.config import THUMBNAIL_PX
 from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qatie_cli import metrics
+from qatie_cli import installation, metrics
 from qatie_cli.data import degradation
 from qatie_cli.data.degradation import DegradationParameters
 from qatie_cli.errors import QatieError
@@ -51,7 +51,7 @@ def originals() -> dict[str, np.ndarray]:
     try:
         from skimage import data
     except ImportError:
-        raise QatieError("The demo needs scikit-image's photos.", "Run: pip install 'qatie[demo]'") from None
+        raise QatieError("The demo needs scikit-image's photos.", f"Run: {installation.extra('demo')}") from None
     found = {name: getattr(data, name)() for name in DEGRADATIONS if name != "motorcycle"}
     return found | {"motorcycle": data.stereo_motorcycle()[0]}
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from qatie_cli.data.full_frames import Kind
 from qatie_cli.data.screens import screen
-from qatie_cli.model.tone import GLOBAL_VIEW_PX, THUMBNAIL_PX, averaged_px, subsampled
+from qatie_cli.model.config import GLOBAL_VIEW_PX, THUMBNAIL_PX
+from qatie_cli.model.view import averaged_px, subsampled
 from qatie_cli.photo.colour import LUMA
 
 _SIDE = 2 * GLOBAL_VIEW_PX  # pages are drawn so large, then averaged down as photos are

@@ -17,8 +17,7 @@ from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
 from qatie_cli.errors import DataError
-from qatie_cli.model.network import SIZE_MULTIPLE
-from qatie_cli.model.tone import THUMBNAIL_PX
+from qatie_cli.model.config import SIZE_MULTIPLE, THUMBNAIL_PX
 from qatie_cli.photo import resize
 
 SMALLEST_MEASURED = 11  # pixels: the window of SSIM

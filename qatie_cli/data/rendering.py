@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qatie_cli.model.tone_apply import with_gain
 from qatie_cli.model.tone_features import luma
-from qatie_cli.model.tone_map import with_gain
 
 _BASE_RADIUS = 0.03  # of the guided filter, as a share of the long side
 _BASE_EPSILON = 0.01  # variance of luma above which the guided filter takes an edge for one

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from qatie_cli.model.tone import THUMBNAIL_PX, averaged_px, subsampled
+from qatie_cli.model.config import THUMBNAIL_PX
+from qatie_cli.model.view import averaged_px, subsampled
 from qatie_cli.photo import resize
 
 _SIDE = 512  # pixels that a screen is drawn with, then averaged down as photos are

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qatie_cli.data import degradation
 from qatie_cli.data.sampling import Box, Place, in_pixels
-from qatie_cli.model.network import SIZE_MULTIPLE
-from qatie_cli.model.tone import averaged_px, subsampled
+from qatie_cli.model.config import SIZE_MULTIPLE
+from qatie_cli.model.view import averaged_px, subsampled
 from qatie_cli.photo import resize
 
 
@@ -33,7 +33,7 @@ def crop(image: Image.Image, box: Box, side: int, flip: bool) -> np.ndarray:
 
 
 def view(overview: Image.Image, frame: Box, side: int, flip: bool) -> np.ndarray:
-    """The view (side, side, 3) float32 in 0..1 of the part `frame` of a photo, as `tone.view` makes it."""
+    """The view (side, side, 3) float32 in 0..1 of the part `frame` of a photo, as `view.view_u8` makes it."""
     return subsampled(crop(overview, frame, averaged_px(side), flip), side)
 
 

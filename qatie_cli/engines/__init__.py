@@ -1,6 +1,7 @@
 """Engines: what turns a weights file into something that computes residuals.
 
-`float` runs on CPU, CUDA or MPS; the int8 engines are PyTorch's quantized back ends and run on the CPU only.
+`float` runs on CPU, CUDA or MPS; the int8 engines run on the CPU only. `onnxruntime` is one of them and needs no
+PyTorch; the others are PyTorch's quantized back ends.
 """
 
 from __future__ import annotations
@@ -8,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 
-from qatie_cli.engines import process
-from qatie_cli.errors import EngineError, WeightsError
+from qatie_cli import installation
+from qatie_cli.errors import EngineError, UsageError, WeightsError
+from qatie_cli.kernels import threads as strips
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.moments import Moments
-from qatie_cli.model.tone import ToneStage
+from qatie_cli.model.tone_map import ToneMap
 
 FLOAT = "float"
-INT8 = ("fbgemm", "qnnpack", "onednn", "x86")
-# `auto` takes the first of these that the machine supports. On x86, onednn was measured faster than fbgemm, x86 and
-# qnnpack at every width and size tried; on ARM only qnnpack is made for the processor.
+LIGHT = "onnxruntime"
+INT8 = ("fbgemm", "qnnpack", "onednn", "x86")  # PyTorch's
+# `auto` takes onnxruntime where it is installed: with AVX-512 VNNI its network took 0.93 times onednn's processor time,
+# and PyTorch's import alone takes a second. Else it takes the first of these that the machine supports. On x86, onednn
+# was measured faster than fbgemm, x86 and qnnpack at every width and size tried; on ARM only qnnpack is made for the
+# processor.
 _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
 
 
@@ -35,6 +39,10 @@ class ResidualNetwork(Protocol[Features]):
     """The refinement network on one engine; `bytes_per_pixel` is the memory that `features` takes at its peak."""
 
     bytes_per_pixel: float
+
+    @property
+    def strips_at_once(self) -> int:
+        """How many strips of the residual it computes in the time of one."""
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Features:
         """What the residual is computed from, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
@@ -48,13 +56,18 @@ class ResidualNetwork(Protocol[Features]):
 
 @dataclass(frozen=True)
 class Engine:
-    """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice)."""
+    """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice).
+
+    `tone` decides the tone map of a whole photo (H, W, 3), uint8 or uint16; None where the weights have no tone stage.
+    `reason` says for people why it is this engine.
+    """
 
     name: str
     device: str
-    tone: ToneStage | None
+    tone: Callable[[np.ndarray], ToneMap] | None
     network: ResidualNetwork[Any]
     threads: int = 0
+    reason: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
@@ -70,14 +83,29 @@ class Engine:
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Hold this engine for one photo, with its number of threads set; other threads wait."""
-        with self._lock, process.threads(self.threads):
+        with self._lock, contextlib.ExitStack() as settings:
+            number = self.threads
+            if self.name != LIGHT:
+                from qatie_cli.engines import process
+
+                number = settings.enter_context(process.threads(number))
+            settings.enter_context(strips.limited(number))
             yield
 
 
 def available() -> tuple[str, ...]:
-    """Engines of this machine, `float` first."""
+    """Engines of this machine, `float` first. Imports PyTorch where that is installed."""
+    light = (LIGHT,) if _has_light() else ()
+    if not installation.has("torch"):
+        return light
+    import torch
+
     supported = torch.backends.quantized.supported_engines
-    return (FLOAT, *(name for name in INT8 if name in supported))
+    return (FLOAT, *(name for name in INT8 if name in supported), *light)
+
+
+def _has_light() -> bool:
+    return installation.has("onnxruntime") and installation.has("onnx")
 
 
 def resolve(name: str) -> str:
@@ -86,7 +114,14 @@ def resolve(name: str) -> str:
     Raises:
         EngineError: no such engine here; the message lists those that are.
     """
+    if name in ("auto", LIGHT) and _has_light():
+        return LIGHT
+    if name in (FLOAT, *INT8):
+        installation.need_torch(f"The engine {name}")
     here = available()
+    if not here:
+        missing = "There is no engine: neither onnxruntime with onnx nor PyTorch is installed."
+        raise EngineError(missing, "Run: pip install onnx onnxruntime")
     if name == "auto":
         family = "arm" if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else "x86"
         return next(engine for engine in _PREFERENCE[family] if engine in here)
@@ -95,8 +130,11 @@ def resolve(name: str) -> str:
     return name
 
 
-def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0) -> Engine:
-    """Make `weights` ready to run, on `threads` of the processor; 0 is PyTorch's number, within a CPU quota.
+def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0, begun_on: str = "") -> Engine:
+    """Make `weights` ready to run, on `threads` of the processor; 0 is all usable cores, or PyTorch's own number.
+
+    Args:
+        begun_on: the engine that `auto` stays on where it can, since outputs of the same batch were made on it.
 
     Raises:
         EngineError: the engine or device does not exist here, or int8 was asked for on a GPU.
@@ -107,24 +145,55 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
             raise EngineError(f"int8 ({engine}) runs on the CPU only.", f"Leave out --engine, or --device {device}.")
         check_device(device)
         engine = FLOAT
-    name, threads = resolve(engine), process.bounded(threads)
-    if name != FLOAT and weights.activations is None:
-        if engine != "auto":
-            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
-        name = FLOAT
+    name, reason = _chosen(weights, engine, begun_on)
+    if name == LIGHT:
+        return _light(weights, threads, reason)
     # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
-    model = weights.build()
+    from qatie_cli.engines import process
+    from qatie_cli.engines.tone import ToneDecision
+
+    threads, model = process.bounded(threads), weights.build()
+    tone = None if model.tone is None else ToneDecision(model.tone)
     if name == FLOAT:
         from qatie_cli.engines.floating import FloatNetwork
 
-        return Engine(name, device, model.tone, FloatNetwork(model.network, device), threads)
+        return Engine(name, device, tone, FloatNetwork(model.network, device), threads, reason)
     from qatie_cli.engines.int8 import Int8Network
 
-    return Engine(name, device, model.tone, Int8Network(model.network, weights.activations, name), threads)
+    return Engine(name, device, tone, Int8Network(weights, name), threads, reason)
+
+
+def _chosen(weights: Weights, engine: str, begun_on: str) -> tuple[str, str]:
+    """The engine to load, and why it is this one."""
+    if engine != "auto":
+        if engine != FLOAT and weights.activations is None:
+            resolve(engine)
+            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
+        return resolve(engine), "as asked"
+    if weights.activations is None:
+        return resolve(FLOAT), "the weights carry no int8 ranges"
+    if begun_on in INT8 or begun_on == LIGHT:
+        with contextlib.suppress(EngineError, UsageError):
+            return resolve(begun_on), "the batch was begun on it"
+    name = resolve("auto")
+    if name == LIGHT:
+        return name, "the fastest here, and it starts without PyTorch"
+    return name, "the fastest of PyTorch's here; onnxruntime is not installed"
+
+
+def _light(weights: Weights, threads: int, reason: str) -> Engine:
+    from qatie_cli.engines import built
+    from qatie_cli.engines.light import Graphs, LightNetwork, ToneDecision
+
+    graphs = Graphs(built.of(weights))
+    tone = None if weights.config.tone is None else ToneDecision(graphs, weights.config.tone)
+    return Engine(LIGHT, "cpu", tone, LightNetwork(weights, graphs), threads or strips.number(), reason)
 
 
 def best_device() -> str:
     """A GPU where torch can use one, else the CPU."""
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -132,6 +201,9 @@ def best_device() -> str:
 
 def check_device(device: str) -> None:
     """Raise EngineError unless torch can use `device` (cpu, cuda or mps)."""
+    installation.need_torch(f"The device {device}")
+    import torch
+
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not usable.get(device, False):
         there = ", ".join(name for name, works in usable.items() if works)

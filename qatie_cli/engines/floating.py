@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,17 @@ from torch import Tensor
 from qatie_cli import kernels
 from qatie_cli.kernels.threads import over_rows
 from qatie_cli.model import network
+from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE
 from qatie_cli.model.moments import Moments, Sums
-from qatie_cli.model.network import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE, Fuse, Network, Refine
+from qatie_cli.model.network import Fuse, Network, Refine
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 6 for large photos, 10 for tiles.
 BYTES_PER_PIXEL_AND_WIDTH = 10.0
 STRIP_VALUES = 1 << 22  # of the largest tensor of a strip
 SMALLEST_STRIP = 32  # rows of the photo
 _SLOPE = np.float32(LEAKY_SLOPE)
+_GROUP = 1024  # pixels that are summed in single precision
+_CHUNK_VALUES = 1 << 19  # summed at a time: they stay in the processor's cache
 
 
 def feature_rows(height: int, top: int, bottom: int) -> tuple[slice, tuple[int, int]]:
@@ -147,6 +151,8 @@ class FloatNetwork:
     would be half of what is kept at the peak.
     """
 
+    strips_at_once = 1  # on all threads
+
     def __init__(self, net: Network, device: str) -> None:
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 12
         self._network = net.to(device)
@@ -241,14 +247,16 @@ class FloatNetwork:
         return block.local(x), block.side(x)
 
     def _norm(self, block: Refine, local: Rows, moments: Moments | None) -> Norm:
+        found: tuple[Any, Any]
         if moments is not None:
-            mean, variance = moments(block.name, local.between(0, local.height))
+            found = moments(block.name, local.between(0, local.height)[0].permute(1, 2, 0), _sums)
         elif self._device == "cpu":
-            sums = [Sums.of(part) for part in local.blocks]
-            mean, variance = sum(sums[1:], sums[0]).mean_variance()
+            sums = [_sums(part[0].permute(1, 2, 0)) for part in local.blocks]
+            found = sum(sums[1:], sums[0]).mean_variance()
         else:  # there it is one block, and where it is on MPS there are no 64 bits
-            variance, mean = torch.var_mean(local.blocks[0][0], (1, 2), correction=0)
-        mean, variance, weight, bias = (v.detach().cpu().double() for v in (mean, variance, *block.norm.parameters()))
+            found = torch.var_mean(local.blocks[0][0], (1, 2), correction=0)[::-1]
+        read = (torch.as_tensor(v).detach().cpu().double() for v in (*found, *block.norm.parameters()))
+        mean, variance, weight, bias = read
         factor = weight / (variance + NORM_EPS).sqrt()
         values = factor, bias - mean * factor
         return Norm(*(value.float().view(1, -1, 1, 1).to(self._device) for value in values))
@@ -329,6 +337,21 @@ class FloatNetwork:
                     for block in given.rows.let_go(read * given.scale):
                         pool.take_back(block)
         return whole
+
+
+def _sums(x: Tensor) -> Sums:
+    """Sums over the pixels of x (h, w, C) float32: of groups in single precision, and of these in double."""
+    channels = x.shape[2]
+    pixels = x.reshape(-1, channels)
+    whole = len(pixels) // _GROUP * _GROUP
+    groups = list(pixels[:whole].view(-1, _GROUP, channels).split(max(1, _CHUNK_VALUES // (_GROUP * channels))))
+    if whole < len(pixels):
+        groups.append(pixels[None, whole:])
+    total, squares = torch.zeros(2, channels, dtype=torch.float64)
+    for chunk in groups:
+        total += chunk.sum(1).cpu().double().sum(0)
+        squares += chunk.square().sum(1).cpu().double().sum(0)
+    return Sums(len(pixels), total.numpy(), squares.numpy())
 
 
 def _values(photo_u8: Tensor) -> Tensor:

@@ -23,11 +23,13 @@ from qatie_cli import kernels
 from qatie_cli.engines import pointwise, process
 from qatie_cli.engines.floating import feature_rows, tail_rows
 from qatie_cli.engines.pointwise import ByteLayer, Product, Sum
-from qatie_cli.model import network
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS
+from qatie_cli.model.folding import fold_tail
 from qatie_cli.model.moments import Moments, of_whole
-from qatie_cli.model.network import LEAKY_SLOPE, NORM_EPS
 from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
 from qatie_cli.model.quantization.scheme import Activation, activation_at
+from qatie_cli.model.tensors import GATES, REFINEMENTS
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 1.9 to 2.9 from 12 megapixels on, of
 # which 1.75 are kept between the norms and the rest passes through a strip.
@@ -76,27 +78,32 @@ class Int8Network:
     megapixels and width 16 this takes 1.05 s instead of the 1.6 s of whole tensors, which are mostly page faults.
     """
 
-    def __init__(self, net: network.Network, activations: dict[str, Activation], engine: str) -> None:
+    strips_at_once = 1  # on all threads
+
+    def __init__(self, weights: Weights, engine: str) -> None:
+        activations, state = weights.activations, weights.state
+        assert activations is not None
         self._engine = engine
-        self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * net.config.width + 3
-        self._width = net.config.width
+        self._width = weights.config.network.width
+        self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
         self._at = lambda name: activation_at(name, activations)
         with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
-            self._convs = {name: _pack(conv) for name, conv in integer_convs(net).items()}
+            self._convs = {name: _pack(conv) for name, conv in integer_convs(state).items()}
             self._layers = self._pointwise_layers()
-            self._inner_leaky = {block.name: self._leaky_of(f"{block.name}.inner") for block in net.refinements()}
-            self._sums = {block.name: self._sum_of(block.name) for block in net.refinements()}
-            self._products = {name: self._product_of(name) for name in ("down1", "down2")}
+            self._inner_leaky = {name: self._leaky_of(f"{name}.inner") for name in REFINEMENTS}
+            self._sums = {name: self._sum_of(name) for name in REFINEMENTS}
+            self._products = {name: self._product_of(name) for name in GATES}
             self._pair_tables = {name: _of_pairs(self._layers[name].table) for name in self._layers}
-        self._norms = {b.name: (b.norm.weight.contiguous(), b.norm.bias.contiguous()) for b in net.refinements()}
-        self._weight, self._bias = net.tail()
+        affine = {n: (state[f"network.{n}.norm.weight"], state[f"network.{n}.norm.bias"]) for n in REFINEMENTS}
+        self._norms = {n: tuple(torch.from_numpy(values) for values in both) for n, both in affine.items()}
+        self._weight, self._bias = (torch.from_numpy(values) for values in fold_tail(state))
 
     def _layer(self, made: Tensor, before: str, after: str, slope: float = 1.0) -> ByteLayer:
         return ByteLayer.ramp_of(_table(made), self._at(before), self._at(after), slope)
 
     def _pointwise_layers(self) -> dict[str, ByteLayer]:
         """The tanh of the gates, and the change of scale of what the encoder leaves for the decoder."""
-        layers = {name: ByteLayer.of(_table(torch.tanh(self._every(f"{name}.pre")))) for name in ("down1", "down2")}
+        layers = {name: ByteLayer.of(_table(torch.tanh(self._every(f"{name}.pre")))) for name in GATES}
         for name, block in (("fuse1", "refine1"), ("fuse2", "refine2")):
             at = self._at(f"{name}.encoded")
             rescaled = _OPS.cat([self._every(f"{block}.out")], 1, at.scale, at.zero_point)
@@ -207,7 +214,7 @@ class Int8Network:
 
     def _norm(self, name: str, local: Tensor, moments: Moments) -> Norm:
         """The moments of the stored integers, in units of their values."""
-        mean, variance = moments(name, _stored(local))
+        mean, variance = (torch.from_numpy(values) for values in moments(name, _hwc(local)))
         mean, variance = (mean - local.q_zero_point()) * local.q_scale(), variance * local.q_scale() ** 2
         return Norm(mean.float(), variance.float(), *self._norms[name])
 
@@ -264,8 +271,9 @@ def peak_rate(engine: str) -> float:
     best = 0.0
     with process.quantized_engine(engine), torch.inference_mode(), _deprecation_ignored():
         for channels, side in ((64, 128), (128, 64), (256, 32)):
-            weight = torch.randint(-64, 63, (channels, channels, 3, 3), dtype=torch.int8)
-            packed = _pack(IntegerConv(weight, torch.full((channels,), 0.01), torch.zeros(channels), 1, 1))
+            weight = np.random.default_rng(0).integers(-64, 63, (channels, channels, 3, 3), np.int8)
+            scales, bias = np.full(channels, 0.01, np.float32), np.zeros(channels, np.float32)
+            packed = _pack(IntegerConv(weight, scales, bias, 1, 1))
             stored = torch.randint(0, 255, (1, channels, side, side), dtype=torch.uint8)
             x = torch._make_per_tensor_quantized_tensor(stored.contiguous(memory_format=torch.channels_last), 0.01, 128)
             for _ in range(12):
@@ -420,6 +428,7 @@ def _joined(parts: list[Tensor], phases: Tensor | None = None) -> Tensor:
 def _pack(conv: IntegerConv):
     """A convolution packed for the selected engine."""
     zeros = torch.zeros(len(conv.scales), dtype=torch.long)
-    weight = torch._make_per_channel_quantized_tensor(conv.weight, conv.scales.double(), zeros, 0)
+    values, scales = torch.from_numpy(conv.weight), torch.from_numpy(conv.scales).double()
+    weight = torch._make_per_channel_quantized_tensor(values, scales, zeros, 0)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2
-    return _OPS.conv2d_prepack(weight, conv.bias, stride, padding, [1, 1], 1)
+    return _OPS.conv2d_prepack(weight, torch.from_numpy(conv.bias), stride, padding, [1, 1], 1)

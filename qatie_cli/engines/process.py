@@ -31,16 +31,19 @@ def quantized_engine(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Let PyTorch compute on `number` threads inside the block; 0 leaves its own choice and takes no lock."""
+def threads(number: int) -> Iterator[int]:
+    """Let PyTorch compute on `number` threads inside the block; 0 leaves its own choice and takes no lock.
+
+    Yields the number of threads inside.
+    """
     if not number:
-        yield
+        yield torch.get_num_threads()
         return
     with _LOCK:
         before = torch.get_num_threads()
         torch.set_num_threads(number)
         try:
-            yield
+            yield number
         finally:
             torch.set_num_threads(before)
 

@@ -8,9 +8,6 @@ network took noise away, a is near -1, so the noise that the reduction had avera
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from qatie_cli import kernels
 
@@ -53,8 +50,8 @@ class GuidedResidual:
         top, bottom = max(0, first - reach), min(height, last + reach)
         guide, wanted = self.reduced[top:bottom], self.residual[top:bottom]
         if not kernels.usable(0):
-            lines = _lines(_planes(guide).float().div_(255), _planes(wanted))[0, :, first - top : last - top]
-            return np.ascontiguousarray(lines.permute(1, 0, 2).numpy())
+            lines = _lines(_planes(guide) / np.float32(255), _planes(wanted))[:, first - top : last - top]
+            return np.ascontiguousarray(lines.transpose(1, 0, 2))
         from qatie_cli.kernels.lines import fitted
 
         out = np.empty((last - first, 6, width), np.float32)
@@ -69,37 +66,36 @@ class GuidedResidual:
         return before, (position - before).astype(np.float32)
 
 
-def _planes(pixels_hwc: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels_hwc).permute(2, 0, 1)[None]
+def _planes(pixels_hwc: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels_hwc.transpose(2, 0, 1), np.float32)
 
 
-def _lines(guide: Tensor, wanted: Tensor) -> Tensor:
-    """Slopes and offsets (1, 6, h, w) of the lines from `guide` to `wanted`, (1, 3, h, w) each."""
+def _lines(guide: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Slopes and offsets (6, h, w) of the lines from `guide` to `wanted`, (3, h, w) each."""
     mean, mean_wanted = _mean(guide), _mean(wanted)
-    slope = _mean(guide * wanted).sub_(mean * mean_wanted)
-    slope /= _mean(guide * guide).sub_(mean * mean).clamp_(min=0).add_(EPSILON)
-    offset = mean_wanted.sub_(slope * mean)
+    slope = _mean(guide * wanted) - mean * mean_wanted
+    slope /= np.maximum(_mean(guide * guide) - mean * mean, 0) + np.float32(EPSILON)
+    offset = mean_wanted - slope * mean
     # Each pixel takes the mean of all windows that hold it.
-    return _mean(torch.cat([slope, offset], dim=1))
+    return _mean(np.concatenate([slope, offset]))
 
 
-def _mean(x: Tensor) -> Tensor:
-    """Means over windows; at the edges over what lies inside.
-
-    As sums of shifted strips, which stay in the processor's cache: an eighth of the time of pooling the whole photo.
-    """
-    height, width = x.shape[2:]
-    padded = F.pad(x, (RADIUS, RADIUS, RADIUS, RADIUS))
-    rows = padded[:, :, :height].clone()
+def _mean(x: np.ndarray) -> np.ndarray:
+    """Means of planes (n, h, w) over windows; at the edges over what lies inside."""
+    height, width = x.shape[1:]
+    padded = np.pad(x, ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS)))
+    rows = padded[:, :height].copy()
     for shift in range(1, 2 * RADIUS + 1):
-        rows += padded[:, :, shift : shift + height]
-    sums = rows[..., :width].clone()
+        rows += padded[:, shift : shift + height]
+    sums = rows[..., :width].copy()
     for shift in range(1, 2 * RADIUS + 1):
         sums += rows[..., shift : shift + width]
-    return sums.div_(_inside(height)[:, None]).div_(_inside(width))
+    sums /= _inside(height)[:, None]
+    sums /= _inside(width)
+    return sums
 
 
-def _inside(length: int) -> Tensor:
-    """How many positions of each window lie inside."""
-    at = torch.arange(length)
-    return (at + RADIUS).clamp(max=length - 1) - (at - RADIUS).clamp(min=0) + 1
+def _inside(length: int) -> np.ndarray:
+    """How many positions of each window lie inside, as float32."""
+    at = np.arange(length)
+    return (np.minimum(at + RADIUS, length - 1) - np.maximum(at - RADIUS, 0) + 1).astype(np.float32)

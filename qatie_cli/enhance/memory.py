@@ -104,7 +104,7 @@ def seen_sides(width: int, height: int, reduction: int) -> tuple[int, int]:
     """Width and height of what the network sees of a photo reduced by `reduction`: mirrored edges included."""
     if reduction == 1:
         return width, height
-    from qatie_cli.enhance.guided import MIRRORED_PX  # imports torch, which who only parses a size can do without
+    from qatie_cli.enhance.guided import MIRRORED_PX  # imports NumPy, which who only parses a size can do without
 
     return -(-width // reduction) + 2 * MIRRORED_PX, -(-height // reduction) + 2 * MIRRORED_PX
 
@@ -116,7 +116,7 @@ def network_bytes(width: int, height: int, bytes_per_pixel: float, side: int | N
         bytes_per_pixel: of what the network sees.
         side: of its tiles, which it sees with their halo; None where it sees the photo, or the reduced one, whole.
     """
-    from qatie_cli.model.moments import HALO  # imports torch
+    from qatie_cli.model.moments import HALO  # imports NumPy
 
     width, height = seen_sides(width, height, reduction)
     fixed = width * height * _GUIDED_BYTES if reduction > 1 else 0

@@ -67,7 +67,8 @@ def enhance(
     for tile, features in tiled(engine.network, toned, tile_side):
         left, right = tile.core[2], min(tile.core[3], width)
         columns = slice(left - tile.seen[2], right - tile.seen[2])
-        for top, bottom in toned.strips(tile.core[0], min(tile.core[1], height), right - left):
+        bottom_of_tile = min(tile.core[1], height)
+        for top, bottom in toned.strips(tile.core[0], bottom_of_tile, right - left, engine.network.strips_at_once):
             # The tail works on even rows; a last odd row has its partner in the padding.
             first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
             residual = engine.network.residual(features, first, last)[: bottom - top, columns]

@@ -94,9 +94,14 @@ class SeenPixels:
         return np.ascontiguousarray(self.pixels[top:bottom, left:right])
 
 
-def strips(top: int, bottom: int, width: int, converted: bool = False, multiple: int = 2) -> list[tuple[int, int]]:
-    """(top, bottom) of strips that cover the rows top..bottom; all but the last have a multiple of `multiple` rows."""
-    pixels = CONVERTED_STRIP_PIXELS if converted else STRIP_PIXELS
+def strips(
+    top: int, bottom: int, width: int, converted: bool = False, multiple: int = 2, at_once: int = 1
+) -> list[tuple[int, int]]:
+    """(top, bottom) of strips that cover the rows top..bottom; all but the last have a multiple of `multiple` rows.
+
+    Each is `at_once` as large as one that stays in the processor's cache.
+    """
+    pixels = (CONVERTED_STRIP_PIXELS if converted else STRIP_PIXELS) * at_once
     rows = max(1, pixels // width // multiple) * multiple
     return [(first, min(first + rows, bottom)) for first in range(top, bottom, rows)]
 
@@ -126,7 +131,7 @@ def residual_of(network: ResidualNetwork[Features], pixels: np.ndarray, tile_sid
         top, bottom, left, right = tile.core
         bottom, right = min(bottom, pixels.shape[0]), min(right, pixels.shape[1])
         columns = slice(left - tile.seen[2], right - tile.seen[2])
-        for first, last in strips(top, bottom, right - left):
+        for first, last in strips(top, bottom, right - left, at_once=network.strips_at_once):
             part = network.residual(features, first - tile.seen[0], last - tile.seen[0])
             out[first:last, left:right] = part[:, columns]
     return out

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from qatie_cli import kernels
 from qatie_cli.enhance.guided import GuidedResidual
 from qatie_cli.enhance.tiling import Place, Region, strips
-from qatie_cli.kernels.threads import over_rows
+from qatie_cli.kernels.threads import in_turn, over_rows
 from qatie_cli.model import tone_map
 from qatie_cli.model.tone_map import ToneMap, cells_of
 
@@ -56,10 +54,13 @@ class ToneRows:
     def rounded(self, source: np.ndarray, region: Region, place: Place, out: np.ndarray) -> None:
         """The rows toned and rounded into the first columns of `out` (h, columns, 3) uint8."""
         if not kernels.usable(region.pixels):
-            for first, last in strips(0, region.height, region.width):
+
+            def round_rows(first: int, last: int) -> None:
                 toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
                 toned *= np.float32(255)
                 out[first:last, : region.width] = np.rint(toned, out=toned)
+
+            in_turn(round_rows, strips(0, region.height, region.width))
             return
         from qatie_cli.kernels import tone
 
@@ -69,12 +70,17 @@ class ToneRows:
     def means(self, source: np.ndarray, region: Region, place: Place, factor: int, out: np.ndarray) -> None:
         """Means of factor x factor toned pixels into the first rows of `out` (h, w, 3) uint8; edges repeat."""
         if not kernels.usable(region.pixels):
-            for first, last in strips(0, region.height, region.width, multiple=factor):
+
+            def average_rows(first: int, last: int) -> None:
                 toned = self.floats(source, region.rows(first, last), (place[0] + first, place[1]))
                 margin = [(0, (first - last) % factor), (0, factor * out.shape[1] - region.width), (0, 0)]
-                padded = torch.from_numpy(np.pad(toned, margin, mode="edge")).permute(2, 0, 1)[None]
-                means = F.avg_pool2d(padded, factor)[0].permute(1, 2, 0).mul_(255).round_().numpy()
+                padded = np.pad(toned, margin, mode="edge")
+                places = [(y, x) for y in range(factor) for x in range(factor)]
+                sums = sum((padded[y::factor, x::factor] for y, x in places[1:]), padded[::factor, ::factor])
+                means = np.rint(sums / np.float32(factor * factor) * np.float32(255))
                 out[first // factor : first // factor + len(means)] = means
+
+            in_turn(average_rows, strips(0, region.height, region.width, multiple=factor))
             return
         from qatie_cli.kernels import tone
 
@@ -103,11 +109,14 @@ class ToneRows:
         """All rows toned, plus the residual that they guide, blended with what they were, into `out`."""
         height, width = self.size
         if not kernels.usable(height * width):
-            for first, last in strips(0, height, width):
+
+            def finish_rows(first: int, last: int) -> None:
                 region = Region(first, last, 0, width)
                 rows = self.floats(source, region, region.place)
                 result = np.clip(rows + guided.rows(first, rows), 0, 1)
                 region.of(out)[:] = _levels(result, region.of(source), strength)
+
+            in_turn(finish_rows, strips(0, height, width))
             return
         from qatie_cli.kernels import tone
 

@@ -9,9 +9,9 @@ from qatie_cli.enhance import tiling
 from qatie_cli.enhance.guided import GuidedResidual
 from qatie_cli.enhance.tiling import Region
 from qatie_cli.enhance.toned_rows import ToneRows
-from qatie_cli.model import tone
+from qatie_cli.model import view
+from qatie_cli.model.config import SIZE_MULTIPLE
 from qatie_cli.model.moments import Tile
-from qatie_cli.model.network import SIZE_MULTIPLE
 from qatie_cli.photo.colour import Colours
 
 
@@ -27,7 +27,8 @@ class TonedPhoto:
         self.pixels, self.colours = np.ascontiguousarray(pixels), colours
         self.photo_height, self.photo_width = pixels.shape[:2]
         self.height, self.width = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in pixels.shape[:2])
-        decided = tone.decide(engine.tone, pixels if colours is None else _overview(pixels, colours))
+        seen = pixels if colours is None else _overview(pixels, colours)
+        decided = None if engine.tone is None else engine.tone(seen)
         self._tone = ToneRows.of(decided, int(np.iinfo(pixels.dtype).max) + 1, pixels.shape[:2])
 
     def rows(self, region: Region) -> np.ndarray:
@@ -57,9 +58,9 @@ class TonedPhoto:
             return [(0, region.height)]
         return tiling.strips(0, region.height, region.width, converted=True, multiple=multiple)
 
-    def strips(self, top: int, bottom: int, width: int) -> list[tuple[int, int]]:
+    def strips(self, top: int, bottom: int, width: int, at_once: int = 1) -> list[tuple[int, int]]:
         """Strips of a convenient height for `rows`; see `tiling.strips`."""
-        return tiling.strips(top, bottom, width, converted=self.colours is not None)
+        return tiling.strips(top, bottom, width, converted=self.colours is not None, at_once=at_once)
 
     def network_input(self, tile: Tile) -> np.ndarray:
         """What the network sees of a tile, (h, w, 3) uint8: the photo's right and bottom edges fill up its sides."""
@@ -93,4 +94,4 @@ class TonedPhoto:
 
 def _overview(pixels: np.ndarray, colours: Colours) -> np.ndarray:
     """A photo in another space, in sRGB: small enough to be converted at once, large enough for the tone stage."""
-    return colours.to_srgb(tone.reduced(pixels))
+    return colours.to_srgb(view.reduced(pixels))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import NetworkConfig
 
 
 class UnfitError(ValueError):

@@ -11,12 +11,11 @@ from torch import Tensor
 from qatie_cli.exchange.photos import at_most
 from qatie_cli.model import whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig
 from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.quantization.equalization import Joined
 from qatie_cli.model.quantization.rounding import keep_means
 from qatie_cli.model.quantization.scheme import TANH_REACH
-from qatie_cli.model.whole import ModelConfig
 
 LONGEST_PX = 512
 MOST_PHOTOS = 12
@@ -61,7 +60,7 @@ def calibrated(
     keep_means(built.network, seen)
     on_step("measuring ranges")
     activations = calibration.calibrate(built.network, seen, _POWER, clip_rms=None)
-    return Weights(model_config, built.state_dict(), activations)
+    return Weights(model_config, whole.arrays(built.state_dict()), activations)
 
 
 def _seen(photo: np.ndarray) -> Tensor:

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qatie_cli.errors import UsageError
-from qatie_cli.exchange import graph
-from qatie_cli.model import tone_map
+from qatie_cli.graphs import graph
+from qatie_cli.model import tone_apply
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import fold_upsample
+from qatie_cli.model.tone_apply import Decision
 from qatie_cli.model.tone_features import luma
-from qatie_cli.model.tone_map import Decision
 from qatie_cli.model.whole import Model
 
 
@@ -93,17 +93,17 @@ class _Program(nn.Module):
 
 
 def _toned(photo: Tensor, decision: Decision) -> Tensor:
-    """`tone_map.apply`, layer after layer of the grid: at the photo's size all of them would take 32 bytes a pixel."""
-    toned = tone_map.apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
+    """`tone_apply.apply`, layer after layer of the grid: at the photo's size all would take 32 bytes a pixel."""
+    toned = tone_apply.apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
     if decision.grids is None:
         return toned
     depth = decision.grids.shape[1]
     place = luma(toned) * (depth - 1)
     ev = torch.zeros_like(place)
     for layer in range(depth):
-        spread = tone_map.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])
+        spread = tone_apply.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])
         ev = ev + spread * (1 - (place - layer).abs()).clamp(min=0)
-    return tone_map.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
+    return tone_apply.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
 
 
 class _Folded(nn.Module):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import safetensors.torch
-from torch import Tensor
+import safetensors.numpy
 
 from qatie_cli import parsing
 from qatie_cli.errors import WeightsError
@@ -16,7 +15,7 @@ from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN
 
-Constant = tuple[Tensor, Tensor | None]  # values in the state's layout, and the scales (out) of integers
+Constant = tuple[np.ndarray, np.ndarray | None]  # values in the state's layout, and the scales (out) of integers
 
 
 def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str], Constant]) -> Weights:
@@ -33,7 +32,7 @@ def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str],
     """
     try:
         told = parsing.from_json(header)
-        state = safetensors.torch.load(tensors)
+        state = safetensors.numpy.load(tensors)
         held = told.pop("held")
         told.pop("arithmetic", None)
         for name in held:
@@ -48,13 +47,13 @@ def damaged(path: Path) -> WeightsError:
     return WeightsError(f"{path} is damaged: its qatie metadata cannot be read.", "Export it again.")
 
 
-def restored(values: Tensor, scales: Tensor) -> Tensor:
+def restored(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Float weights (out, in, h, w) whose integers and scales are exactly `values` and `scales` (out).
 
     Their plain product may be off by its last bit, and so would a scale derived from it.
     """
-    real = values.float() * scales.view(-1, 1, 1, 1)
-    for row, scale in enumerate(scales.numpy()):
+    real = values.astype(np.float32) * scales.reshape(-1, 1, 1, 1)
+    for row, scale in enumerate(scales):
         most = values[row] == WEIGHT_MAX
         if not bool(most.any()):
             continue

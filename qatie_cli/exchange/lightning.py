@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.exchange.authors import Affine, Layer, UnfitError, in_order
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import NetworkConfig
 
 # The authors' names in the order in which the network runs; a refinement block's parts likewise.
 _ORDER = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.model.network import SIZE_MULTIPLE
+from qatie_cli.model.config import SIZE_MULTIPLE
 from qatie_cli.photo import resize
 
 CHECKED_PX = 768  # long side of photos that agreement is measured on

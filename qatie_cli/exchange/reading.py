@@ -14,7 +14,7 @@ from qatie_cli.errors import UsageError, WeightsError
 from qatie_cli.exchange.record import HEADER, TENSORS
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import NetworkConfig
 
 _LARGEST = 1 << 30  # bytes; the paper's largest network has 15 MB
 _NEEDED = {"tflite": ("ai_edge_litert",), "onnx": ("onnx",), "checkpoint": ()}
@@ -23,7 +23,7 @@ _WANTED = "Name a .tflite or .ckpt file of the paper's network, or a .tflite or 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file holds: complete `weights`, or None and the paper's network, whose int8 ranges are not usable."""
+    """What a file holds: complete `weights`, or `state`, the paper's network, whose int8 ranges are not usable."""
 
     path: Path
     kind: str
@@ -80,11 +80,13 @@ def finished(
 
 def as_written(found: Found) -> Weights:
     """The file's float network, unchanged, to compare with."""
-    from qatie_cli.model.whole import ModelConfig
+    from qatie_cli.model import whole
+    from qatie_cli.model.config import ModelConfig
 
     if found.weights is not None:
         return found.weights
-    return Weights(ModelConfig(found.config, None), {f"network.{name}": t for name, t in found.state.items()})
+    state = whole.arrays({f"network.{name}": t for name, t in found.state.items()})
+    return Weights(ModelConfig(found.config, None), state)
 
 
 def _kind(path: Path, content: bytes) -> str:
@@ -117,14 +119,14 @@ def _tflite(path: Path, content: bytes) -> Found:
         config, state = tflite.network(path, graph)
         return Found(path, "TFLite file of the paper's network", None, config, state)
     ready = exported.weights(path, header, tensors or b"", lambda name: graph.constant_in_state(places[name]))
-    return Found(path, "TFLite file exported by qatie", ready, ready.config.network, ready.state)
+    return Found(path, "TFLite file exported by qatie", ready, ready.config.network, {})
 
 
 def _onnx(path: Path, content: bytes) -> Found:
     from qatie_cli.exchange.onnx import reading as onnx
 
     ready = onnx.read(path, content)
-    return Found(path, "ONNX model exported by qatie", ready, ready.config.network, ready.state)
+    return Found(path, "ONNX model exported by qatie", ready, ready.config.network, {})
 
 
 def _checkpoint(path: Path, _: bytes) -> Found:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import safetensors.torch
+import numpy as np
+import safetensors.numpy
 
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
@@ -38,5 +39,5 @@ class Record:
 
     def tensors(self) -> bytes:
         """The tensors that the graph does not hold."""
-        left = {name: t for name, t in self.weights.state.items() if name not in self.held}
-        return safetensors.torch.save({name: t.detach().float().cpu().contiguous() for name, t in left.items()})
+        left = {name: values for name, values in self.weights.state.items() if name not in self.held}
+        return safetensors.numpy.save({name: np.ascontiguousarray(values, np.float32) for name, values in left.items()})

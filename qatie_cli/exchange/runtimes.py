@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from qatie_cli.errors import DataError
-from qatie_cli.model import tone
+from qatie_cli.model import view
 
 THUMBNAIL = "thumbnail"  # the input of this name; any other is the photo
 
@@ -37,7 +37,7 @@ def litert(model: bytes | Path, photo: np.ndarray, threads: int = 1, reference: 
                 run.resize_tensor_input(entry["index"], [1, *photo.shape])
         run.allocate_tensors()
         for entry in run.get_input_details():
-            picture = tone.view_u8(photo, int(entry["shape"][1])) if THUMBNAIL in entry["name"] else photo
+            picture = view.view_u8(photo, int(entry["shape"][1])) if THUMBNAIL in entry["name"] else photo
             run.set_tensor(entry["index"], _given(picture[None], entry))
         run.invoke()
         (out,) = run.get_output_details()
@@ -76,7 +76,7 @@ def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.
         )
         fed = {}
         for entry in session.get_inputs():
-            picture = tone.view_u8(photo, entry.shape[-1]) if entry.name == THUMBNAIL else photo
+            picture = view.view_u8(photo, entry.shape[-1]) if entry.name == THUMBNAIL else photo
             fed[entry.name] = _nchw(picture)
         return _levels(session.run(None, fed)[0][0].transpose(1, 2, 0))
 
@@ -96,7 +96,7 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
         sides = [
             method.metadata.input_tensor_meta(index).sizes()[-1] for index in range(1, method.metadata.num_inputs())
         ]
-        pictures = [photo, *(tone.view_u8(photo, side) for side in sides)]
+        pictures = [photo, *(view.view_u8(photo, side) for side in sides)]
         (out,) = method.execute([torch.from_numpy(_nchw(picture)) for picture in pictures])
         return _levels(out[0].permute(1, 2, 0).numpy())
 

@@ -1,4 +1,4 @@
-"""The kernel that fits a guided filter's lines; `enhance.guided` has the same in PyTorch."""
+"""The kernel that fits a guided filter's lines; `enhance.guided` has the same in NumPy."""
 
 from __future__ import annotations
 

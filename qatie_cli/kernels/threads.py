@@ -1,4 +1,4 @@
-"""Row strips on as many threads as PyTorch has.
+"""Row strips on several threads.
 
 numba's own parallel loops are no choice: its workqueue layer ends the process when two threads enter it at once, and
 its OpenMP layer brings a second OpenMP beside PyTorch's.
@@ -6,14 +6,35 @@ its OpenMP layer brings a second OpenMP beside PyTorch's.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
+from qatie_cli.threads import NUMBER_OF_USER, usable_cores
 
 _SMALLEST = 1 << 14  # values; handing a strip to another thread takes as long as this many
 _pools: dict[int, ThreadPoolExecutor] = {}
+
+
+_number: contextvars.ContextVar[int] = contextvars.ContextVar("_number", default=0)
+
+
+def number() -> int:
+    """Threads that strips run on: those of the block of `limited`, else as many as libraries of the process take."""
+    chosen = _number.get() or os.environ.get(NUMBER_OF_USER, "")
+    return max(1, int(chosen)) if str(chosen).isdecimal() else usable_cores()
+
+
+@contextlib.contextmanager
+def limited(to: int) -> Iterator[None]:
+    """Let strips of the calling thread run on `to` threads inside the block; 0 changes nothing."""
+    before = _number.set(to or _number.get())
+    try:
+        yield
+    finally:
+        _number.reset(before)
 
 
 def over_rows(rows: int, values: int, work: Callable[[int, int], object]) -> None:
@@ -22,7 +43,7 @@ def over_rows(rows: int, values: int, work: Callable[[int, int], object]) -> Non
     Args:
         values: in all rows; a few are not worth a second thread.
     """
-    threads = min(torch.get_num_threads(), max(1, values // _SMALLEST))
+    threads = min(number(), max(1, values // _SMALLEST))
     step = -(-rows // threads)
     if threads == 1 or step >= rows:
         work(0, rows)
@@ -30,6 +51,24 @@ def over_rows(rows: int, values: int, work: Callable[[int, int], object]) -> Non
     others = [_pool(threads).submit(work, first, min(first + step, rows)) for first in range(step, rows, step)]
     try:
         work(0, step)
+    finally:
+        for other in others:
+            other.result()
+
+
+def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]]) -> None:
+    """Call `work(first, last)` for every piece, as many at once as there are threads; within one, strips run alone."""
+    threads = min(number(), len(pieces))
+    waiting = iter(pieces)  # an iterator of a list hands out each element once, whoever asks
+
+    def serve() -> None:
+        with limited(1):
+            for first, last in waiting:
+                work(first, last)
+
+    others = [_pool(threads).submit(serve) for _ in range(threads - 1)]
+    try:
+        serve()
     finally:
         for other in others:
             other.result()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import safetensors.numpy
 
 from qatie_cli import __version__, files, parsing
 from qatie_cli.errors import WeightsError
-from qatie_cli.model import whole
+from qatie_cli.model import tensors
+from qatie_cli.model.config import ModelConfig
 from qatie_cli.model.quantization.scheme import Activation, missing_points
-from qatie_cli.model.whole import Model, ModelConfig
+
+if TYPE_CHECKING:  # imports torch
+    from qatie_cli.model.whole import Model
 
 FORMAT = 1
 HEADER_KEY = "qatie"  # of the safetensors metadata; its value is the JSON header
@@ -27,12 +31,13 @@ HEADER_KEY = "qatie"  # of the safetensors metadata; its value is the JSON heade
 class Weights:
     """Everything a weights file holds.
 
-    `activations` maps each rounding point of the network to its scale and zero point; None means that the model was
-    never calibrated and runs in float only. `recipe`, `data` and `metrics` record how it came to be.
+    `state` are float32 arrays (`whole.arrays` makes them of tensors). `activations` maps each rounding point of the
+    network to its scale and zero point; None means that the model was never calibrated and runs in float only.
+    `recipe`, `data` and `metrics` record how it came to be.
     """
 
     config: ModelConfig
-    state: dict[str, Tensor]
+    state: dict[str, np.ndarray]
     activations: dict[str, Activation] | None = None
     recipe: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
@@ -40,13 +45,16 @@ class Weights:
     versions: dict = field(default_factory=dict)
 
     def build(self) -> Model:
-        """The float model, without gradients."""
+        """The float model in PyTorch, without gradients."""
+        from qatie_cli.model import whole
+
         return whole.from_state(self.config, self.state)
 
 
 def this_machine_versions() -> dict[str, str]:
     """Versions to record in a weights file that is written now."""
-    return {"qatie": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    torch = importlib.metadata.version("torch")
+    return {"qatie": __version__, "torch": torch, "python": platform.python_version()}
 
 
 def to_header(weights: Weights) -> dict:
@@ -67,19 +75,19 @@ def to_header(weights: Weights) -> dict:
 def write(path: Path, weights: Weights) -> None:
     """Write a weights file in one step."""
     header = to_header(weights)
-    tensors = {name: t.detach().float().cpu().contiguous() for name, t in weights.state.items()}
-    files.write_atomic(path, safetensors.torch.save(tensors, {HEADER_KEY: json.dumps(header)}))
+    state = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.state.items()}
+    files.write_atomic(path, safetensors.numpy.save(state, {HEADER_KEY: json.dumps(header)}))
 
 
 def read(path: Path) -> Weights:
-    """Read and check a weights file; its tensors are mapped from disk, not copied.
+    """Read and check a weights file.
 
     Raises:
         WeightsError: no such file, not a safetensors file, not a qatie file, of a newer format, or incomplete.
     """
     foreign = f"{path} is not a qatie weights file"
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
@@ -94,7 +102,7 @@ def read(path: Path) -> Weights:
     return from_header(path, header, state)
 
 
-def from_header(path: Path, header: dict, state: dict[str, Tensor]) -> Weights:
+def from_header(path: Path, header: dict, state: dict[str, np.ndarray]) -> Weights:
     """Check what was read from the file `path`: plain values as `to_header` gives them, and the tensors.
 
     Raises:
@@ -113,13 +121,13 @@ def from_header(path: Path, header: dict, state: dict[str, Tensor]) -> Weights:
             metrics=header["metrics"],
             versions=header["versions"],
         )
-        built = weights.build()
+        tensors.check(weights.config, weights.state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path} is damaged: {reason}.", "Copy or train it again.") from error
-    if weights.activations is not None and (missing := missing_points(built.network, weights.activations)):
+    if weights.activations is not None and (missing := missing_points(weights.activations)):
         raise WeightsError(f"{path} is damaged: no range for {', '.join(missing)}.", "Copy or train it again.")
-    if not all(bool(torch.isfinite(t).all()) for t in state.values()):
+    if not all(np.isfinite(values).all() for values in state.values()):
         raise WeightsError(f"{path} is damaged: it holds values that are not numbers.", "Copy or train it again.")
     return weights
 

@@ -7,13 +7,12 @@ all tiles before any tile passes it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from qatie_cli import kernels
 from qatie_cli.kernels.threads import over_rows
@@ -22,15 +21,19 @@ from qatie_cli.kernels.threads import over_rows
 # a stride-2 convolution at S, three 3x3 convolutions at S/2, a stride-2 one, three at S/4, three at S/8, two
 # upsampling ones, three more at S/4 and at S/2, and the tail: 71, and 80 in multiples of what three halvings need.
 HALO = 80
-_EXACT_GROUP = 1024  # pixels
-_CHUNK_VALUES = 1 << 19  # summed at a time: they stay in the processor's cache
+_ROWS = 64  # summed at a time without numba: they stay in the processor's cache
 
 
 class Moments(Protocol):
     """Where a norm's mean and variance come from."""
 
-    def __call__(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (C) float64 for the norm of block `name`, which normalizes x (1, C, h, w)."""
+    def __call__(self, name: str, x: Any, sums: Callable[[Any], Sums] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and biased variance (C) float64 for the norm of block `name`.
+
+        Args:
+            x: what it normalizes, (h, w, C); an array of uint8, or whatever `sums` can sum.
+            sums: of x or of a part of it; None is `Sums.of`.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,58 +41,40 @@ class Sums:
     """Number of values, their sum and the sum of their squares; the latter two (C) float64."""
 
     count: int
-    total: Tensor
-    squares: Tensor
+    total: np.ndarray
+    squares: np.ndarray
 
     @staticmethod
-    def of(x: Tensor) -> Sums:
-        """Sums over the pixels of x (1, C, h, w), float or uint8; fastest where channels lie side by side in memory.
+    def of(x: np.ndarray) -> Sums:
+        """Sums over the pixels of x (h, w, C) uint8: exact, so that a photo and its tiles have equal moments."""
+        values = np.ascontiguousarray(x)
+        parts: list[np.ndarray] = []
+        if kernels.usable(0):
+            from qatie_cli.kernels import features
 
-        Those of uint8 are exact, so that a photo and its tiles have the very same moments: squares of values between
-        -128 and 127 fit float32's 24 bits in groups of 1024.
-        """
-        if x.dtype == torch.uint8 and kernels.usable(0):
-            return _exact_sums(x)
-        channels = x.shape[1]
-        pixels = x[0].permute(1, 2, 0).reshape(-1, channels)
-        middle = 128.0 if x.dtype == torch.uint8 else 0.0
-        whole = len(pixels) // _EXACT_GROUP * _EXACT_GROUP
-        groups = list(
-            pixels[:whole].view(-1, _EXACT_GROUP, channels).split(max(1, _CHUNK_VALUES // (_EXACT_GROUP * channels)))
-        )
-        if whole < len(pixels):
-            groups.append(pixels[None, whole:])
-        total, squares = torch.zeros(2, channels, dtype=torch.float64)
-        for chunk in groups:
-            values = chunk.float() - middle
-            total += values.sum(1).double().sum(0)
-            squares += values.square().sum(1).double().sum(0)
-        count = len(pixels)
-        return Sums(count, total + middle * count, squares + 2 * middle * total + middle**2 * count)
+            def add(first: int, last: int) -> None:
+                parts.append(features.sums(values, first, last))
+
+            over_rows(values.shape[0], values.size, add)
+        else:
+            for first in range(0, values.shape[0], _ROWS):
+                rows = values[first : first + _ROWS].reshape(-1, values.shape[2]).astype(np.uint32)
+                parts.append(np.stack([rows.sum(0, dtype=np.int64), np.square(rows).sum(0, dtype=np.int64)]))
+        total, squares = functools.reduce(np.add, parts).astype(np.float64)
+        return Sums(values.shape[0] * values.shape[1], total, squares)
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
-    def mean_variance(self) -> tuple[Tensor, Tensor]:
+    def mean_variance(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and biased variance (C)."""
         mean = self.total / self.count
-        return mean, (self.squares / self.count - mean * mean).clamp_(min=0)
+        return mean, np.maximum(self.squares / self.count - mean * mean, 0)
 
 
-def _exact_sums(x: Tensor) -> Sums:
-    """`Sums.of` uint8, in integers."""
-    from qatie_cli.kernels import features
-
-    values = np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
-    parts: list[np.ndarray] = []
-    over_rows(values.shape[0], values.size, lambda first, last: parts.append(features.sums(values, first, last)))
-    total, squares = torch.from_numpy(sum(parts)).double()
-    return Sums(values.shape[0] * values.shape[1], total, squares)
-
-
-def of_whole(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+def of_whole(name: str, x: Any, sums: Callable[[Any], Sums] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The moments of what is given: right where that is the whole photo."""
-    return Sums.of(x).mean_variance()
+    return (sums or Sums.of)(x).mean_variance()
 
 
 @dataclass(frozen=True)
@@ -99,12 +84,12 @@ class Tile:
     core: tuple[int, int, int, int]
     seen: tuple[int, int, int, int]
 
-    def core_of(self, x: Tensor) -> Tensor:
-        """The core's part of a tensor (1, C, h, w) made of what is seen, at whatever scale."""
-        scale = (self.seen[1] - self.seen[0]) // x.shape[2]
+    def core_of(self, x: Any) -> Any:
+        """The core's part of an array or a tensor (h, w, C) made of what is seen, at whatever scale."""
+        scale = (self.seen[1] - self.seen[0]) // x.shape[0]
         top, bottom = ((edge - self.seen[0]) // scale for edge in self.core[:2])
         left, right = ((edge - self.seen[2]) // scale for edge in self.core[2:])
-        return x[:, :, top:bottom, left:right]
+        return x[top:bottom, left:right]
 
 
 def tiles(height: int, width: int, side: int) -> list[Tile]:
@@ -141,12 +126,12 @@ def of_tiles(parts: Sequence[Tile], run: Callable[[Tile, Moments], object]) -> M
     Args:
         run: computes the features of a tile with the moments it is given.
     """
-    known: dict[str, tuple[Tensor, Tensor]] = {}
+    known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def moments(tile: Tile) -> Moments:
-        def look_up(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        def look_up(name: str, x: Any, sums: Callable[[Any], Sums] | None = None) -> tuple[np.ndarray, np.ndarray]:
             if name not in known:
-                raise _NotKnownError(name, Sums.of(tile.core_of(x)))
+                raise _NotKnownError(name, (sums or Sums.of)(tile.core_of(x)))
             return known[name]
 
         return look_up
@@ -161,4 +146,5 @@ def of_tiles(parts: Sequence[Tile], run: Callable[[Tile, Moments], object]) -> M
                 gathered = reached.sums if gathered is None else gathered + reached.sums
             else:
                 return moments(tile)
+        assert gathered is not None, "there is no tile"
         known[name] = gathered.mean_variance()

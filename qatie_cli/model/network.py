@@ -14,22 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qatie_cli.model.moments import Moments
-
-SIZE_MULTIPLE = 8  # three halvings: height and width of the network's input must be multiples of this
-LEAKY_SLOPE = 0.2
-NORM_EPS = 1e-5
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Width `c` of the paper (16, 24, 32 or 64 there; any positive number here)."""
-
-    width: int = 16
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"network width must be at least 1, not {self.width}")
+from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE, NetworkConfig
 
 
 class Rounding(Protocol):
@@ -118,13 +103,10 @@ def leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, LEAKY_SLOPE)
 
 
-def normalize(name: str, norm: nn.InstanceNorm2d, x: Tensor, moments: Moments | None) -> Tensor:
-    """Instance norm by its own statistics, or by those that `moments` gives for the block `name`."""
-    if moments is None:
-        # The function takes a single pixel, too, which the module refuses.
-        return torch.instance_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, False)
-    mean, variance = (value.to(x) for value in moments(name, x))
-    return F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+def normalize(norm: nn.InstanceNorm2d, x: Tensor) -> Tensor:
+    """Instance norm of x (N, C, H, W) by its own statistics."""
+    # The function takes a single pixel, too, which the module refuses.
+    return torch.instance_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, False)
 
 
 class Gate(nn.Module):
@@ -162,11 +144,11 @@ class Refine(nn.Module):
         self.outer = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(2 * in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, rounding: Rounding, moments: Moments | None) -> Tensor:
+    def forward(self, x: Tensor, rounding: Rounding) -> Tensor:
         """(N, in, H, W) to (N, out, H, W)."""
         name, point = self.name, rounding.activation
         normed = point(f"{name}.local", conv(f"{name}.local", self.local, x, rounding))
-        normed = point(f"{name}.norm", normalize(name, self.norm, normed, moments))
+        normed = point(f"{name}.norm", normalize(self.norm, normed))
         # Both halves of y are rounded with the one scale that their concatenation has.
         y = point(f"{name}.y", torch.cat([leaky(normed), conv(f"{name}.side", self.side, x, rounding)], dim=1))
         del x, normed
@@ -221,23 +203,20 @@ class Network(nn.Module):
         self.up = nn.Conv2d(c, c, 3, padding=1)
         self.head = nn.Conv2d(c, 3, 3, padding=1)
 
-    def features(self, photo: Tensor, rounding: Rounding = EXACT, moments: Moments | None = None) -> Tensor:
-        """Everything but the tail: photo (N, 3, H, W) in 0..1 to features (N, c, H/2, W/2); H and W multiples of 8.
-
-        Norms take their statistics from what they are given, or from `moments`.
-        """
+    def features(self, photo: Tensor, rounding: Rounding = EXACT) -> Tensor:
+        """Everything but the tail: photo (N, 3, H, W) in 0..1 to features (N, c, H/2, W/2); H and W multiples of 8."""
         if photo.shape[-1] % SIZE_MULTIPLE or photo.shape[-2] % SIZE_MULTIPLE:
             raise ValueError(f"height and width must be multiples of {SIZE_MULTIPLE}, not {tuple(photo.shape[-2:])}")
         x, pair1 = self.down1(rounding.activation("photo", photo), rounding)
-        encoded1 = self.refine1(x, rounding, moments)
+        encoded1 = self.refine1(x, rounding)
         x, pair2 = self.down2(encoded1, rounding)
-        encoded2 = self.refine2(x, rounding, moments)
-        x = self.bottleneck(F.max_pool2d(encoded2, 2), rounding, moments)
-        x = self.decode2(self.fuse2(x, encoded2, pair2, rounding), rounding, moments)
+        encoded2 = self.refine2(x, rounding)
+        x = self.bottleneck(F.max_pool2d(encoded2, 2), rounding)
+        x = self.decode2(self.fuse2(x, encoded2, pair2, rounding), rounding)
         del encoded2, pair2
         x = self.fuse1(x, encoded1, pair1, rounding)
         del encoded1, pair1
-        return self.decode1(x, rounding, moments)
+        return self.decode1(x, rounding)
 
     def refinements(self) -> list[Refine]:
         """The refinement blocks, in the order in which they run."""

@@ -6,12 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from qatie_cli import files, parsing
+from qatie_cli import files, installation, parsing
 from qatie_cli.errors import WeightsError
 from qatie_cli.home import user_folder
 
 DEFAULT = "qatie-c16"
-REINSTALL = "Reinstall qatie: pip install --force-reinstall --no-deps qatie"
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Shipped:
     def cached(self) -> Path:
         """The copy in the user's data folder; its name changes with its content, so versions never mix."""
         return cache_folder() / f"{self.name}-{self.sha256[:12]}.safetensors"
+
+
+def _reinstall() -> str:
+    return f"Reinstall qatie: pip install --force-reinstall --no-deps {installation.name()}"
 
 
 def packaged_folder() -> Path:
@@ -57,7 +60,7 @@ def manifest() -> dict[str, Shipped]:
         entries = parsing.from_json(path.read_text(encoding="utf-8"))
         return {name: Shipped(name, e["file"], e["sha256"], e["description"]) for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"The list of shipped weights, {path}, cannot be read: {error}.", REINSTALL) from error
+        raise WeightsError(f"The list of shipped weights, {path}, cannot be read: {error}.", _reinstall()) from error
 
 
 def locate(name_or_path: str) -> Path:
@@ -122,10 +125,10 @@ def check_packaged(shipped: Shipped) -> None:
     try:
         found = files.sha256(shipped.packaged)
     except OSError as error:
-        raise WeightsError(f"{shipped.packaged} cannot be read: {error.strerror}.", REINSTALL) from error
+        raise WeightsError(f"{shipped.packaged} cannot be read: {error.strerror}.", _reinstall()) from error
     if found != shipped.sha256:
         raise WeightsError(
-            f"{shipped.packaged} is damaged: its sha256 is {found}, expected {shipped.sha256}.", REINSTALL
+            f"{shipped.packaged} is damaged: its sha256 is {found}, expected {shipped.sha256}.", _reinstall()
         )
 
 

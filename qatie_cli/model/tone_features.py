@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qatie_cli.model.config import (
+    DARK_AND_BRIGHT,
+    FLAT,
+    FULL,
+    QUANTILES,
+    SMOOTH,
+    STRUCTURED,
+    TEXTURE_BLOCK,
+    TEXTURED,
+    rank_indices,
+)
 from qatie_cli.photo.colour import LUMA
-
-# Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
-QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
-DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas that `contrast` compares
-# Contrast up to which a photo is left alone, and from which the decision is applied in full.
-FLAT, FULL = 0.15, 0.3
-# Blocks of this side of a view have texture where their luma deviates by this share of its mean.
-TEXTURE_BLOCK, TEXTURED = 8, 0.05
-# Share of textured blocks up to which a photo is left alone, and from which the decision is applied in full.
-SMOOTH, STRUCTURED = 0.2, 0.42
 
 
 def confidence(thumbnail: Tensor) -> Tensor:
@@ -79,11 +79,6 @@ def statistics(thumbnail: Tensor, bins: int) -> Tensor:
 def luma(photo: Tensor) -> Tensor:
     """Luma (N, 1, H, W) of (N, 3, H, W)."""
     return (photo * photo.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-
-
-def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
-    """Indices of these ranks (shares of the pixels) among sorted values, smallest first."""
-    return [math.ceil(share * pixels) - 1 for share in ranks]
 
 
 def ranked(values: Tensor, ranks: Sequence[float]) -> Tensor:

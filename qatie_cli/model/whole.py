@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.model import network, tone_map
-from qatie_cli.model.network import EXACT, Network, NetworkConfig, Rounding
-from qatie_cli.model.tone import ToneConfig, ToneStage
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What a weights file says of its own structure."""
-
-    network: NetworkConfig = NetworkConfig()
-    tone: ToneConfig | None = None
-
-    def to_table(self) -> dict:
-        """Plain values for a JSON header."""
-        return asdict(self)
-
-    @staticmethod
-    def from_table(table: dict) -> ModelConfig:
-        """The inverse of `to_table`; unknown or missing names raise TypeError or KeyError."""
-        if extra := set(table) - {"network", "tone"}:
-            raise KeyError(f"unknown stage {', '.join(sorted(extra))}")
-        stage = table["tone"]
-        return ModelConfig(NetworkConfig(**table["network"]), None if stage is None else ToneConfig(**stage))
+from qatie_cli.model import network, tone_apply
+from qatie_cli.model.config import ModelConfig
+from qatie_cli.model.network import EXACT, Network, Rounding
+from qatie_cli.model.tone import ToneStage
 
 
 class Model(nn.Module):
@@ -52,7 +34,7 @@ class Model(nn.Module):
         """
         if self.tone is None:
             return photo.clamp(0, 1)
-        return tone_map.apply(photo, self.tone(view), boxes)
+        return tone_apply.apply(photo, self.tone(view), boxes)
 
     def forward(self, photo: Tensor, view: Tensor, rounding: Rounding = EXACT) -> Tensor:
         """The enhanced photo (N, 3, H, W), unclamped; the sides must be multiples of 8."""
@@ -71,13 +53,19 @@ def create(config: ModelConfig, seed: int) -> Model:
         return Model(refinement, ToneStage(config.tone))
 
 
-def from_state(config: ModelConfig, state: dict[str, Tensor]) -> Model:
-    """A model of `config` with exactly the tensors of `state`.
+def arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A state as a weights file holds it: float32 arrays."""
+    return {name: t.detach().float().cpu().contiguous().numpy() for name, t in state.items()}
+
+
+def from_state(config: ModelConfig, state: Mapping[str, Tensor | np.ndarray]) -> Model:
+    """A model of `config` with exactly the tensors of `state`, which share its memory.
 
     Raises:
         RuntimeError: a tensor is missing, left over, or of another shape.
     """
     with torch.device("meta"):
         model = Model(Network(config.network), None if config.tone is None else ToneStage(config.tone))
-    model.load_state_dict(state, strict=True, assign=True)
+    tensors = {name: torch.as_tensor(values) for name, values in state.items()}
+    model.load_state_dict(tensors, strict=True, assign=True)
     return model.requires_grad_(False)

@@ -32,8 +32,8 @@ def widened(start: Weights, width: int, seed: int) -> Weights:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         _widen(wide.network, old.network, width // narrow, generator)
-    tones = {name: tensor for name, tensor in start.state.items() if name.startswith("tone.")}
-    return dataclasses.replace(start, config=config, state=wide.state_dict() | tones, activations=None)
+    tones = {name: values for name, values in start.state.items() if name.startswith("tone.")}
+    return dataclasses.replace(start, config=config, state=whole.arrays(wide.state_dict()) | tones, activations=None)
 
 
 def _widen(wide: Network, old: Network, times: int, generator: torch.Generator) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qatie_cli.data.source import TrainingBatch
-from qatie_cli.model import tone_map
+from qatie_cli.model import tone_apply
 from qatie_cli.model.network import Rounding
 from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.whole import Model
@@ -28,7 +28,7 @@ class ToneObjective(nn.Module):
         """`kept` is the dropout mask (N, features), None for no dropout."""
         decision = self.stage(batch.view, kept)
         seen, target, boxes = (batch.input, batch.target, batch.boxes) if decision.grids is None else _thinned(batch)
-        terms = {"log_mse": losses.tone_error(tone_map.apply(seen, decision, boxes), target, batch.exact)}
+        terms = {"log_mse": losses.tone_error(tone_apply.apply(seen, decision, boxes), target, batch.exact)}
         # A tenth of the natural logarithm: a scale that suits the clip of 1 and the rates.
         loss = 0.230259 * terms["log_mse"]
         if decision.grids is not None and self.smoothness:
@@ -66,9 +66,9 @@ class NetworkObjective(nn.Module):
         else:
             # The same decision for both: what it lifts out of the shadows, noise and detail alike, is lifted in both.
             decision = self._decide(batch.view)
-            base = tone_map.apply(batch.input, decision, batch.boxes)
+            base = tone_apply.apply(batch.input, decision, batch.boxes)
             restored = losses.matched_tone(batch.restored, batch.input)
-            target = tone_map.apply(restored, decision, batch.boxes)
+            target = tone_apply.apply(restored, decision, batch.boxes)
         mixed = torch.autocast(base.device.type, torch.bfloat16, enabled=self.mixed)
         with mixed:
             residual = self.network(base, rounding).float()

@@ -21,8 +21,8 @@ from qatie_cli.enhance import memory
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import THUMBNAIL_PX
 from qatie_cli.model.shipped import locate
-from qatie_cli.model.tone import THUMBNAIL_PX
 from qatie_cli.training import distributed, run
 from qatie_cli.training.recipe import FINE_TUNING, Recipe, read_table
 from qatie_cli.training.reporting import Progress

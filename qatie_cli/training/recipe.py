@@ -16,9 +16,7 @@ from qatie_cli.data.full_frames import FullFrameConfig
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
-from qatie_cli.model.network import NetworkConfig
-from qatie_cli.model.tone import ToneConfig
-from qatie_cli.model.whole import ModelConfig
+from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.training.losses import LossWeights
 
 _Numbers = LossWeights | FullFrameConfig | RenderingConfig

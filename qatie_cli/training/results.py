@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from qatie_cli.model import checkpoint
+from qatie_cli.model import checkpoint, whole
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.scheme import Activation
 from qatie_cli.training.setting import RunInputs
@@ -26,7 +26,7 @@ def weights(
     """The averaged weights as a file holds them; `table` are the closing validation's figures."""
     return Weights(
         config=inputs.recipe.config,
-        state=state.ema.state_dict(),
+        state=whole.arrays(state.ema.state_dict()),
         activations=activations,
         recipe=inputs.recipe.to_table(),
         data=inputs.source.summary | {"run": _without_folders(inputs.setting.notes)} | _origin(inputs.setting.init),

@@ -17,9 +17,11 @@ from qatie_cli import files, parsing
 from qatie_cli.errors import DataError
 from qatie_cli.model import whole, widening
 from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import ModelConfig
 from qatie_cli.model.network import EXACT, Rounding
-from qatie_cli.model.quantization.scheme import Activation, FakeQuantizer
-from qatie_cli.model.whole import Model, ModelConfig
+from qatie_cli.model.quantization.fake import FakeQuantizer
+from qatie_cli.model.quantization.scheme import Activation
+from qatie_cli.model.whole import Model
 from qatie_cli.training.recipe import Recipe
 
 STATE_FILE = "resume.safetensors"
@@ -64,7 +66,7 @@ def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[
         tensors = init.state if same else {n: t for n, t in init.state.items() if not n.startswith("tone.")}
         for model in (trained, average):
             own = {} if same else {n: t for n, t in model.state_dict().items() if n.startswith("tone.")}
-            model.load_state_dict(tensors | own)
+            model.load_state_dict({n: torch.as_tensor(t) for n, t in (tensors | own).items()})
     return trained.to(device), average.to(device).requires_grad_(False)
 
 

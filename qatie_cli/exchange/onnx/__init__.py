@@ -12,13 +12,11 @@ import json
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from qatie_cli import __version__
-from qatie_cli.exchange import graph
-from qatie_cli.exchange.kernels import Arithmetic
-from qatie_cli.exchange.onnx.operators import OnnxOperators, Value
 from qatie_cli.exchange.record import HEADER, TENSORS, Record
+from qatie_cli.graphs import graph
+from qatie_cli.graphs.kernels import Arithmetic
+from qatie_cli.graphs.onnx import OPSET, OnnxOperators, Value
 from qatie_cli.model.checkpoint import Weights
-
-OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 
 
 def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, whole: bool = True) -> ModelProto:
@@ -33,7 +31,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
 
     Returns:
         A model whose inputs and output are float32. Whole: `photo` (1, 3, H, W) in 0..1 and, where the weights have a
-        tone stage, `thumbnail` (1, 3, side, side) in 0..1 as `tone.view` makes it of its `view_px`, to `enhanced`
+        tone stage, `thumbnail` (1, 3, side, side) in 0..1 as `view.view_nchw` makes it of its `view_px`, to `enhanced`
         (1, 3, H, W) in 0..1. Else: `photo` (1, 3, H, W) in 0..1, already toned, to `residual` (1, 3, H, W), nominal
         range -1..1.
 
@@ -42,17 +40,17 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
     graph.check(weights, int8, size)
-    model, record = weights.build(), Record(weights, int8)
-    ops, arithmetic = OnnxOperators(record), Arithmetic.of(model.network, weights.activations if int8 else None)
+    record = Record(weights, int8)
+    ops, arithmetic = OnnxOperators(record.hold), Arithmetic.of(weights.state, weights.activations if int8 else None)
     photo, thumbnail = Value("photo", rank=4), Value("thumbnail", rank=4)
     if whole:
-        result = ops.named(graph.enhanced(ops, model, arithmetic, photo, thumbnail), "enhanced")
+        result = ops.named(graph.enhanced(ops, weights, arithmetic, photo, thumbnail), "enhanced")
     else:
-        result = ops.named(graph.residual(ops, model.network, arithmetic, photo), "residual")
+        result = ops.named(graph.residual(ops, arithmetic, photo), "residual")
     sides = ("height", "width") if size is None else size
     inputs = [_picture(photo, sides)]
-    if whole and model.tone is not None:
-        inputs.append(_picture(thumbnail, (model.tone.config.view_px,) * 2))
+    if whole and weights.config.tone is not None:
+        inputs.append(_picture(thumbnail, (weights.config.tone.view_px,) * 2))
     written = helper.make_graph(ops.nodes, "qatie", inputs, [_picture(result, sides)], ops.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     file = helper.make_model(

@@ -6,8 +6,8 @@ import base64
 import binascii
 from pathlib import Path
 
+import numpy as np
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
@@ -37,10 +37,10 @@ def read(path: Path, content: bytes) -> Weights:
     constants = {c.name: c for c in model.graph.initializer}
 
     def constant(name: str) -> Constant:
-        values = torch.from_numpy(numpy_helper.to_array(constants[name]).copy())
-        if values.dtype != torch.int8:
+        values = numpy_helper.to_array(constants[name]).copy()
+        if values.dtype != np.int8:
             return values, None
-        return values, torch.from_numpy(numpy_helper.to_array(constants[f"{name}.scale"]).copy())
+        return values, numpy_helper.to_array(constants[f"{name}.scale"]).copy()
 
     try:
         tensors = base64.b64decode(metadata[TENSORS], validate=True)

@@ -9,10 +9,10 @@ import json
 
 import numpy as np
 
-from qatie_cli.exchange import graph
-from qatie_cli.exchange.kernels import Arithmetic
 from qatie_cli.exchange.record import HEADER, TENSORS, Record
 from qatie_cli.exchange.tflite.operators import TfliteOperators
+from qatie_cli.graphs import graph
+from qatie_cli.graphs.kernels import Arithmetic
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.quantization.scheme import PHOTO
 
@@ -32,8 +32,8 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
 
     Returns:
         The file's content. Whole: inputs `photo` (1, H, W, 3) and, where the weights have a tone stage, `thumbnail`
-        (1, side, side, 3), as `tone.view` makes it of its `view_px`; output `enhanced` (1, H, W, 3). All are uint8 if
-        `int8`, else float32 in 0..1. Else: input `photo`, already toned, to `residual` (1, H, W, 3) float32, nominal
+        (1, side, side, 3), as `view.view_u8` makes it of its `view_px`; output `enhanced` (1, H, W, 3). All are uint8
+        if `int8`, else float32 in 0..1. Else: input `photo`, already toned, to `residual` (1, H, W, 3) float32, nominal
         range -1..1.
 
     Raises:
@@ -41,20 +41,20 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
     graph.check(weights, int8, size)
-    model, record = weights.build(), Record(weights, int8)
-    ops, arithmetic = TfliteOperators(record), Arithmetic.of(model.network, weights.activations if int8 else None)
+    record = Record(weights, int8)
+    ops, arithmetic = TfliteOperators(record), Arithmetic.of(weights.state, weights.activations if int8 else None)
     at, file = PHOTO if int8 else None, ops.file
     photo = file.input("photo", (1, *(size or NOMINAL_SIDES), 3), at, any_size=size is None)
     if not whole:
-        residual = graph.residual(ops, model.network, arithmetic, photo)
+        residual = graph.residual(ops, arithmetic, photo)
         file.rename(residual, "residual")
         return file.packed([photo], residual, _metadata(record))
     inputs, thumbnail = [photo], None
-    if model.tone is not None:
-        side = model.tone.config.view_px
+    if weights.config.tone is not None:
+        side = weights.config.tone.view_px
         thumbnail = file.input("thumbnail", (1, side, side, 3), at, any_size=False)
         inputs.append(thumbnail)
-    enhanced = graph.enhanced(ops, model, arithmetic, photo, thumbnail)
+    enhanced = graph.enhanced(ops, weights, arithmetic, photo, thumbnail)
     if int8:
         enhanced = file.operator("QUANTIZE", enhanced, shape=enhanced.shape, at=PHOTO, kind=np.uint8)
     file.rename(enhanced, "enhanced")

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from qatie_cli.exchange.kernels import Kernel
-from qatie_cli.exchange.operators import Declared, Deviation, Mean, MeanDifference, Moment
 from qatie_cli.exchange.record import Record
 from qatie_cli.exchange.tflite.writing import Tensor, Writer
-from qatie_cli.model.network import LEAKY_SLOPE
+from qatie_cli.graphs.kernels import Kernel
+from qatie_cli.graphs.operators import Declared, Deviation, Mean, MeanDifference, Moment
+from qatie_cli.model.config import LEAKY_SLOPE, THUMBNAIL_PX
 from qatie_cli.model.quantization.scheme import Activation
-from qatie_cli.model.tone import THUMBNAIL_PX
 
 _SAME, _VALID = schema.Padding.SAME, schema.Padding.VALID
 
@@ -43,7 +41,7 @@ class TfliteOperators:
     def _integers(self, values: Sequence[int]) -> Tensor:
         return self.constant(np.array(values, np.int32))
 
-    def parameter(self, key: str, values: torch.Tensor) -> Tensor:
+    def parameter(self, key: str, values: np.ndarray) -> Tensor:
         if key:
             self.record.hold(key)
         return self.file.constant(_nhwc(values), key)
@@ -139,8 +137,8 @@ class TfliteOperators:
             if kernel.weight_key:
                 self.record.hold(kernel.weight_key)
             integers, scales = kernel.integer_bias(x.at.scale)
-            weight = self.file.constant(_nhwc(kernel.weight), kernel.weight_key, kernel.scales.numpy())
-            bias = self.file.constant(integers.numpy(), scales=scales.numpy())
+            weight = self.file.constant(_nhwc(kernel.weight), kernel.weight_key, kernel.scales)
+            bias = self.file.constant(integers, scales=scales)
         return self._conv(x, weight, bias, kernel.stride, kernel.padding, at)
 
     def _conv(
@@ -164,9 +162,9 @@ class TfliteOperators:
             dilationHFactor=1,
         )
 
-    def conv_shuffle(self, x: Tensor, weight: torch.Tensor, bias: torch.Tensor) -> Tensor:
+    def conv_shuffle(self, x: Tensor, weight: np.ndarray, bias: np.ndarray) -> Tensor:
         # From the order of `pixel_shuffle` to that of DEPTH_TO_SPACE, whose slow index is the phase.
-        weight, bias = (t.unflatten(0, (3, 4)).transpose(0, 1).flatten(0, 1) for t in (weight, bias))
+        weight, bias = (v.reshape(3, 4, *v.shape[1:]).swapaxes(0, 1).reshape(v.shape) for v in (weight, bias))
         return self.phases_to_space(self._conv(x, self.constant(_nhwc(weight)), self.constant(_nhwc(bias))))
 
     def phases_to_space(self, x: Tensor, at: Activation | None = None) -> Tensor:
@@ -387,6 +385,6 @@ class TfliteOperators:
         return self.file.operator("GATHER", table, places, shape=index.shape, axis=0)
 
 
-def _nhwc(values: torch.Tensor) -> np.ndarray:
-    """A tensor's values; kernels (out, in, h, w) as (out, h, w, in)."""
-    return (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).detach().numpy()
+def _nhwc(values: np.ndarray) -> np.ndarray:
+    """Kernels (out, in, h, w) as (out, h, w, in); others as they are."""
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 else values

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.exchange.authors import Affine, Layer, UnfitError, in_order
-from qatie_cli.model.network import NetworkConfig
+from qatie_cli.model.config import NetworkConfig
 
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
 _TYPES = {
@@ -77,17 +77,16 @@ class Graph:
             values = (values - np.reshape(zero_points, shape)) * np.float64(how.scale).reshape(shape)
         return torch.from_numpy(np.asarray(values, np.float32))
 
-    def constant_in_state(self, index: int) -> tuple[Tensor, Tensor | None]:
+    def constant_in_state(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """A constant of qatie's own export, convolutions (out, in, h, w): values, and the scales (out) of integers."""
         stored = self.stored(index)
         if stored is None:
             raise ValueError(f"{self.name(index)} is not a constant")
-        values = torch.from_numpy(stored.copy())
-        values = values.permute(0, 3, 1, 2).contiguous() if values.dim() == 4 else values
+        values = np.ascontiguousarray(stored.transpose(0, 3, 1, 2)) if stored.ndim == 4 else stored.copy()
         how = self._first.tensors[index].quantization
-        if values.dtype != torch.int8:
+        if values.dtype != np.int8:
             return values, None
-        return values, torch.from_numpy(np.array(how.scale, np.float32))
+        return values, np.array(how.scale, np.float32)
 
     def name(self, index: int) -> str:
         return (self._first.tensors[index].name or b"").decode(errors="replace")

@@ -94,7 +94,7 @@ def calibrate(
     extremes = observe(network, photos, Extremes())
     histograms = observe(network, photos, Histograms(extremes))
     ranges = {}
-    for name in calibrated_points(network):
+    for name in calibrated_points():
         reach = math.inf if clip_rms is None else clip_rms * float(extremes.rms(name).square().mean().sqrt())
         if name.endswith(".pre"):
             reach = min(reach, TANH_REACH)

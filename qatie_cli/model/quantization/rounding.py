@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from qatie_cli.model.network import Network
-from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN, weight_scales
+from qatie_cli.model.quantization.fake import weight_scales
+from qatie_cli.model.quantization.scheme import WEIGHT_MAX, WEIGHT_MIN
 
 _BEYOND = 1e-3  # of a rounding step, past the boundary
 

@@ -1,8 +1,7 @@
-"""The int8 scheme: how activations and weights are stored, and the rounding that training simulates.
+"""The int8 scheme: how activations and weights are stored. `fake` is the rounding that training simulates.
 
 Activations are 8 bit, affine, per tensor; weights 7 bit, symmetric, per output channel. Seven bits because CPUs without
-VNNI add pairs of u8 * s8 products in int16: 2 * 255 * 64 = 32,640 fits, 2 * 255 * 128 saturates. Only plain core
-operators are used here; the quantized data types stay behind `qatie_cli.engines.int8`.
+VNNI add pairs of u8 * s8 products in int16: 2 * 255 * 64 = 32,640 fits, 2 * 255 * 128 saturates.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from qatie_cli.model.network import Fuse, Gate, Network, Refine
+from qatie_cli.model.tensors import FUSES, GATES, REFINEMENTS
 
 ACTIVATION_MAX = 255
 WEIGHT_MIN, WEIGHT_MAX = -64, 63
@@ -37,6 +34,14 @@ class Activation:
         scale = float(np.float32(scale))
         return Activation(scale, int(np.clip(round(-low / scale), 0, ACTIVATION_MAX)))
 
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Real values as they are stored, uint8."""
+        return np.clip(np.rint(values / self.scale) + self.zero_point, 0, ACTIVATION_MAX).astype(np.uint8)
+
+    def real(self, stored: np.ndarray) -> np.ndarray:
+        """The values that stored ones stand for, float64."""
+        return (stored.astype(np.float64) - self.zero_point) * self.scale
+
     @property
     def ends(self) -> tuple[float, float]:
         """The smallest and the largest value that can be stored."""
@@ -58,23 +63,17 @@ def is_tanh_scaled(name: str) -> bool:
     return name.endswith((".tanh", ".up", ".encoded"))
 
 
-def calibrated_points(network: Network) -> list[str]:
-    """The points of a network whose ranges must be known before it runs as int8."""
-    points = []
-    for name, block in network.named_children():
-        if isinstance(block, Gate):
-            points += [f"{name}.{p}" for p in ("pre", "product")]
-        elif isinstance(block, Refine):
-            inside = ("local", "norm", "y", "inner", "inner_leaky", "outer", "outer_leaky", "shortcut", "out")
-            points += [f"{name}.{p}" for p in inside]
-        elif isinstance(block, Fuse):
-            points.append(f"{name}.reduced")
-    return points
+def calibrated_points() -> list[str]:
+    """The points of the network whose ranges must be known before it runs as int8."""
+    inside = ("local", "norm", "y", "inner", "inner_leaky", "outer", "outer_leaky", "shortcut", "out")
+    points = [f"{name}.{point}" for name in GATES for point in ("pre", "product")]
+    points += [f"{name}.{point}" for name in REFINEMENTS for point in inside]
+    return points + [f"{name}.reduced" for name in FUSES]
 
 
-def missing_points(network: Network, activations: dict[str, Activation]) -> list[str]:
-    """Calibrated points of `network` that `activations` says nothing about."""
-    return [name for name in calibrated_points(network) if name not in activations]
+def missing_points(activations: dict[str, Activation]) -> list[str]:
+    """Calibrated points that `activations` says nothing about."""
+    return [name for name in calibrated_points() if name not in activations]
 
 
 def activation_at(name: str, activations: dict[str, Activation]) -> Activation:
@@ -87,34 +86,13 @@ def activation_at(name: str, activations: dict[str, Activation]) -> Activation:
 # --- weights ------------------------------------------------------------------------------------------------------
 
 
-def weight_scales(weight: Tensor) -> Tensor:
-    """Scale (out) of each output channel of `weight` (out, in, h, w): the finest that reaches its extremes."""
-    flat = weight.detach().flatten(1)
-    return torch.maximum(flat.amax(1) / WEIGHT_MAX, flat.amin(1) / WEIGHT_MIN).clamp(min=SMALLEST_SCALE)
+def integer_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 values (out, in, h, w) in -64..63 and float32 scales (out) of a float weight.
 
-
-def integer_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values (out, in, h, w) in -64..63 and float32 scales (out) of a float weight."""
-    scales = weight_scales(weight)
-    values = torch.round(weight.detach() / scales.view(-1, 1, 1, 1)).clamp(WEIGHT_MIN, WEIGHT_MAX)
-    return values.to(torch.int8), scales
-
-
-# --- roundings: the network's points as seen by calibration and by training ---------------------------------------
-
-
-class FakeQuantizer:
-    """Rounds as the int8 engines do, in single precision, with straight-through gradients; its ranges never move."""
-
-    def __init__(self, activations: dict[str, Activation]) -> None:
-        self.activations = activations
-
-    def weight(self, name: str, weight: Tensor) -> Tensor:
-        weight = weight.float()
-        scales = weight_scales(weight)
-        zeros = torch.zeros_like(scales, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, WEIGHT_MIN, WEIGHT_MAX)
-
-    def activation(self, name: str, x: Tensor) -> Tensor:
-        a = activation_at(name, self.activations)
-        return torch.fake_quantize_per_tensor_affine(x.float(), a.scale, a.zero_point, 0, ACTIVATION_MAX)
+    A channel's scale is the finest that reaches its extremes.
+    """
+    flat = weight.reshape(len(weight), -1)
+    scales = np.maximum(flat.max(1) / np.float32(WEIGHT_MAX), flat.min(1) / np.float32(WEIGHT_MIN))
+    scales = np.maximum(scales, np.float32(SMALLEST_SCALE))
+    values = np.clip(np.rint(weight / scales.reshape(-1, 1, 1, 1)), WEIGHT_MIN, WEIGHT_MAX)
+    return values.astype(np.int8), scales

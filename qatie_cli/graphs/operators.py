@@ -1,6 +1,6 @@
-"""The operators that exported graphs are made of, to be written by each format's backend.
+"""The operators that graphs are made of, to be written by each format's backend.
 
-`exchange.graph` describes the network and the tone stage in these alone; a backend (`exchange.onnx`, `exchange.tflite`)
+`graphs.graph` describes the network and the tone stage in these alone; a backend (`graphs.onnx`, `exchange.tflite`)
 says how its format writes each of them. A new part of the model is a function in `graph`, and a new operator a method
 here and in both backends.
 
@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
 
-from qatie_cli.exchange.kernels import Kernel
+from qatie_cli.graphs.kernels import Kernel
 from qatie_cli.model.quantization.scheme import Activation
 
 T = TypeVar("T")
@@ -80,7 +79,7 @@ class Operators(Protocol[T]):
     def number(self, value: float) -> T:
         """A float32 constant."""
 
-    def parameter(self, key: str, values: Tensor) -> T:
+    def parameter(self, key: str, values: np.ndarray) -> T:
         """A constant that is the weights' tensor `key`; an empty key names none."""
 
     def declare(self, *values: np.ndarray, axis: Literal["knots", "bins"]) -> Declared[T]:
@@ -145,7 +144,7 @@ class Operators(Protocol[T]):
 
     def conv(self, x: T, kernel: Kernel, at: Activation | None = None) -> T: ...
 
-    def conv_shuffle(self, x: T, weight: Tensor, bias: Tensor) -> T:
+    def conv_shuffle(self, x: T, weight: np.ndarray, bias: np.ndarray) -> T:
         """A 3x3 convolution (12, c, 3, 3) with a padding of 1 and `pixel_shuffle` by 2."""
 
     def phases_to_space(self, x: T, at: Activation | None = None) -> T:

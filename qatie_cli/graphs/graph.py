@@ -1,4 +1,4 @@
-"""The network and the tone stage as exported models compute them: written once, for every format.
+"""The network and the tone stage as graphs compute them: written once, for every format.
 
 Each function follows one of `qatie_cli.model` and names it. The formats' backends write the operators.
 """
@@ -6,21 +6,19 @@ Each function follows one of `qatie_cli.model` and names it. The formats' backen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal
 
 import numpy as np
-import torch
 
 from qatie_cli.errors import WeightsError
-from qatie_cli.exchange.kernels import Arithmetic, Kernel
-from qatie_cli.exchange.operators import Deviation, Mean, MeanDifference, Operators, T
-from qatie_cli.model import tone_features, tone_map
+from qatie_cli.graphs.kernels import Arithmetic, Kernel
+from qatie_cli.graphs.operators import Deviation, Mean, MeanDifference, Operators, T
+from qatie_cli.model import config, tone_map
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import SIZE_MULTIPLE, Fuse, Gate, Network, Refine
-from qatie_cli.model.tone import LARGEST_GAIN_EV, THUMBNAIL_PX, ToneStage
-from qatie_cli.model.whole import Model
+from qatie_cli.model.config import LARGEST_GAIN_EV, NORM_EPS, SIZE_MULTIPLE, THUMBNAIL_PX, ToneConfig
+from qatie_cli.model.folding import fold_tail
 from qatie_cli.photo.colour import LUMA
 
 LEVELS = 256
@@ -39,25 +37,25 @@ def check(weights: Weights, int8: bool, size: tuple[int, int] | None) -> None:
         raise WeightsError("These weights carry no int8 ranges.", "Export them as float, or finish their training.")
 
 
-def enhanced(ops: Operators[T], model: Model, arithmetic: Arithmetic, photo: T, view: T | None) -> T:
+def enhanced(ops: Operators[T], weights: Weights, arithmetic: Arithmetic, photo: T, view: T | None) -> T:
     """From photo to enhanced photo in 0..1, as `enhance.pixels` does it; `view` where there is a tone stage."""
-    if model.tone is None:
+    if weights.config.tone is None:
         base = ops.clamp(ops.real(photo))
     else:
         assert view is not None
-        base = toned(ops, model.tone, photo, view)
+        base = toned(ops, Stage.of(weights), photo, view)
     # What the network sees is 8 bit; the integers round it so themselves.
     seen = base if arithmetic.int8 else ops.round_to_8_bit(base)
-    return ops.clamp(ops.add(base, residual(ops, model.network, arithmetic, seen)))
+    return ops.clamp(ops.add(base, residual(ops, arithmetic, seen)))
 
 
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-def residual(ops: Operators[T], network: Network, arithmetic: Arithmetic, photo: T) -> T:
+def residual(ops: Operators[T], arithmetic: Arithmetic, photo: T) -> T:
     """`Network.forward`: the residual of a toned photo, nominal range -1..1."""
-    features = Blocks(ops, arithmetic).features(network, photo)
-    return ops.conv_shuffle(ops.real(features), *network.tail())
+    features = Blocks(ops, arithmetic).features(photo)
+    return ops.conv_shuffle(ops.real(features), *fold_tail(arithmetic.state))
 
 
 @dataclass(frozen=True)
@@ -71,35 +69,51 @@ class Blocks(Generic[T]):
     ops: Operators[T]
     arithmetic: Arithmetic
 
-    def features(self, network: Network, photo: T) -> T:
-        x, pair1 = self._gate(network.down1, self.ops.store(photo, self.arithmetic.at("photo")))
-        encoded1 = self._refine(network.refine1, x)
-        x, pair2 = self._gate(network.down2, encoded1)
-        encoded2 = self._refine(network.refine2, x)
-        halved = self.ops.max_pool(encoded2, self.arithmetic.at("refine2.out"))
-        x = self._refine(network.bottleneck, halved)
-        x = self._refine(network.decode2, self._fuse(network.fuse2, x, encoded2, pair2))
-        return self._refine(network.decode1, self._fuse(network.fuse1, x, encoded1, pair1))
+    def features(self, photo: T) -> T:
+        x, pair1 = self.gate("down1", self.ops.store(photo, self.arithmetic.at("photo")))
+        encoded1 = self._refine("refine1", x)
+        x, pair2 = self.gate("down2", encoded1)
+        encoded2 = self._refine("refine2", x)
+        x = self._refine("bottleneck", self.halved(encoded2))
+        x = self._refine("decode2", self._fuse("fuse2", x, encoded2, pair2))
+        return self._refine("decode1", self._fuse("fuse1", x, encoded1, pair1))
+
+    def halved(self, encoded: T) -> T:
+        """The deepest encoder features at half their size, as the bottleneck takes them."""
+        return self.ops.max_pool(encoded, self.arithmetic.at("refine2.out"))
 
     def _conv(self, name: str, x: T, point: str) -> T:
         return self.ops.conv(x, self.arithmetic.kernel(name), self.arithmetic.at(point))
 
-    def _gate(self, block: Gate, x: T) -> tuple[T, T]:
-        ops, name, at = self.ops, block.name, self.arithmetic.at
+    def gate(self, name: str, x: T) -> tuple[T, T]:
+        """`network.Gate`: the product, and the pair."""
+        ops, at = self.ops, self.arithmetic.at
         pair = self._conv(f"{name}.pair", x, f"{name}.pre")
         pair = ops.tanh(pair, at(f"{name}.tanh"))
-        a, b = ops.halves(pair, block.pair.out_channels // 2, at(f"{name}.tanh"))
+        channels = len(self.arithmetic.state[f"network.{name}.pair.bias"]) // 2
+        a, b = ops.halves(pair, channels, at(f"{name}.tanh"))
         return ops.mul(a, b, at(f"{name}.product")), pair
 
-    def _refine(self, block: Refine, x: T) -> T:
-        ops, name, at = self.ops, block.name, self.arithmetic.at
-        local = ops.real(self._conv(f"{name}.local", x, f"{name}.local"))
-        gain = ops.parameter(f"network.{name}.norm.weight", block.norm.weight)
-        offset = ops.parameter(f"network.{name}.norm.bias", block.norm.bias)
-        normed = ops.store(ops.instance_norm(local, gain, offset, block.norm.eps), at(f"{name}.norm"))
+    def _refine(self, name: str, x: T) -> T:
+        ops, at = self.ops, self.arithmetic.at
+        local = ops.real(self.local(name, x))
+        keys = f"network.{name}.norm.weight", f"network.{name}.norm.bias"
+        gain, offset = (ops.parameter(key, self.arithmetic.state[key]) for key in keys)
+        normed = ops.store(ops.instance_norm(local, gain, offset, NORM_EPS), at(f"{name}.norm"))
         normed = ops.leaky(normed, at(f"{name}.y"))
-        side = self._conv(f"{name}.side", x, f"{name}.y")
-        y = ops.concat([normed, side], at(f"{name}.y"))
+        return self.refined(name, ops.concat([normed, self.side(name, x)], at(f"{name}.y")))
+
+    def local(self, name: str, x: T) -> T:
+        """The branch of a refinement block that goes on to its norm."""
+        return self._conv(f"{name}.local", x, f"{name}.local")
+
+    def side(self, name: str, x: T) -> T:
+        """Its other branch."""
+        return self._conv(f"{name}.side", x, f"{name}.y")
+
+    def refined(self, name: str, y: T) -> T:
+        """The rest of a refinement block, from both branches, concatenated."""
+        ops, at = self.ops, self.arithmetic.at
         out = y
         for part in ("inner", "outer"):
             out = self._conv(f"{name}.{part}", out, f"{name}.{part}")
@@ -107,30 +121,52 @@ class Blocks(Generic[T]):
         shortcut = self._conv(f"{name}.shortcut", y, f"{name}.shortcut")
         return ops.add(out, shortcut, at(f"{name}.out"))
 
-    def _fuse(self, block: Fuse, deep: T, encoded: T, pair: T) -> T:
-        ops, name, at = self.ops, block.name, self.arithmetic.at
-        phases = self._conv(f"{name}.up", deep, f"{name}.up")
+    def _fuse(self, name: str, deep: T, encoded: T, pair: T) -> T:
+        ops, at = self.ops, self.arithmetic.at
+        phases = self.phases(name, deep)
         up = ops.phases_to_space(phases, at(f"{name}.up"))
         # All three parts have the scale of the gates, so that joining them costs no resolution.
         joined = ops.concat([up, ops.store(encoded, at(f"{name}.encoded")), pair], at(f"{name}.encoded"))
+        return self.reduced(name, joined)
+
+    def phases(self, name: str, deep: T) -> T:
+        """The upsampled features of a `network.Fuse` in their four phases."""
+        return self._conv(f"{name}.up", deep, f"{name}.up")
+
+    def reduced(self, name: str, joined: T) -> T:
+        """Its last convolution."""
         return self._conv(f"{name}.reduce", joined, f"{name}.reduced")
 
 
 # --- the tone stage: what it does to a photo ----------------------------------------------------------------------
 
 
-def toned(ops: Operators[T], stage: ToneStage, photo: T, view: T) -> T:
-    """`tone_map.apply` of what the stage decides: a photo in 0..1."""
+@dataclass(frozen=True)
+class Stage:
+    """The tone stage of a weights file: its sizes, and its tensors among the file's."""
+
+    config: ToneConfig
+    state: Mapping[str, np.ndarray]
+
+    @staticmethod
+    def of(weights: Weights) -> Stage:
+        """That of `weights`, which have one."""
+        assert weights.config.tone is not None
+        return Stage(weights.config.tone, weights.state)
+
+
+def toned(ops: Operators[T], stage: Stage, photo: T, view: T) -> T:
+    """`tone_apply.apply` of what the stage decides: a photo in 0..1."""
     decision = decided(ops, stage, ops.real(view))
     apply = applied_to_levels if ops.holds_levels(photo) else applied
     base = ops.clamp(apply(ops, photo, decision.curves, decision.matrix, stage.config.knots))
-    if decision.ramps is None:
+    if decision.gains is None:
         return base
-    return gained(ops, base, _sliced(ops, stage, decision.ramps, base))
+    return gained(ops, base, _sliced(ops, stage, decision.gains, base))
 
 
 def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
-    """`tone_map.apply_global` of a photo in 0..1, unclamped."""
+    """`tone_apply.apply_global` of a photo in 0..1, unclamped."""
     table = ops.table(curves)
     position = ops.mul(ops.pixels(ops.clamp(photo)), knots - 1.0)
     left = ops.at_most(ops.floor(position), knots - 2.0)
@@ -148,20 +184,31 @@ def applied_to_levels(ops: Operators[T], photo: T, curves: T, matrix: T, knots: 
 
 
 def gained(ops: Operators[T], photo: T, gain: T) -> T:
-    """`tone_map.with_gain`, the gain as a plane."""
+    """`tone_apply.with_gain`, the gain as a plane."""
     largest = ops.plane(ops.channel_max(photo))
     divisor = ops.add(ops.mul(ops.sub(gain, 1.0), largest), 1.0)
     return ops.mul(photo, ops.as_channel(ops.div(gain, divisor)))
 
 
-def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T) -> T:
-    """The gain of each pixel of a toned photo, a plane: `tone_map.apply_grid`.
+def _ramps(ops: Operators[T], stage: Stage, gains: T) -> T:
+    """`Decided.gains` as log-gains of base e: those of the first layer, then how far each is above the one before.
+
+    A pixel's log-gain is the first plus the share of each rise that lies below the pixel's luma, which takes fewer
+    operators than weights of layers.
+    """
+    depth = stage.config.depth
+    rises = (np.eye(depth) - np.eye(depth, k=-1)) * (LARGEST_GAIN_EV * math.log(2))
+    return ops.conv(gains, Kernel(rises[:, :, None, None].astype(np.float32), np.zeros(depth, np.float32)))
+
+
+def _sliced(ops: Operators[T], stage: Stage, gains: T, photo: T) -> T:
+    """The gain of each pixel of a toned photo, a plane: `tone_apply.apply_grid`.
 
     The grid is enlarged layer by layer, so that a runtime holds one layer at the photo's size and not all of them.
     """
     cells, depth = stage.config.grid, stage.config.depth
     down, across = (_hats(ops, photo, side, cells) for side in ("height", "width"))
-    stacked = ops.stacked(ramps)
+    stacked = ops.stacked(_ramps(ops, stage, gains))
     place = ops.weighted_plane(photo, [(depth - 1) * weight for weight in LUMA])
 
     def enlarged(layer: int) -> T:
@@ -181,7 +228,7 @@ def _sliced(ops: Operators[T], stage: ToneStage, ramps: T, photo: T) -> T:
 
 
 def _hats(ops: Operators[T], photo: T, side: Literal["height", "width"], cells: int) -> T:
-    """`tone_map._hats` of a whole photo: (pixels, cells)."""
+    """`tone_apply._hats` of a whole photo: (pixels, cells)."""
     position = ops.sub(ops.mul(ops.places(photo, side), float(cells)), 0.5)
     position = ops.at_most(ops.relu(position), cells - 1.0)
     apart = ops.abs(ops.sub(position, ops.constant(np.arange(cells, dtype=np.float32)[None])))
@@ -193,19 +240,17 @@ def _hats(ops: Operators[T], photo: T, side: Literal["height", "width"], cells: 
 
 @dataclass(frozen=True)
 class Decided(Generic[T]):
-    """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `ramps`.
+    """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `gains`.
 
-    These are a picture of the grid's size that holds log-gains (of base e): in its first channel those of the first
-    layer along luma, in each other one by how much a layer is above the one before. A pixel's log-gain is the first
-    plus the share of each rise that lies below the pixel's luma, which takes fewer operators than weights of layers.
+    These are a picture of the grid's size with a channel for each layer along luma, in shares of LARGEST_GAIN_EV.
     """
 
     curves: T
     matrix: T
-    ramps: T | None = None
+    gains: T | None = None
 
 
-def decided(ops: Operators[T], stage: ToneStage, view: T) -> Decided[T]:
+def decided(ops: Operators[T], stage: Stage, view: T) -> Decided[T]:
     """`ToneStage.forward` for a float view."""
     knots = stage.config.knots
     seen = _seen(ops, stage, view)
@@ -220,12 +265,12 @@ def decided(ops: Operators[T], stage: ToneStage, view: T) -> Decided[T]:
     curves = ops.cumulate(start, steps, knots - 1.0)
     matrix = ops.to_curves(ops.columns(raw, 3 * knots), 3)
     matrix = ops.add(ops.mul(matrix, 0.3), ops.constant(np.eye(3, dtype=np.float32)))
-    ramps = _ramps(ops, stage, seen, trust) if stage.config.grid else None
-    return Decided(_with_pinned_ends(ops, curves, matrix, knots), matrix, ramps)
+    gains = _gains(ops, stage, seen, trust) if stage.config.grid else None
+    return Decided(_with_pinned_ends(ops, curves, matrix, knots), matrix, gains)
 
 
 def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
-    """`tone_map.with_pinned_ends`."""
+    """`tone_apply.with_pinned_ends`."""
     weights = ops.declare(*tone_map.end_weights(knots), axis="knots")
     white, black = (ops.mix(matrix, ops.columns(curves, knot, knot + 1)) for knot in (knots - 1, 0))
     lacking = ops.relu(ops.sub(1.0, white))
@@ -244,64 +289,63 @@ class _Seen(Generic[T]):
     hidden: T
 
 
-def _seen(ops: Operators[T], stage: ToneStage, view: T) -> _Seen[T]:
-    config = stage.config
-    step = config.view_px // THUMBNAIL_PX
+def _seen(ops: Operators[T], stage: Stage, view: T) -> _Seen[T]:
+    sizes = stage.config
+    step = sizes.view_px // THUMBNAIL_PX
     thumbnail = view if step == 1 else ops.subsampled(view, step)
     luma = ops.weighted_channels(thumbnail, LUMA)
-    cells = _convolved(ops, stage, "convs", ops.sub(view, 0.5)) if config.channels else view
-    pooled = _convolved(ops, stage, "coarse", cells) if config.grid else cells
-    parts = [ops.mean_row(pooled), ops.max_row(pooled)] if config.channels else []
-    parts += _statistics(ops, config.bins, thumbnail, luma) if config.bins else []
-    parts += [_quantiles(ops, thumbnail, luma)] if config.quantiles else []
+    cells = _convolved(ops, stage, "convs", ops.sub(view, 0.5)) if sizes.channels else view
+    pooled = _convolved(ops, stage, "coarse", cells) if sizes.grid else cells
+    parts = [ops.mean_row(pooled), ops.max_row(pooled)] if sizes.channels else []
+    parts += _statistics(ops, sizes.bins, thumbnail, luma) if sizes.bins else []
+    parts += [_quantiles(ops, thumbnail, luma)] if sizes.quantiles else []
     hidden = ops.leaky(_linear(ops, stage, "hidden", ops.concat(parts)))
-    if stage.second is not None:
+    if sizes.statistics:
         hidden = ops.leaky(_linear(ops, stage, "second", hidden))
     return _Seen(luma, cells, hidden)
 
 
-def _ramps(ops: Operators[T], stage: ToneStage, seen: _Seen[T], trust: T) -> T:
-    """`ToneStage._grids`, as `Decided.ramps`."""
+def _gains(ops: Operators[T], stage: Stage, seen: _Seen[T], trust: T) -> T:
+    """`ToneStage._grids`, as `Decided.gains`."""
     context = ops.as_channels(_linear(ops, stage, "context", seen.hidden))
     x = ops.leaky(ops.add(_conv(ops, stage, "local.0", seen.cells), context))
     x = ops.leaky(_conv(ops, stage, "local.1", x))
-    x = ops.tanh(_conv(ops, stage, "gains", x))
-    depth = stage.config.depth
-    rises = (torch.eye(depth) - torch.diag(torch.ones(depth - 1), -1)) * (LARGEST_GAIN_EV * math.log(2))
-    return ops.mul(ops.conv(x, Kernel(rises[:, :, None, None], torch.zeros(depth))), trust)
+    return ops.mul(ops.tanh(_conv(ops, stage, "gains", x)), trust)
 
 
-def _convolved(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
-    for layer, _ in stage.get_submodule(name).named_children():
-        x = ops.leaky(_conv(ops, stage, f"{name}.{layer}", x))
+def _convolved(ops: Operators[T], stage: Stage, name: str, x: T) -> T:
+    layer = 0
+    while f"tone.{name}.{layer}.weight" in stage.state:
+        x = ops.leaky(_conv(ops, stage, f"{name}.{layer}", x, stride=2))
+        layer += 1
     return x
 
 
-def _conv(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
-    return ops.conv(x, Kernel.of(stage, name, prefix="tone."))
+def _conv(ops: Operators[T], stage: Stage, name: str, x: T, stride: int = 1) -> T:
+    return ops.conv(x, Kernel.of(stage.state, f"tone.{name}", stride))
 
 
-def _linear(ops: Operators[T], stage: ToneStage, name: str, x: T) -> T:
-    layer = stage.get_submodule(name)
-    return ops.linear(x, *(ops.parameter(f"tone.{name}.{part}", getattr(layer, part)) for part in ("weight", "bias")))
+def _linear(ops: Operators[T], stage: Stage, name: str, x: T) -> T:
+    keys = f"tone.{name}.weight", f"tone.{name}.bias"
+    return ops.linear(x, *(ops.parameter(key, stage.state[key]) for key in keys))
 
 
 def _confidence(ops: Operators[T], luma: T) -> T:
     """`tone_features.confidence`, (1, 1)."""
-    both = _ranked(ops, luma, 1, tone_features.DARK_AND_BRIGHT)
+    both = _ranked(ops, luma, 1, config.DARK_AND_BRIGHT)
     dark, bright = (ops.columns(both, index, index + 1) for index in (0, 1))
     contrast = ops.div(ops.sub(bright, dark), ops.at_least(bright, 1 / 255))
-    return ops.clamp(ops.div(ops.sub(contrast, tone_features.FLAT), tone_features.FULL - tone_features.FLAT))
+    return ops.clamp(ops.div(ops.sub(contrast, config.FLAT), config.FULL - config.FLAT))
 
 
 def _texture_confidence(ops: Operators[T], view: T) -> T:
     """`tone_features.texture_confidence`, (1, 1)."""
     luma = ops.weighted_channels(view, LUMA)
-    mean, mean_square = (ops.average_pool(x, tone_features.TEXTURE_BLOCK) for x in (luma, ops.mul(luma, luma)))
+    mean, mean_square = (ops.average_pool(x, config.TEXTURE_BLOCK) for x in (luma, ops.mul(luma, luma)))
     deviation = ops.sqrt(ops.relu(ops.sub(mean_square, ops.mul(mean, mean))))
     relative = ops.div(deviation, ops.add(mean, 0.1))
-    textured = ops.mean_row(ops.clamp(ops.sub(ops.div(relative, tone_features.TEXTURED), 0.5)))
-    return ops.clamp(ops.div(ops.sub(textured, tone_features.SMOOTH), tone_features.STRUCTURED - tone_features.SMOOTH))
+    textured = ops.mean_row(ops.clamp(ops.sub(ops.div(relative, config.TEXTURED), 0.5)))
+    return ops.clamp(ops.div(ops.sub(textured, config.SMOOTH), config.STRUCTURED - config.SMOOTH))
 
 
 def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:
@@ -325,11 +369,11 @@ def _statistics(ops: Operators[T], bins: int, thumbnail: T, luma: T) -> list[T]:
 def _quantiles(ops: Operators[T], thumbnail: T, luma: T) -> T:
     """`tone_features.quantiles`, (1, 66)."""
     seen = ops.concat([thumbnail, luma, ops.channel_max(thumbnail), ops.channel_min(thumbnail)])
-    chosen = _ranked(ops, seen, 6, tone_features.QUANTILES)
+    chosen = _ranked(ops, seen, 6, config.QUANTILES)
     row = ops.to_row(chosen, ops.row_shape())
     return ops.sub(ops.mul(row, 2.0), 1.0)
 
 
 def _ranked(ops: Operators[T], x: T, channels: int, ranks: Sequence[float]) -> T:
     """`tone_features.ranked` of the channels of a thumbnail: (channels, ranks)."""
-    return ops.order_statistics(x, channels, tone_features.rank_indices(ranks, THUMBNAIL_PX**2))
+    return ops.order_statistics(x, channels, config.rank_indices(ranks, THUMBNAIL_PX**2))

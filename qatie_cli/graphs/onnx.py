@@ -1,4 +1,4 @@
-"""The operators of exported graphs in ONNX. Tensors are NCHW; curves are (1, 3, values), as MatMul takes them.
+"""The operators of graphs in ONNX. Tensors are NCHW; curves are (1, 3, values), as MatMul takes them.
 
 Integers are written in the QDQ form: operators of the standard between QuantizeLinear and DequantizeLinear, which a
 runtime turns into integer arithmetic as far as it can.
@@ -6,38 +6,40 @@ runtime turns into integer arithmetic as far as it can.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from torch import Tensor
 
-from qatie_cli.exchange.kernels import Kernel
-from qatie_cli.exchange.operators import Declared, Mean, MeanDifference, Moment
-from qatie_cli.exchange.record import Record
-from qatie_cli.model.network import LEAKY_SLOPE
+from qatie_cli.graphs.kernels import Kernel
+from qatie_cli.graphs.operators import Declared, Mean, MeanDifference, Moment
+from qatie_cli.model.config import LEAKY_SLOPE, THUMBNAIL_PX
 from qatie_cli.model.quantization.scheme import Activation
-from qatie_cli.model.tone import THUMBNAIL_PX
 
+OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
 _TO_THE_END = np.iinfo(np.int64).max  # as the end of a slice
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph by its name, with its number of axes; `at` tells how it was rounded."""
+    """A tensor of the graph by its name, with its number of axes.
+
+    `at` tells how it was rounded, and `integers` is the name of the tensor that it was read from.
+    """
 
     name: str
     rank: int
     at: Activation | None = None
+    integers: str = ""
 
 
 @dataclass(frozen=True)
 class OnnxOperators:
     """Writes nodes in the order of the calls, and the constants that they read."""
 
-    record: Record
+    hold: Callable[[str], None] = lambda key: None  # told of every tensor of the weights that the graph holds
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -79,10 +81,10 @@ class OnnxOperators:
     def _integers(self, *values: int) -> Value:
         return self.constant(np.array(values, np.int64))
 
-    def parameter(self, key: str, values: Tensor) -> Value:
+    def parameter(self, key: str, values: np.ndarray) -> Value:
         if key:
-            self.record.hold(key)
-        return self.constant(values.detach().numpy(), key)
+            self.hold(key)
+        return self.constant(values, key)
 
     def declare(self, *values: np.ndarray, axis: Literal["knots", "bins"]) -> Declared[Value]:
         shaped = values if axis == "knots" else tuple(v.reshape(1, -1, 1) for v in values)
@@ -171,7 +173,7 @@ class OnnxOperators:
         else:
             assert x.at is not None
             if kernel.weight_key:
-                self.record.hold(kernel.weight_key)
+                self.hold(kernel.weight_key)
             weight = self._dequantized(kernel.weight, kernel.scales, kernel.weight_key)
             bias = self._dequantized(*kernel.integer_bias(x.at.scale))
         return self.store(self._conv(x, weight, bias, kernel.stride, kernel.padding), at)
@@ -179,17 +181,17 @@ class OnnxOperators:
     def _conv(self, x: Value, weight: Value, bias: Value, stride: int, padding: int) -> Value:
         return self.node("Conv", x, weight, bias, strides=[stride] * 2, pads=[padding] * 4)
 
-    def _dequantized(self, values: Tensor, scales: Tensor, name: str = "") -> Value:
+    def _dequantized(self, values: np.ndarray, scales: np.ndarray, name: str = "") -> Value:
         """Constant integers, with a scale for each entry of their first axis; `name.scale` is their scales' name."""
         constants = (
-            self.constant(values.numpy(), name),
-            self.constant(scales.numpy(), f"{name}.scale" if name else ""),
-            self.constant(values.new_zeros(len(scales)).numpy()),
+            self.constant(values, name),
+            self.constant(scales, f"{name}.scale" if name else ""),
+            self.constant(np.zeros(len(scales), values.dtype)),
         )
-        return self.node("DequantizeLinear", *constants, rank=values.dim(), axis=0)
+        return self.node("DequantizeLinear", *constants, rank=values.ndim, axis=0)
 
-    def conv_shuffle(self, x: Value, weight: Tensor, bias: Tensor) -> Value:
-        kernel, offset = (self.constant(values.detach().numpy()) for values in (weight, bias))
+    def conv_shuffle(self, x: Value, weight: np.ndarray, bias: np.ndarray) -> Value:
+        kernel, offset = (self.constant(values) for values in (weight, bias))
         return self.node("DepthToSpace", self._conv(x, kernel, offset, 1, 1), blocksize=2, mode="CRD")
 
     def phases_to_space(self, x: Value, at: Activation | None = None) -> Value:

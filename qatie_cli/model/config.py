@@ -1,0 +1,118 @@
+"""What a weights file says of its own structure, and the constants of the model that need no PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+SIZE_MULTIPLE = 8  # three halvings: height and width of the network's input must be multiples of this
+LEAKY_SLOPE = 0.2
+NORM_EPS = 1e-5
+
+THUMBNAIL_PX = 64  # side of the thumbnail that the tone stage's statistics are taken from
+# A stage that decides for the whole photo only sees every fourth pixel of every fourth row of a view of this side, made
+# by area averaging: a thumbnail that still has the lamps and the letters which an average would have washed out.
+GLOBAL_VIEW_PX = 256
+# One that decides from place to place sees all of a view of this side; its statistics, every second pixel.
+LOCAL_VIEW_PX = 128
+LARGEST_GAIN_EV = 1.5
+
+# Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
+QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
+DARK_AND_BRIGHT = (0.01, 0.99)  # ranks of the lumas whose contrast decides how far a photo is toned
+# Contrast up to which a photo is left alone, and from which the decision is applied in full.
+FLAT, FULL = 0.15, 0.3
+# Blocks of this side of a view have texture where their luma deviates by this share of its mean.
+TEXTURE_BLOCK, TEXTURED = 8, 0.05
+# Share of textured blocks up to which a photo is left alone, and from which the decision is applied in full.
+SMOOTH, STRUCTURED = 0.2, 0.42
+
+
+def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
+    """Indices of these ranks (shares of the pixels) among sorted values, smallest first."""
+    return [math.ceil(share * pixels) - 1 for share in ranks]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Width `c` of the paper (16, 24, 32 or 64 there; any positive number here)."""
+
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"network width must be at least 1, not {self.width}")
+
+
+@dataclass(frozen=True)
+class ToneConfig:
+    """Sizes of the tone stage."""
+
+    knots: int = 17  # of each curve, evenly spaced over the sRGB-encoded range 0..1
+    channels: int = 16  # of the first convolution; the next ones have 2, 4 and 4 times as many; 0 for none of them
+    bins: int = 0  # of the histograms of red, green, blue and luma; 0 for none
+    quantiles: bool = False  # of red, green, blue, luma and each pixel's largest and smallest channel
+    grid: int = 0  # cells along each side of the photo that gains are decided for: 8, 16 or 32; 0 for none
+    depth: int = 8  # cells of the grid along luma
+
+    def __post_init__(self) -> None:
+        if self.knots < 2 or self.channels < 0 or self.bins < 0:
+            raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
+        if self.bins == 1 or not (self.channels or self.bins or self.quantiles):
+            raise ValueError("a tone stage needs channels, 2 bins or more, or quantiles to see a photo by")
+        if self.grid and (self.grid not in (8, 16, 32) or self.depth < 2 or not self.channels or not self.statistics):
+            raise ValueError(
+                f"a grid has 8, 16 or 32 cells a side, 2 or more along luma, and needs channels and statistics: {self}"
+            )
+
+    @property
+    def statistics(self) -> int:
+        """Number of statistics it sees."""
+        return (8 * self.bins + 6 if self.bins else 0) + (6 * len(QUANTILES) if self.quantiles else 0)
+
+    @property
+    def view_px(self) -> int:
+        """Side of the square view of the photo that the stage is given."""
+        return LOCAL_VIEW_PX if self.grid else THUMBNAIL_PX
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels in front of and behind each of its convolutions over the view; empty where it has none."""
+        c = self.channels
+        if not c:
+            return ()
+        widths = (3, c, 2 * c, 4 * c, 4 * c)
+        # With a grid, halved until a pixel stands for one of its cells.
+        return widths[: (LOCAL_VIEW_PX // self.grid).bit_length()] if self.grid else widths
+
+    @property
+    def seen(self) -> int:
+        """Number of values that the decision is made from."""
+        pooled = 8 * self.channels if self.grid else 2 * self.widths[-1] if self.channels else 0
+        return pooled + self.statistics
+
+    @property
+    def hidden(self) -> int:
+        """Number of hidden features."""
+        return 4 * (self.channels or 16)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a weights file says of its own structure."""
+
+    network: NetworkConfig = NetworkConfig()
+    tone: ToneConfig | None = None
+
+    def to_table(self) -> dict:
+        """Plain values for a JSON header."""
+        return asdict(self)
+
+    @staticmethod
+    def from_table(table: dict) -> ModelConfig:
+        """The inverse of `to_table`; unknown or missing names raise TypeError or KeyError."""
+        if extra := set(table) - {"network", "tone"}:
+            raise KeyError(f"unknown stage {', '.join(sorted(extra))}")
+        stage = table["tone"]
+        return ModelConfig(NetworkConfig(**table["network"]), None if stage is None else ToneConfig(**stage))
