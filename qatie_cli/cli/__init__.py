@@ -12,7 +12,8 @@ import typer
 
 from qatie_cli import __version__, chatter, installation, threads
 from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, usage, weights
-from qatie_cli.cli.console import console, show_error
+from qatie_cli.cli.console import console as screen
+from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
 
 app = typer.Typer(
@@ -71,7 +72,7 @@ def main() -> None:
     threads.bound_number()
     _quiet_libraries()
     if clash := installation.clash():
-        console().print(f"[yellow]{clash}[/]")
+        screen().print(f"[yellow]{clash}[/]")
     try:
         app()
     except QatieError as error:
