@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 API = ("qatie_cli/__init__.py", "qatie_cli/api.py")  # strict in pyproject.toml, too
-KNOWN = 19
+KNOWN = 17
 
 run = subprocess.run(
     [sys.executable, "-m", "mypy", "--no-error-summary", "--no-pretty", "--show-error-codes"],
