@@ -285,7 +285,7 @@ def main() -> None:
             soak.run("disk full from the start")
             ballast.unlink()
             soak.run("disk full later", len(good) * 4 // 5, lambda process: fill(place))
-            (place / BALLAST).unlink()
+            (place / BALLAST).unlink(missing_ok=True)
         soak.run("to the end")
         soak.run("again")
         tell(soak, good, damaged, digest(folder / "in") == before)

@@ -49,10 +49,10 @@ from qatie_cli.batch.running import Result, Status, Writing
 from qatie_cli.batch.settings import FLOAT, INT8, Settings
 from qatie_cli.errors import PhotoError, QatieError, UsageError
 from qatie_cli.model import shipped
-from qatie_cli.photo import MAX_PIXELS, decoding, formats
+from qatie_cli.photo import MAX_PIXELS, decoding, fineness, formats
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import identity
-from qatie_cli.photo.fineness import SOURCE, Quality
+from qatie_cli.photo.fineness import Quality
 
 if TYPE_CHECKING:  # imports torch, which reading and writing photos do without
     from qatie_cli.engines import Engine
@@ -214,7 +214,7 @@ def write(photo: Photo, path: PathLike, *, quality: Quality = None) -> None:
         QatieError: the suffix is none of these, the format cannot hold the photo, or the file cannot be written.
     """
     target = Path(path)
-    single.write(single.Enhanced(photo, _format_of(target), ()), target, _quality(quality))
+    single.write(single.Enhanced(photo, _format_of(target), ()), target, fineness.check(quality))
 
 
 def enhance_file(
@@ -252,7 +252,7 @@ def enhance_file(
     """
     source, target = Path(source), Path(target)
     fmt = _format_of(target)
-    writing = Writing(_quality(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion)
+    writing = Writing(fineness.check(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion)
     allowed = _bytes(max_memory)
     if target.exists() and identity(target) == identity(source):
         raise UsageError(f"{target} is the original.", "Name another target.")
@@ -369,7 +369,7 @@ def enhance_folder(
         (folder,),
         out,
         Naming(format, suffix, recursive, overwrite),
-        Writing(_quality(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion),
+        Writing(fineness.check(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion),
         max_memory=_bytes(max_memory),
         settings=replace(_settings(model, strength, fast, quality), no_hdr=not hdr, no_motion=not motion),
     )
@@ -422,12 +422,6 @@ def _format_of(path: Path) -> str:
         suffixes = ", ".join(suffix for suffix, _ in formats.FORMATS.values())
         raise PhotoError(f"{path.name} names no format that can be written.", f"Let it end in one of {suffixes}.")
     return fmt
-
-
-def _quality(quality: Quality) -> Quality:
-    if quality is not None and quality != SOURCE and (isinstance(quality, str) or not 1 <= quality <= 100):
-        raise ValueError(f"quality lies in 1..100 or is {SOURCE!r}, not {quality!r}")
-    return quality
 
 
 def _bytes(size: int | str | None) -> int | None:

@@ -171,6 +171,25 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(whole)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a record, on disk before this returns: by one write, so that a kill or another process splits none.
+
+    Raises:
+        OSError: it cannot be written, or the disk takes only a part of it.
+    """
+    is_new = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        whole = b"\n" + line + b"\n"  # the first newline ends what a killed run may have left
+        if os.write(handle, whole) < len(whole):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if is_new:
+        _flush_folder(path.parent)
+
+
 def is_special(path: Path) -> bool:
     """Whether there is a device, a FIFO, a socket or one of this process's open files: nothing that can be replaced."""
     if _descriptor(path) is not None:

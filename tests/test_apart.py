@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,32 @@ def test_a_decoder_that_crashes_hangs_or_is_killed_costs_one_photo(folder, tmp_p
     assert "aborts.tif makes its decoder crash (SIGABRT)" in found["aborts"].reason
     assert "killed.tif makes its decoder crash (SIGKILL)" in found["killed"].reason
     assert "hangs.webp takes more than 3 seconds to decode" in found["hangs"].reason
+
+
+def test_an_interruption_does_not_wait_for_a_decoder(folder, tmp_path):
+    began, ended = threading.Event(), threading.Event()
+    reader = apart.Reader(PROGRAM, seconds=10_000)
+    real = reader._ask
+
+    def ask(what, path, max_pixels):
+        if path.stem == "hangs" and what == "read":
+            began.set()
+        return real(what, path, max_pixels)
+
+    def enhance(photo, _):
+        assert began.wait(60)
+        raise KeyboardInterrupt
+
+    def run():
+        plan = planning.plan([folder / "b.png", folder / "hangs.webp"], tmp_path / "out", Naming())
+        with pytest.raises(KeyboardInterrupt):
+            Runner(enhance, Writing(), reader=reader).run(plan.tasks, lambda result: None)
+        ended.set()
+
+    reader._ask = ask
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(120)
+    assert reader._process is None
 
 
 def _equal(a: Photo, b: Photo) -> bool:

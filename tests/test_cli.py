@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import qatie
+from conftest import QATIE, qatie
 from PIL import Image
 
 from qatie_cli import __version__, engines, metrics
@@ -233,6 +233,37 @@ def test_pipes_need_no_temporary_folder(folder, tmp_path):
         done = subprocess.run(command, input=photo, capture_output=True, check=True)
         with Image.open(io.BytesIO(done.stdout)) as made:
             assert (made.format.lower(), made.size) == (fmt, (160, 160))
+
+
+def _closed(redirections: str, *command: object) -> subprocess.CompletedProcess:
+    """Run a command without some of its standard streams, as schedulers and daemons may."""
+    program = ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh", *map(str, command)]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def test_standard_streams_may_be_closed(folder, tmp_path):
+    photo = folder / "a.jpg"
+    assert _closed("<&- >&- 2>&-", *QATIE, "enhance", folder, "-o", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out" / "a.jpg").is_file()
+    for arguments in ((photo, "-o", "-"), (photo, "-o", tmp_path / "out", "--report", "-")):
+        done = _closed(">&-", *QATIE, "enhance", *arguments)
+        assert (done.returncode, done.stderr) == (2, "Error: Standard output is closed. Name a file instead of -.\n")
+    done = _closed("<&-", *QATIE, "enhance", "-", "-o", "-")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Standard input is empty.")
+    assert "nobody to ask" in _closed("<&-", *QATIE, "enhance", photo, "--in-place").stderr
+
+
+@pytest.mark.parametrize("redirections", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_no_file_gets_the_descriptor_of_a_closed_stream(redirections, tmp_path):
+    """A C library's remark would be written into a photo."""
+    script = (
+        "import os, sys, qatie_cli.cli as cli\ncli._fill_closed_streams()\n"
+        "photo = open(sys.argv[1], 'w')\nos.write(2, b'remark')\nphoto.write(str(photo.fileno() > 2))\n"
+    )
+    done = _closed(redirections, sys.executable, "-P", "-c", script, tmp_path / "photo")
+    assert done.returncode == 0
+    assert (tmp_path / "photo").read_text() == "True"
 
 
 def test_memory_that_is_too_little_for_a_photo_is_told_with_figures(folder, tmp_path):

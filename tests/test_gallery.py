@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html.parser
+import itertools
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Runner, Writing
+from qatie_cli.batch.running import Result, Runner, Status, Writing
 from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.gallery import album, entries, links, overview, page, previews
 from qatie_cli.gallery.album import Album
@@ -235,8 +236,31 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(folder, tmp_path):
     assert "2 photos still to do" in (tmp_path / "out" / "index.html").read_text()
 
 
+@pytest.mark.parametrize("takes", [0.1, 10.0])
+def test_pages_written_on_the_way_take_a_small_part_of_a_run(folder, tmp_path, monkeypatch, takes):
+    """However long one takes: with 10,000 photos they took nearly all of it."""
+    now, pages = [0.0], []
+
+    def write(*_):
+        pages.append(now[0])
+        now[0] += takes
+
+    monkeypatch.setattr(album.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(page, "write", write)
+    plan = planning.plan([folder], tmp_path / "out", Naming())
+    made = Album(tmp_path / "out", plan, PROVENANCE, 10**6)
+    for _ in range(2000):
+        now[0] += 1
+        made.add(Result(plan.tasks[0], Status.FAILED, reason="It is damaged."))
+    assert len(pages) > 5
+    assert len(pages) * takes < 0.07 * now[0]
+    if takes < 1:
+        assert max(b - a for a, b in itertools.pairwise(pages)) < 25
+
+
 def test_the_page_is_written_now_and_then_while_a_run_goes_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(album, "_SECONDS_BETWEEN_PAGES", -1)
+    monkeypatch.setattr(album, "_TIMES_BETWEEN_PAGES", 0)
     written = []
     real = Album.write
     monkeypatch.setattr(Album, "write", lambda self: (real(self), written.append(_Read(self.path).names)))

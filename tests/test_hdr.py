@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qatie_cli.batch.running import Writing
-from qatie_cli.photo import containers, decoding, encoding, leftovers
+from qatie_cli.photo import containers, decoding, encoding, leftovers, spaces
 from qatie_cli.photo.beside import dialects, jpeg_file, ultra_hdr
 from qatie_cli.photo.beside.gain_map import Boost, GainMap, linear
 from qatie_cli.photo.content import Photo
@@ -41,6 +41,11 @@ def _log_psnr(a: np.ndarray, b: np.ndarray) -> float:
     """PSNR in the logarithm of light, over the range from black to the brightest place."""
     a, b = (np.log2(np.maximum(light, 0) + 1 / 64) for light in (a, b))
     return float(20 * np.log10((b.max() + 6) / np.sqrt(np.mean((a - b) ** 2))))
+
+
+def _encoded(light: np.ndarray) -> np.ndarray:
+    """sRGB's values of linear light."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _jpeg(values: np.ndarray, packet: bytes = b"", *segments: tuple[int, bytes]) -> bytes:
@@ -100,6 +105,23 @@ def test_the_hdr_picture_changes_by_the_ratio_that_the_base_changes_by(coffee, g
     assert offset == 0 or left_alone < 40
     shown = _shown(encoding.encoded(dataclasses.replace(changed, jpeg=None), "jpeg", 100))
     assert _log_psnr(shown, wanted) > 35  # through JPEG's losses in both
+
+
+def test_offsets_are_scaled_as_shadows_are_so_that_a_coarse_map_need_not_change(coffee):
+    light = 0.001 + linear(coffee[:240, :320] / 255) / 2
+    before, after = (np.rint(65535 * _encoded(exposed)).astype(np.uint16) for exposed in (light, 1.5 * light))
+    boost = Boost((0.0,), (2.0,), (1.0,), (1 / 64,), (1 / 64,), 0.0, 2.0)
+    values = boost.values(2 * light[::4, ::4].mean(axis=2, keepdims=True).astype(np.float32) ** 0.5)
+    plain = GainMap(values, boost)
+    photo = Photo(before, "jpeg", gain_map=dataclasses.replace(plain, encoded=ultra_hdr.encoded(plain)))
+    changed = photo.with_pixels(after).gain_map
+    assert np.array_equal(changed.values, photo.gain_map.values)
+    assert changed.encoded == photo.gain_map.encoded
+    assert (*changed.boost.base_offset, *changed.boost.hdr_offset) == pytest.approx((1.5 / 64,) * 2, rel=0.02)
+    stops = boost.stops(values).repeat(4, axis=0).repeat(4, axis=1)
+    wanted = 1.5 * photo.gain_map.hdr(light, stops)
+    assert _log_psnr(changed.hdr(1.5 * light, stops), wanted) > 60
+    assert _log_psnr(photo.gain_map.hdr(1.5 * light, stops), wanted) < 45
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 6])
@@ -195,6 +217,19 @@ def test_heic_and_avif_hold_the_map_as_an_item_of_their_own(coffee, fmt, channel
     first = encoding.encoded(photo.without(gain_map=True), fmt)
     assert written[-len(dialects.as_iso(boost)) :] == dialects.as_iso(boost)
     assert len(written) > len(first)
+
+
+@pytest.mark.parametrize("fmt", ["heic", "avif"])
+@pytest.mark.parametrize("primaries", [9, 12])
+def test_boosts_in_the_hdr_picture_s_colours_keep_them(coffee, fmt, primaries):
+    space = spaces.of_codes(primaries, 13)
+    boost = dataclasses.replace(Boost(), in_base_colours=False)
+    gain_map = GainMap(coffee[:20, :30], boost)
+    photo = Photo(coffee[:80, :120].astype(np.uint16) * 257, "png", space=space, gain_map=gain_map)  # named by codes
+    again = decoding.read(encoding.encoded(photo, fmt))
+    assert again.notes == ()
+    assert not again.gain_map.boost.in_base_colours
+    assert again.gain_map.icc == spaces.profile(space)
 
 
 def test_libavif_reads_the_map_s_description(coffee):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import time
@@ -16,9 +17,9 @@ from PIL import Image, PngImagePlugin
 
 import qatie_cli
 from qatie_cli import parsing
-from qatie_cli.errors import UsageError, WeightsError
+from qatie_cli.errors import PhotoError, UsageError, WeightsError
 from qatie_cli.model import checkpoint
-from qatie_cli.photo import decoding, exif, iptc, xmp
+from qatie_cli.photo import decoding, exif, iptc, pixels, xmp
 from qatie_cli.training import recipe
 
 MEGABYTE = 1 << 20
@@ -79,6 +80,20 @@ def test_a_photo_with_a_megabyte_of_hostile_xmp_is_enhanced_at_once(tmp_path, ta
     began = time.process_time()
     decoding.read(tmp_path / "a.png").without_gps()
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("where", ["the photo", "its gain map"])
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(tmp_path, where, monkeypatch):
+    """Each takes as long as a photo, and few bytes."""
+    content = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(content, "JPEG", progressive=True)
+    whole = content.getvalue()
+    last = whole.rindex(b"\xff\xda")
+    bomb = whole[:last] + whole[last:-2] * 5000 + whole[-2:]
+    (tmp_path / "a.jpg").write_bytes(bomb if where == "the photo" else whole + bomb)
+    monkeypatch.setattr(pixels, "decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(PhotoError, match="more than 100 scans"):
+        decoding.read(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("levels", [parsing.MOST_LEVELS + 1, 5_000, 200_000])

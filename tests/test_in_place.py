@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
+import subprocess
 import time
 import zlib
 from pathlib import Path
@@ -21,10 +23,13 @@ from qatie_cli.batch import planning
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Result, Runner, Status, Writing
-from qatie_cli.photo import boxes, containers, decoding, iptc, leftovers
+from qatie_cli.photo import boxes, containers, decoding, encoding, iptc, leftovers
 
 GAIN_MAP_XMP = b'<x xmlns:g="http://ns.adobe.com/hdr-gain-map/1.0/" g:Version="1.0" a:b="c"/>'
 VIDEO = b"\0\0\0\x18ftypmp42" + bytes(range(1, 200))
+# Groups of exiftool's tags that describe how and where the old file stored its picture, and its previews.
+OF_THE_OLD_FILE = ("SourceFile", "ExifTool:", "System:", "File:", "Composite:", "JFIF:", "MPF0:", "MPImage", "Adobe:",
+                   "IFD1:", "IFD2:", "SubIFD", "QuickTime:", "Meta:")  # fmt: skip
 
 
 def _jpeg(pixels: np.ndarray, *segments: tuple[int, bytes], **options: object) -> bytes:
@@ -67,6 +72,12 @@ def _tiff(pixels: np.ndarray, **options: object) -> bytes:
     return content.getvalue()
 
 
+def _block(order: str) -> bytes:
+    """A TIFF block that names a maker."""
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return start + struct.pack(f"{order}IHHHI4sI", 8, 1, 0x010F, 2, 4, b"abc\0", 0)
+
+
 def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
     """Files that would lose something, with a word of what is said; "" where nothing is lost."""
     big, small = coffee[:80, :120], coffee[:40, :60]
@@ -104,6 +115,21 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "unknown-exif-like.jpg": (_jpeg(big, (0xE1, b"somebody's own")), "APP1"),
         "two-comments.jpg": (_jpeg(big, (0xFE, b"one"), (0xFE, b"two")), "comment"),
         "maker.jpg": (_jpeg(big, (0xE7, b"maker's own")), ""),
+        "kodak.jpg": (_jpeg(big, (0xE3, b"Meta\0\0" + _block("<"))), ""),
+        "ricoh.jpg": (_jpeg(big, (0xE5, b"RMETA\0II\0\0\0\0")), ""),
+        "picture-info.jpg": (_jpeg(big, (0xEC, b"[picture info]\r\nTimeDate=1\r\n")), ""),
+        "graphic-converter.jpg": (_jpeg(big, (0xEF, b"Q 80")), ""),
+        "casio.jpg": (_jpeg(big, (0xE1, b"QVCI\0" + bytes(100))), "APP1 data (QVCI)"),
+        "infiray.jpg": (_jpeg(big, (0xE2, b"\1\2\3\4IJPEG\0" + bytes(60)), (0xE3, bytes(64))), "APP2"),
+        "jpeg-hdr.jpg": (_jpeg(big, (0xEB, b"HDR_RI ver=11, ln0=-3.3")), "APP11 data (HDR_RI"),
+        "adobe-cm.jpg": (_jpeg(big, (0xED, b"Adobe_CM\0\0\1")), "APP13 data (Adobe_CM)"),
+        "afcp.jpg": (plain + b"AXS!\0\1\0\0" + bytes(16) + b"IPTCdata" * 9 + b"AXS!\0\0\0\0", "what stands behind"),
+        "photo-mechanic.jpg": (plain + b"\x1c\2\xdd\0\4rate\0\0\0\x0dcbipcbbl", "what stands behind"),
+        "foto-station.jpg": (plain + b"IPTC" * 9 + b"\0\1\0\0\0\x30\xa1\xb2\xc3\xd4", "what stands behind"),
+        "canon-recipe.jpg": (
+            plain + b"CANON OPTIONAL DATA\0" + bytes(44) + b"CANON OPTIONAL DATA\0",
+            "what stands behind",
+        ),
         "progressive.jpg": (_jpeg(big, progressive=True), ""),
         "plain.png": (_encoded(small, "PNG"), ""),
         "own-chunk.png": (_chunked(png, b"vpAg", b"own"), "chunk vpAg"),
@@ -119,6 +145,7 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "behind.heic": (heic + b"\0\0\0\1tail without a box", "what stands behind"),
         "two.heic": (both.getvalue(), "first of 2 pictures"),
         "plain.tif": (_tiff(small), ""),
+        "on-a-map.tif": (_tiff(small, extratags=[(33550, 12, 3, (1.0, 1.0, 0.0), True)]), ""),
         "layered.tif": (_tiff(small, extratags=layers), "layers"),
         "pictures-below.tif": (pages.getvalue(), "below the first page"),
         "previews.tif": (previewed.getvalue(), ""),
@@ -153,6 +180,31 @@ def test_what_would_be_lost_is_named_and_keeps_the_photo_as_it_is(name, tmp_path
     assert result.status is Status.FAILED
     assert said in result.reason
     assert photo.read_bytes() == content
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
+def test_every_tag_is_there_afterwards_or_named(tmp_path, coffee):
+    """By another program's list of the tags of each kind of file."""
+    notes = {}
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+    for name, (content, _) in _files(coffee).items():
+        photo = decoding.read(content)
+        notes[name] = (*photo.notes, *encoding.left_out(photo, photo.source_format))
+        (tmp_path / "before" / name).write_bytes(content)
+        (tmp_path / "after" / name).write_bytes(encoding.encoded(photo, photo.source_format))
+    before, after = (_tags(tmp_path / folder) for folder in ("before", "after"))
+    assert "MetaIFD:Kodak_Meta_0x010f" in before["kodak.jpg"]
+    for name, tags in before.items():
+        lost = {tag for tag in tags - after[name] if not tag.startswith(OF_THE_OLD_FILE)}
+        assert not lost or notes[name], (name, lost)
+
+
+def _tags(folder: Path) -> dict[str, set[str]]:
+    """Group and name of the tags in each of its files."""
+    command = ["exiftool", "-json", "-G1", "-a", "-U", "-q", *map(str, sorted(folder.iterdir()))]
+    listed = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+    return {Path(tags["SourceFile"]).name: set(tags) for tags in listed}
 
 
 def test_a_photo_that_stays_is_named_once(tmp_path, coffee):
@@ -193,12 +245,12 @@ def test_items_of_a_heic_are_told_apart():
     properties += _box(b"ipma", bytes(4) + struct.pack(">I", 3) + own)
     meta = bytes(4) + _box(b"pitm", bytes(4) + b"\0\1") + _box(b"iinf", bytes(4) + struct.pack(">H", 11) + entries)
     meta += _box(b"iref", bytes(4) + references) + _box(b"iprp", properties)
-    found = boxes.left_out(_box(b"ftyp", b"heic") + _box(b"meta", meta) + _box(b"moov", b""))
+    found = boxes.left_out(boxes.items_of(_box(b"ftyp", b"heic") + _box(b"meta", meta) + _box(b"moov", b"")))
     assert found == (
         leftovers.VIDEO,
         "the depth map is left out",
         leftovers.GAIN_MAP,
-        "item uri  is left out",
+        "item uri is left out",
         "first of 2 pictures in the file; the others are left out",
     )
 
@@ -206,20 +258,20 @@ def test_items_of_a_heic_are_told_apart():
 @pytest.mark.parametrize("cut", [b"\0\0\0\x08pitm", b"\0\0\0\x0cpitm\0\0\0\0", b"\0\0\0\x08iloc", b"\0\0\0\x08iref"])
 def test_a_box_that_ends_too_early_is_refused(cut):
     with pytest.raises(ValueError, match="make no sense"):
-        boxes.left_out(b"\0\0\0\0meta\0\0\0\0" + cut)
+        boxes.items_of(b"\0\0\0\0meta\0\0\0\0" + cut)
 
 
 def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
     generator = np.random.default_rng(0)
     whole = _encoded(coffee[:40, :60], "HEIF")
-    assert boxes.left_out(whole) == ()
+    assert boxes.left_out(boxes.items_of(whole)) == ()
     named = 0
     for _ in range(2000):
         broken = bytearray(whole)
         for at in generator.integers(0, min(400, len(whole)), 4):
             broken[at] = generator.integers(256)
         try:
-            found = boxes.left_out(bytes(broken))
+            found = boxes.left_out(boxes.items_of(bytes(broken)))
         except ValueError:
             continue
         assert all(note.isprintable() and note for note in found)
@@ -231,7 +283,7 @@ def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
 @pytest.mark.parametrize("tail", ["ff", "00", "ff00", "ffd8", "ffd8ffd9", "61", "ffd8ffe1", "ffd8ffe00002"])
 def test_what_stands_behind_takes_time_in_proportion_to_its_length(tail, coffee):
     began = time.process_time()
-    leftovers.of_jpeg(_jpeg(coffee[:8, :8]) + bytes.fromhex(tail) * ((8 << 20) // len(tail)))
+    decoding.read(_jpeg(coffee[:8, :8]) + bytes.fromhex(tail) * ((8 << 20) // len(tail)))
     assert time.process_time() - began < 20
 
 
@@ -336,6 +388,7 @@ def test_the_journal_is_on_disk_before_the_photo_is_replaced(photo, tmp_path, mo
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "replace", replace)
     _in_place(photo.parent, tmp_path / "journal")
-    assert order[-3:] == ["journal", "replace", "photos"]
+    # The new journal's own name, too.
+    assert order[-4:] == ["journal", tmp_path.name, "replace", "photos"]
     assert order[0].startswith(".qatie-tmp-")
     assert json.loads(synced[0])["path"] == str(photo)  # all of the line, not what stood there before

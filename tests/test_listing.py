@@ -77,7 +77,7 @@ def test_entries_that_do_not_exist_are_named_one_by_one(folder):
     assert plan.not_photos == ()
 
 
-@pytest.mark.parametrize("entry", [".", "./", "..", "../..", "/"])
+@pytest.mark.parametrize("entry", [".", "./", "..", "../..", "/", "//", "sub/..", "sub/../."])
 def test_a_list_never_stands_for_everything_there_is(folder, entry):
     plan = planning.plan([], folder / "out", Naming(), listing.read(f"{entry}\n".encode()))
     assert plan.tasks == ()

@@ -100,6 +100,18 @@ def test_what_somebody_changed_is_named_and_left(folder, tmp_path):
     assert _run(folder, out, other) == DONE
 
 
+def test_an_edit_of_the_same_size_is_told_by_its_content(folder, tmp_path):
+    out = tmp_path / "out"
+    _run(folder, out)
+    content = bytearray((out / "1.png").read_bytes())
+    content[-20] ^= 1
+    (out / "1.png").write_bytes(content)
+    os.utime(out / "1.png", (1, 1))
+    found = _run(folder, out, dataclasses.replace(SETTINGS, strength=0.5))
+    assert "1.png was changed since qatie made it" in found["1.png"]
+    assert (out / "1.png").read_bytes() == content
+
+
 def test_what_qatie_did_not_make_is_named_and_left(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.png").write_bytes(b"another program's")
@@ -185,6 +197,21 @@ def test_a_record_that_the_disk_takes_only_a_part_of_is_none(folder, tmp_path, m
     assert not [p for p in (tmp_path / "out").glob("*") if p.is_file()]
     assert _run(folder, tmp_path / "out") == ENHANCED
     assert _run(folder, tmp_path / "out") == DONE
+
+
+def test_lines_that_make_no_sense_are_passed_over(folder, tmp_path):
+    _run(folder, tmp_path / "out")
+    path = tmp_path / "out" / made.FOLDER / "made.jsonl"
+    rows = [{"output": [], "made": [1, 1, ""], "from": ["a", 1, 1], "settings": ""},
+            {"output": "0.png", "made": [1, 1, ""], "from": [7, 1, 1], "settings": ""},
+            {"settings": [], "are": {}}, [], 7, {"output": "0.png"}]  # fmt: skip
+    damage = b"\xff\0\n" + "\n".join(map(json.dumps, rows)).encode() + b"\n"
+    path.write_bytes(damage + path.read_bytes() + damage)
+    (tmp_path / "out" / "0.png").write_bytes(b"x")
+    os.utime(tmp_path / "out" / "0.png", ns=(1, 1))
+    found = _run(folder, tmp_path / "out")
+    assert "was changed since qatie made it" in found.pop("0.png")
+    assert set(found.values()) == {"done"}
 
 
 def test_several_runs_append_whole_lines(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import mmap
 import os
 import tempfile
@@ -20,7 +21,8 @@ from qatie_cli.enhance import memory, photos
 from qatie_cli.enhance.photos import Enhancer
 from qatie_cli.errors import PhotoError
 from qatie_cli.model import moments
-from qatie_cli.photo import apart
+from qatie_cli.photo import apart, decoding, encoding
+from qatie_cli.photo.beside.motion import Motion
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.decoding import Header
 
@@ -107,8 +109,20 @@ def test_a_photo_reserves_what_its_hungriest_step_takes(header, fmt, pixel_bytes
 def test_previews_and_the_process_that_decodes_apart_are_charged_on_top():
     header = Header(4000, 3000, 0)
     alone = _reserved(header, "png")
+    assert _reserved(dataclasses.replace(header, beside_bytes=7 << 20), "png") == alone + (7 << 20)
     assert _reserved(header, "png", previews=object()) == alone + (48 << 20)
     assert _reserved(header, "png", start=b"II*\0") == alone + apart.BYTES
+
+
+@pytest.mark.parametrize("fmt", ["jpeg", "heic", "png"])
+def test_a_video_and_long_metadata_are_charged_until_they_are_written(fmt, coffee, tmp_path):
+    beside = {"motion": Motion(b"\0\0\0\x18ftypmp42" + bytes(30 << 20))} if fmt != "png" else {"xmp": b" " * (30 << 20)}
+    path = tmp_path / f"a.{fmt}"
+    path.write_bytes(encoding.encoded(Photo(coffee, fmt), fmt))
+    assert decoding.header(path).beside_bytes == 0
+    path.write_bytes(encoding.encoded(Photo(coffee, fmt, **beside), fmt))
+    # Held once, and read or assembled into one more copy; twice between processes.
+    assert 4 * (29 << 20) < decoding.header(path).beside_bytes <= 4 * (31 << 20)
 
 
 # --- what is free -------------------------------------------------------------------------------------------------
@@ -216,9 +230,9 @@ def test_a_photo_that_has_begun_takes_what_it_needs_and_others_wait():
 
 def test_nobody_waits_for_a_budget_that_is_closed():
     budget = memory.Budget(100)
-    with budget.closing():
-        budget.take(100)
-        waiting = threading.Thread(target=lambda: budget.take(100))
-        waiting.start()
+    budget.take(100)
+    waiting = threading.Thread(target=lambda: budget.take(100))
+    waiting.start()
+    budget.close()
     waiting.join(5)
     assert not waiting.is_alive()

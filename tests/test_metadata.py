@@ -62,6 +62,27 @@ def test_xmp_is_made_upright_and_loses_its_thumbnail():
     assert b"<tiff:Orientation>1<" in xmp.upright(b"<tiff:Orientation>8</tiff:Orientation>")
 
 
+def test_a_tag_whose_value_lies_outside_of_exif_makes_no_tiff_unreadable(coffee):
+    tags = Image.Exif()
+    tags[MAKE], tags[0x0110] = "A maker", "A model"
+    block = tags.tobytes().removeprefix(exif.PREFIX)
+    _, (make, _) = exif.entries(block)
+    damaged = block[: make.at + 8] + b"\xff\x7f\0\0" + block[make.at + 12 :]
+    read = decoding.read(encoding.encoded(Photo(coffee[:40, :60], "tiff", exif=damaged), "tiff"))
+    assert np.array_equal(read.pixels, coffee[:40, :60])
+    assert exif.raw(read.exif, 0x0110) == b"A model\0"
+    assert exif.raw(read.exif, MAKE) is None
+
+
+@pytest.mark.parametrize("value", [b'="6', b'="6x"', b'="6</', b"='6'", b">6", b'="68"'])
+@pytest.mark.parametrize("fmt", ["png", "webp", "heic", "avif"])
+def test_no_orientation_of_damaged_xmp_turns_a_photo(value, fmt, coffee):
+    """Pillow and pillow-heif look no further than the digit."""
+    packet = b"<x tiff:Orientation" + value
+    written = encoding.encoded(Photo(coffee[:40, :60], fmt, xmp=xmp.upright(packet)), fmt)
+    assert decoding.read(written).pixels.shape == (40, 60, 3)
+
+
 def test_xmp_loses_its_position_and_nothing_else():
     stripped = xmp.without_places(XMP)
     assert b"GPS" not in stripped
@@ -131,6 +152,19 @@ def test_a_coarse_jpeg_is_not_written_coarsely_again(tmp_path, coffee, colours):
     assert moved.mean() < 2  # nearly 11 with the source's steps
 
 
+@pytest.mark.parametrize("resolution", [None, 300])
+def test_no_resolution_is_made_up(coffee, resolution):
+    tags = Image.Exif()
+    tags[0x010F] = "Maker"
+    content = io.BytesIO()
+    Image.fromarray(coffee).save(content, "JPEG", exif=tags, **({"dpi": (300, 300)} if resolution else {}))
+    photo = decoding.read(content.getvalue())
+    assert photo.dpi == (resolution and (resolution, resolution))
+    with Image.open(io.BytesIO(encoding.encoded(photo, "jpeg"))) as opened:
+        assert opened.info["jfif_unit"] == (1 if resolution else 0)
+        assert opened.info["jfif_density"] == (resolution or 1, resolution or 1)
+
+
 def test_progressive_stays_progressive(tmp_path, coffee):
     Image.fromarray(coffee).save(tmp_path / "a.jpg", progressive=True)
     encoding.write(tmp_path / "b.jpg", decoding.read(tmp_path / "a.jpg"), "jpeg")
@@ -189,6 +223,14 @@ def test_exif_too_long_for_a_jpeg_is_said_not_lost_silently(tmp_path, coffee):
     assert encoding.left_out(long, "jpeg") == ("EXIF left out, it is damaged or too long for jpeg",)
     encoding.write(tmp_path / "a.jpg", long, "jpeg")
     assert decoding.read(tmp_path / "a.jpg").exif is None
+
+
+@pytest.mark.parametrize("fmt", ["jpeg", "png", "webp", "heic", "avif"])
+def test_exif_stays_byte_for_byte(coffee, fmt):
+    """Maker notes hold offsets into it."""
+    photo = Photo(coffee[:80, :120], "jpeg", exif=exif.upright(_block()))
+    assert MAKER_NOTE in _tags(photo.exif).get_ifd(EXIF_IFD)
+    assert decoding.read(encoding.encoded(photo, fmt)).exif == photo.exif
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -119,7 +119,18 @@ def test_samsung_s_trailer_travels_as_a_whole(coffee):
     assert encoding.encoded(photo, "heic").endswith(_box(b"mpvd", VIDEO))
     still = blocks[0] + b"SEFH" + struct.pack("<IIHHII", 107, 1, 0, 0x0A01, len(blocks[0]), len(blocks[0]))
     still += struct.pack("<I", 24) + b"SEFT"
-    assert encoding.encoded(decoding.read(_motion(coffee, b"", trailer=still)), "jpeg").endswith(still)
+    photo = decoding.read(_motion(coffee, b"", trailer=still))
+    assert encoding.encoded(photo, "jpeg").endswith(still)
+    for fmt in ("heic", "avif"):  # without a video its data are the same in both
+        assert encoding.left_out(photo, fmt) == ()
+        written = encoding.encoded(photo, fmt)
+        assert written.endswith(_box(b"sefd", still))
+        again = decoding.read(written)
+        assert again.notes == ()
+        assert encoding.left_out(again, "jpeg") == ()
+        assert encoding.encoded(again, "jpeg").endswith(still)
+        assert b"MotionPhoto" not in encoding.encoded(again, "jpeg")
+    assert encoding.left_out(photo, "png") == (writing.SAMSUNG_DATA,)
 
 
 def test_boxes_of_samsung_s_heic_follow_the_video(coffee):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import errno
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -14,12 +16,16 @@ from PIL import Image
 
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal
-from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.planning import Naming, Plan
 from qatie_cli.batch.running import Result, Runner, Status, Writing, remove_stale
+from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding
 from qatie_cli.photo.content import Photo
+
+SETTINGS = Settings("qatie-c16", "0" * 64)
 
 
 @pytest.fixture
@@ -105,6 +111,16 @@ def test_a_folder_in_the_way_of_an_output_fails_that_photo_only(folder, tmp_path
     assert "could not be written" in results[1].reason
 
 
+def test_a_pipe_or_a_device_in_the_way_of_an_output_fails_that_photo_only(folder, tmp_path):
+    """A pipe that nobody reads would stop the batch, and what is written to a device is lost."""
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "1.png")
+    (tmp_path / "out" / "3.png").symlink_to("/dev/null")
+    results = _run(folder, tmp_path / "out")
+    assert [r.task.source.name for r in results if r.status is Status.FAILED] == ["1.png", "3.png"]
+    assert all("is a pipe or a device" in results[index].reason for index in (1, 3))
+
+
 def test_a_full_disk_stops_the_batch_when_nothing_can_succeed(folder, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -117,6 +133,27 @@ def test_a_full_disk_stops_the_batch_when_nothing_can_succeed(folder, tmp_path, 
     assert results[-1].status is Status.NOT_BEGUN
     assert len(results) == 6
     assert not _files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("damaged", [(), ("1.png", "3.png")])
+def test_a_disk_without_room_for_a_claim_stops_the_batch_too(folder, tmp_path, monkeypatch, damaged):
+    """Where inodes are used up there are bytes left. Photos that fail for another reason do not count."""
+    (tmp_path / "out").mkdir()
+    for name in damaged:
+        (folder / name).write_bytes(b"no photo")
+    ledger = Ledger(tmp_path / "out", SETTINGS)
+    real = Ledger.claim
+
+    def full(self, output, *arguments):
+        if output.name in damaged:
+            return real(self, output, *arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "claim", full)
+    found = _run(folder, tmp_path / "out", writing=Writing(ledger=ledger))
+    without_room = [r for r in found if "No space left" in r.reason]
+    assert len(without_room) == 3
+    assert found[-1].status is Status.NOT_BEGUN
 
 
 def test_one_photo_too_large_for_the_disk_does_not_stop_smaller_ones(folder, tmp_path, monkeypatch):
@@ -148,6 +185,37 @@ def test_an_interruption_finishes_the_photo_being_written_and_no_other(folder, t
     assert _files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     rest = _run(folder, tmp_path / "out")
     assert [r.task.source.name for r in rest] == ["3.png", "4.png", "5.png"]
+
+
+def test_an_interruption_ends_a_batch_whose_next_photo_waits_for_memory(folder, tmp_path, monkeypatch):
+    """The photo that is interrupted in the network never gives its own back."""
+    monkeypatch.setattr(memory, "available", lambda _: memory.held_bytes(60, 40))
+    waits = threading.Event()
+    real = memory.Budget.take
+
+    def take(self, size):
+        if self._held:
+            waits.set()
+        real(self, size)
+
+    def enhance(photo, _):
+        assert waits.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory.Budget, "take", take)
+    decoded = []
+    monkeypatch.setattr(decoding, "read", lambda *a, read=decoding.read: decoded.append(a) or read(*a))
+    runner = Runner(enhance, Writing())
+    ended = threading.Event()
+
+    def run():
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, lambda result: None)
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(30)
+    assert len(decoded) == 1
 
 
 def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path):
@@ -231,6 +299,28 @@ def test_a_batch_waits_for_memory(folder, tmp_path, monkeypatch):
         assert _at_once(folder, tmp_path / "all", 10 * one, patched) > 1
 
 
+def test_what_stands_beside_a_photo_is_no_room_for_its_network(folder, tmp_path, monkeypatch):
+    """Such as a video, which stays in memory until it is written."""
+    tile = memory.network_bytes(600, 800, 1000, 256)
+    monkeypatch.setattr(memory, "available", lambda _: memory.held_bytes(600, 800) + tile)
+    real = decoding.header
+    sides = []
+
+    def enhance(photo, side):
+        sides.append(side)
+        return _invert(photo)
+
+    for beside in (0, 1 << 20):
+        header = lambda path, beside=beside: dataclasses.replace(real(path), beside_bytes=beside)  # noqa: E731
+        monkeypatch.setattr(decoding, "header", header)
+        Image.fromarray(np.zeros((600, 800, 3), np.uint8)).save(folder / "0.png")
+        results: list[Result] = []
+        tasks = planning.plan([folder / "0.png"], tmp_path / f"{beside}", Naming()).tasks
+        Runner(enhance, Writing(), 1000).run(tasks, results.append)
+        assert results[0].status is (Status.FAILED if beside else Status.ENHANCED)
+    assert sides == [256]
+
+
 def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, tmp_path, monkeypatch):
     """And gives it back: 16 bit, in tiles, and where it fails."""
     rng = np.random.default_rng(0)
@@ -283,6 +373,10 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
 # --- in place -----------------------------------------------------------------------------------------------------
 
 
+def _plan_in_place(folder: Path, tmp_path: Path) -> Plan:
+    return planning.plan_in_place([folder], Naming(), Journal(tmp_path / "journal"))
+
+
 def _in_place(folder: Path, known: Journal, enhance=_invert) -> list[Result]:
     results: list[Result] = []
     tasks = planning.plan_in_place([folder], Naming(), known).tasks
@@ -309,6 +403,48 @@ def test_a_run_killed_between_journal_and_replacement_leaves_the_photo_to_be_don
         file.write('{"path": "half')
     assert len(_in_place(folder, Journal(tmp_path / "journal"))) == 6
     assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_second_enhancement_that_was_killed_leaves_the_first_one_known(folder, tmp_path):
+    """With --overwrite; the next run without it must not take the photo for an original."""
+    _in_place(folder, Journal(tmp_path / "journal"))
+    (tmp_path / "new.png").write_bytes(b"enhanced twice")
+    Journal(tmp_path / "journal").record((folder / "0.png").resolve(), tmp_path / "new.png")
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_photo_whose_time_alone_changed_is_not_enhanced_twice(folder, tmp_path):
+    """As copies, restored backups and some file systems change it."""
+    _in_place(folder, Journal(tmp_path / "journal"))
+    os.utime(folder / "0.png", (1, 1))
+    content = bytearray((folder / "1.png").read_bytes())
+    content[-1] ^= 1
+    (folder / "1.png").write_bytes(content)  # edited, of the same size
+    assert [task.source.name for task in _plan_in_place(folder, tmp_path).tasks] == ["1.png"]
+    strong = dataclasses.replace(SETTINGS, strength=0.5)
+    assert not Journal(tmp_path / "journal").differs((folder / "0.png").resolve(), strong)
+    Journal(tmp_path / "journal").record(folder / "0.png", folder / "0.png", SETTINGS)
+    assert Journal(tmp_path / "journal").differs(folder / "0.png", strong)
+    assert not Journal(tmp_path / "journal").differs(folder / "0.png", SETTINGS)
+
+
+def test_lines_that_a_power_cut_damaged_hide_no_others(folder, tmp_path):
+    _in_place(folder, Journal(tmp_path / "journal"))
+    whole = (tmp_path / "journal").read_bytes()
+    damage = b'\xff\x00{"path": []\n[1]\n7\n{"path": ["a"], "size": 1, "mtime_ns": 1}\n\0\0\0'
+    (tmp_path / "journal").write_bytes(damage + whole + damage)
+    assert _in_place(folder, Journal(tmp_path / "journal")) == []
+
+
+def test_a_journal_of_an_earlier_version_is_read(folder, tmp_path):
+    photo = (folder / "0.png").resolve()
+    status = photo.stat()
+    row = {"path": str(photo), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    (tmp_path / "journal").write_text(f"\n{json.dumps(row)}\n")
+    assert Journal(tmp_path / "journal").holds(photo)
+    assert not Journal(tmp_path / "journal").differs(photo, SETTINGS)
+    os.utime(photo, (1, 1))
+    assert not Journal(tmp_path / "journal").holds(photo)
 
 
 def test_a_link_stays_a_link(folder, tmp_path):
@@ -343,6 +479,18 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
 
 
 # --- what must not be lost ----------------------------------------------------------------------------------------
+
+
+def test_an_output_that_turns_out_to_be_an_original_is_not_written(folder, tmp_path):
+    """The folder `new` is there only when the run has made it, so that the plan cannot see where ../in leads."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    out = tmp_path / "new" / ".." / "in"
+    tasks = planning.plan([folder], out, Naming(overwrite=True)).tasks
+    results: list[Result] = []
+    Runner(_invert, Writing(overwrite=True)).run(tasks, results.append)
+    assert {r.status for r in results} == {Status.FAILED}
+    assert "0.png is one of the originals" in results[0].reason
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_an_edit_made_while_a_photo_was_enhanced_in_place_is_kept(folder, tmp_path):

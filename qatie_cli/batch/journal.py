@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from qatie_cli import files, parsing
@@ -34,41 +34,59 @@ def opened(path: Path) -> Iterator[Journal]:
         yield Journal(path)
 
 
+@dataclass(frozen=True)
+class _Replaced:
+    """One line: what a photo became."""
+
+    size: int
+    time_ns: int
+    sha256: str  # earlier versions recorded none, and no settings
+    settings: str  # digest
+
+
 class Journal:
-    """A file with a line for each photo that was replaced: path, size and time of the new content, settings' digest.
+    """A file with a line for each photo that was replaced: its path, what it became, and the settings' digest.
 
     A line is written before the photo is replaced. Should the process end between the two, the line does not fit the
-    photo that is still the old one.
+    photo that is still the old one, and an earlier line may. Where only the time differs the digest decides: copies,
+    restored backups and some file systems change it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, tuple[int, int]] = {}
-        self._settings: dict[str, str] = {}  # digests; earlier versions recorded none
+        self._known: dict[str, list[_Replaced]] = {}  # by path, oldest first
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_bytes().split(b"\n")
         except OSError:
             lines = []
         for line in lines:
             try:
-                entry = parsing.from_json(line)
-                self._known[entry["path"]] = (entry["size"], entry["mtime_ns"])
-                self._settings[entry["path"]] = entry.get("settings", "")
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a killed process left half-written
+                row = parsing.from_json(line)
+                made = _Replaced(row["size"], row["mtime_ns"], row.get("sha256", ""), row.get("settings", ""))
+                self._known.setdefault(row["path"], []).append(made)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # a line that a killed process or a power cut left half-written
 
     def holds(self, photo: Path) -> bool:
         """Whether the photo was written by an earlier run and is unchanged since."""
-        try:
-            status = photo.stat()
-        except OSError:
-            return False
-        return self._known.get(str(photo)) == (status.st_size, status.st_mtime_ns)
+        return self._fitting(photo) is not None
 
     def differs(self, photo: Path, settings: Settings | None) -> bool:
         """Whether a photo that it holds was written with other settings, as far as that is known."""
-        recorded = self._settings.get(str(photo), "")
-        return settings is not None and recorded not in ("", settings.digest)
+        made = self._fitting(photo)
+        return settings is not None and made is not None and made.settings not in ("", settings.digest)
+
+    def _fitting(self, photo: Path) -> _Replaced | None:
+        """The record of the very content that is there."""
+        with contextlib.suppress(OSError):
+            there = photo.stat()
+            of_size = [made for made in reversed(self._known.get(str(photo), [])) if made.size == there.st_size]
+            for made in of_size:
+                if made.time_ns == there.st_mtime_ns:
+                    return made
+            digest = files.sha256(photo) if of_size else ""
+            return next((made for made in of_size if digest and made.sha256 == digest), None)
+        return None
 
     def record(self, photo: Path, content: Path, settings: Settings | None = None) -> None:
         """Note that the file `content` is about to replace `photo`, on disk before this returns.
@@ -78,11 +96,7 @@ class Journal:
         """
         status = content.stat()
         digest = "" if settings is None else settings.digest
-        entry = {"path": str(photo), "size": status.st_size, "mtime_ns": status.st_mtime_ns, "settings": digest}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{json.dumps(entry)}\n")  # the first newline ends what a killed process may have left
-            file.flush()
-            os.fsync(file.fileno())
-        self._known[str(photo)] = (status.st_size, status.st_mtime_ns)
-        self._settings[str(photo)] = digest
+        made = _Replaced(status.st_size, status.st_mtime_ns, files.sha256(content), digest)
+        row = {"path": str(photo), "size": made.size, "mtime_ns": made.time_ns, "sha256": made.sha256}
+        files.append_line(self._path, json.dumps(row | {"settings": digest}).encode())
+        self._known.setdefault(str(photo), []).append(made)

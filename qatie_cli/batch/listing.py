@@ -66,5 +66,5 @@ def missing(path: Path) -> str:
 
 
 def names_everything(path: Path) -> bool:
-    """Whether an entry is `.`, `..`, or the root: likelier a slip than a wish to enhance all that is there."""
-    return set(path.parts) <= {".."} or path == Path(path.anchor)
+    """Whether an entry is `.`, the root, or ends in `..`: likelier a slip than a wish to enhance all that is there."""
+    return path.name in ("", "..")

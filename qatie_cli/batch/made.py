@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -124,12 +123,11 @@ class Ledger:
                     continue
                 size, time_ns, content = row["made"]
                 source, source_size, source_time_ns = row["from"]
-                made = _Made(size, time_ns, content, source, source_size, source_time_ns, row["settings"])
-                name, engine = row["output"], str(row.get("engine", ""))
+                made = _Made(size, time_ns, content, os.fspath(source), source_size, source_time_ns, row["settings"])
+                self._known.setdefault(row["output"], []).append(made)
+                self._engines[made.settings] = str(row.get("engine", ""))
             except (ValueError, KeyError, TypeError):
                 continue  # what a killed run left
-            self._known.setdefault(name, []).append(made)
-            self._engines[made.settings] = engine
 
     def begun_on(self) -> str:
         """The engine that the last output with these settings was made on; empty where that is not known."""
@@ -165,16 +163,7 @@ class Ledger:
 
     def _append(self, row: dict[str, object]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        handle = os.open(self._path, flags, 0o666)
-        try:
-            # The first newline ends what a killed run may have left.
-            line = b"\n" + json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-            if os.write(handle, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        files.append_line(self._path, json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass"))
 
     # --- who makes what -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import stat
@@ -45,6 +46,28 @@ class Task:
     def in_place(self) -> bool:
         """Whether the output replaces the original."""
         return self.source == self.output
+
+
+class Originals:
+    """The photos of a plan, which no output may replace.
+
+    Asked when planning, and again before a file is replaced: a path such as new/../photos leads to them only when the
+    run has made `new`.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
+
+    def refusal(self, output: Path) -> str:
+        """Why `output` may not be written; empty where it is none of them."""
+        here = identity(output)
+        if here is None or here not in self._identities:
+            return ""
+        return f"{output} is one of the originals. Name another folder with -o, or use --suffix."
+
+    @functools.cached_property
+    def _identities(self) -> set[tuple[int, int] | None]:
+        return {identity(task.source) for task in self._tasks}
 
 
 @dataclass(frozen=True)
@@ -293,16 +316,14 @@ def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger 
 
 def _refused(tasks: Sequence[Task]) -> list[Refused]:
     """The tasks whose output is an original, or another task's output (names compared without case)."""
-    sources = {identity(t.source) for t in tasks}
+    originals = Originals(tasks)
     sharing: dict[str, list[Task]] = {}
     for task in tasks:
         sharing.setdefault(_key(task.output), []).append(task)
     refused = []
     for task in tasks:
         others = [other for other in sharing[_key(task.output)][:2] if other is not task]
-        here = identity(task.output)
-        if here is not None and here in sources:
-            reason = f"{task.output} is one of the originals. Name another folder with -o, or use --suffix."
+        if reason := originals.refusal(task.output):
             refused.append(Refused(task, reason))
         elif others:
             refused.append(Refused(task, _both(task, others[0])))

@@ -21,7 +21,7 @@ from qatie_cli import files
 from qatie_cli.batch import reasons, sidecars, targets
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Claim, Ledger, State
-from qatie_cli.batch.planning import Task, state_of
+from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
 from qatie_cli.errors import PhotoError
@@ -30,7 +30,7 @@ from qatie_cli.photo.content import Photo
 from qatie_cli.photo.fineness import SOURCE, Quality
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_FAILURES_OF_A_FULL_DISK = 3  # in a row that stop the run
+_FAILURES_OF_A_FULL_DISK = 3  # without a photo written between them, that stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages, limit or not
@@ -126,6 +126,7 @@ class _InHand:
     began: float
     photo: Photo | None = None
     held: int = 0  # bytes of the budget
+    beside: int = 0  # of them, what its pixels cannot take: metadata, video, previews, the process that decodes
     decode: float = 0.0
     network: float = 0.0
     width: int = 0
@@ -166,6 +167,7 @@ class Runner:
         self._stop = threading.Event()
         self._full_in_a_row = 0
         self._claims: dict[Task, Claim] = {}
+        self._originals = Originals(())
 
     def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
         """Enhance `tasks`; `on_result` is called for each, in this thread and in their order.
@@ -173,10 +175,10 @@ class Runner:
         Photos that another run has in hand come last: they are looked at again when it is done with them, or gone.
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
+        self._originals = Originals(tasks)
         try:
-            with self._budget.closing():
-                elsewhere = self._pass(tasks, on_result, wait=False)
-                self._pass(elsewhere, on_result, wait=True)
+            elsewhere = self._pass(tasks, on_result, wait=False)
+            self._pass(elsewhere, on_result, wait=True)
         finally:
             self._reader.close()
             for claim in self._claims.values():
@@ -206,6 +208,8 @@ class Runner:
                         break
             except BaseException:
                 self._stop.set()
+                self._budget.close()  # the next photo may wait for what this one holds
+                self._reader.interrupt()
                 raise
             finally:
                 if ahead is not None:
@@ -238,6 +242,8 @@ class Runner:
             hand.seen = targets.identity(task.source)
             hand.input_bytes = hand.seen[0]
             self._reserve(hand, fmt)
+            if self._stop.is_set():
+                return hand
             hand.began = time.monotonic()
             photo = self._writing.prepared(self._reader.read(task.source, self._writing.max_pixels))
             if task.with_alpha is not None and photo.has_transparency:
@@ -251,6 +257,7 @@ class Runner:
                 lost = "; ".join(hand.notes)
                 raise PhotoError(f"{task.source} would lose something in place ({lost}).", "Use -o for it.")
         except Exception as error:
+            self._stop_where_the_disk_is_full(task, error)  # a claim needs room, too
             hand.early = self._failed(hand, error)
         hand.decode = time.monotonic() - hand.began
         if self._previews is not None and hand.photo is not None:
@@ -304,10 +311,10 @@ class Runner:
             memory.held_bytes(*size, sample_bytes, header.gray),
             memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
         )
-        held += 0 if self._previews is None else _PREVIEW_BYTES
-        held += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
-        self._budget.take(held)
-        hand.held = held
+        hand.beside = header.beside_bytes + (0 if self._previews is None else _PREVIEW_BYTES)
+        hand.beside += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
+        self._budget.take(held + hand.beside)
+        hand.held = held + hand.beside
 
     @staticmethod
     def _format(task: Task) -> str:
@@ -344,9 +351,9 @@ class Runner:
         size = hand.width, hand.height, self._network_bytes
         kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
         try:
-            return memory.tile_side(*size, self._budget.left + hand.held, *kind)
+            return memory.tile_side(*size, self._budget.left + hand.held - hand.beside, *kind)
         except PhotoError:
-            return memory.tile_side(*size, self._budget.total, *kind)
+            return memory.tile_side(*size, self._budget.total - hand.beside, *kind)
 
     def _finish(self, hand: _InHand) -> Result:
         began = time.monotonic()
@@ -384,6 +391,8 @@ class Runner:
                     changed = f"{task.source} was changed while it was enhanced; it stays as it is."
                     raise PhotoError(changed, "Try again.")
                 targets.keep_attributes(task.source, made)
+            elif reason := self._originals.refusal(task.output):
+                raise PhotoError(reason)
             if writing.preserve_times:
                 status = task.source.stat()
                 os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -417,7 +426,6 @@ class Runner:
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:
         """Stop the run when the disk is full, but not while smaller photos may still fit."""
         if not isinstance(error, OSError) or error.errno not in _FULL:
-            self._full_in_a_row = 0
             return
         self._full_in_a_row += 1
         try:

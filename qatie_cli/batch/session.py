@@ -92,6 +92,7 @@ class Session:
         self.plan = plan
         self.refused = tuple(Result(r.task, Status.FAILED, reason=r.reason) for r in plan.refused)
         self.results: list[Result] = []
+        self.megapixels = 0.0  # enhanced so far, in millions of pixels
         self.interrupted = False
         self._request, self._writing = request, writing
         self._started, self._began = datetime.datetime.now(datetime.UTC), time.monotonic()
@@ -137,6 +138,7 @@ class Session:
 
         def keep(result: Result) -> None:
             self.results.append(result)
+            self.megapixels += result.megapixels if result.status is Status.ENHANCED else 0
             on_result(result)
 
         if self._writing.ledger is not None:
@@ -158,11 +160,6 @@ class Session:
     def seconds(self) -> float:
         """From the beginning to the end of `run`, or until now."""
         return (self._ended or time.monotonic()) - self._began
-
-    @property
-    def megapixels(self) -> float:
-        """Enhanced so far, in millions of pixels."""
-        return sum(result.megapixels for result in self.with_status(Status.ENHANCED))
 
     def with_status(self, status: Status | str) -> list[Result]:
         """The results with this status, refused photos among the failed; its value will do, too."""

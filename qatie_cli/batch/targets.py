@@ -52,3 +52,5 @@ def check(task: Task) -> None:
         raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
     if task.output.is_dir():
         raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
+    if files.is_special(task.output):  # a pipe that nobody reads would stop the batch
+        raise PhotoError(f"{task.output} is a pipe or a device.", "Remove it, or name another folder with -o.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -66,8 +67,24 @@ def _quiet_libraries() -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are printed as they are
 
 
+def _fill_closed_streams() -> None:
+    """Let no file get the descriptor of a standard stream that is closed: a library's remark would be written into it.
+
+    A closed standard output stays None, so that who asks for a photo on it is told.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 (until the process ends)
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+
+
 def main() -> None:
     """Run the command line; the process ends with one of `errors.Exit`."""
+    _fill_closed_streams()
     threads.bound_spin()
     threads.bound_number()
     _quiet_libraries()

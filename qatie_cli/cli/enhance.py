@@ -114,7 +114,6 @@ def enhance(
     from qatie_cli import sizes
     from qatie_cli.batch import session
     from qatie_cli.batch.planning import Naming
-    from qatie_cli.batch.report import check_writable
     from qatie_cli.batch.running import Writing
     from qatie_cli.batch.settings import FLOAT, INT8, Settings
     from qatie_cli.enhance import memory
@@ -153,8 +152,7 @@ def enhance(
             follower.show_plan()
             raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
         has_gallery = _wants_gallery(out, gallery, run.plan)
-        if report not in (None, stream.DASH):
-            check_writable(report)
+        follower.check_report(report)
         follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
             question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
-from qatie_cli.cli.stream import DASH
+from qatie_cli.cli.stream import DASH, standard_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +42,16 @@ class Follower:
         self.screen.print("; ".join(parts) + ".")
         self._tell_system_folders()
         self._tell_refused()
+
+    @staticmethod
+    def check_report(path: Path | None) -> None:
+        """Raise QatieError if `write_report` could not write there later."""
+        from qatie_cli.batch import report
+
+        if path == DASH:
+            standard_output()
+        elif path is not None:
+            report.check_writable(path)
 
     def tell_left_out(self) -> None:
         """Name or count what is no photo and what is not searched, and name what cannot be enhanced as asked."""
@@ -132,8 +141,8 @@ class Follower:
 
         try:
             if path == DASH:
-                sys.stdout.buffer.write(report.encoded(content))
-                sys.stdout.buffer.flush()
+                standard_output().write(report.encoded(content))
+                standard_output().flush()
             else:
                 report.write(path, content)
         except OSError as error:

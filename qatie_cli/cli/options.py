@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from qatie_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from qatie_cli.engines import Engine
+    from qatie_cli.photo.fineness import Quality
 
 
 class EngineName(StrEnum):
@@ -100,15 +101,16 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
-def parse_quality(text: str | None) -> int | Literal["source"] | None:
+def parse_quality(text: str | None) -> Quality:
     """The value of --quality."""
+    from qatie_cli.photo import fineness  # imports NumPy and Pillow, which help does without
+
     if text is None:
         return None
-    if text == "source":
-        return "source"
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
-        raise UsageError(f"Invalid quality '{text}'.", "Give a number from 1 to 100, or source.")
-    return int(text)
+    try:
+        return fineness.check(fineness.SOURCE if text == fineness.SOURCE else int(text))
+    except ValueError:
+        raise UsageError(f"Invalid quality '{text}'.", "Give a number from 1 to 100, or source.") from None
 
 
 def check_sidecars(sidecars: bool, in_place: bool, strip_metadata: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from qatie_cli.errors import QatieError, UsageError
 
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from qatie_cli.photo.content import Photo
 
 DASH = Path("-")
+
+
+def standard_output() -> BinaryIO:
+    """Where data goes.
+
+    Raises:
+        UsageError: it is closed.
+    """
+    if sys.stdout is None:
+        raise UsageError("Standard output is closed.", "Name a file instead of -.")
+    return sys.stdout.buffer
 
 
 def is_stream(inputs: Sequence[Path], out: Path) -> bool:
@@ -53,7 +64,9 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     from qatie_cli.batch import single
     from qatie_cli.photo import encoding, formats
 
-    if out != DASH and out.is_dir():
+    if out == DASH:
+        standard_output()
+    elif out.is_dir():
         raise UsageError(f"{out} is a folder.", "Name a file with -o: a photo from standard input has no name.")
     if out != DASH and out.exists() and not writing.overwrite and not files.is_special(out):
         raise UsageError(f"{out} exists.", "Name another file with -o, or add --overwrite.")
@@ -67,8 +80,8 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
         return enhanced.notes
     content = encoding.encoded(enhanced.photo, enhanced.fmt, writing.quality)
     try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        standard_output().write(content)
+        standard_output().flush()
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -7,7 +7,6 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from qatie_cli.errors import PhotoError
@@ -185,12 +184,8 @@ class Budget:
             self._held -= size
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        """No `take` waits any longer once the block is left."""
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._closed = True
-                self._changed.notify_all()
+    def close(self) -> None:
+        """Let nobody wait any longer, for room that may never be given back."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -21,7 +21,8 @@ from qatie_cli.photo import decoding, discovery
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import GALLERY_FOLDER, GALLERY_PAGE
 
-_SECONDS_BETWEEN_PAGES = 20  # during a run: the page that a killed one leaves is no older
+_SECONDS_BETWEEN_PAGES = 20  # during a run, or
+_TIMES_BETWEEN_PAGES = 20  # what the last one took: that of 20,000 photos takes seconds
 
 
 def exists(out: Path) -> bool:
@@ -58,7 +59,7 @@ class Album:
         self._results: list[Result] = []
         self._made_elsewhere: list[Task] = []
         self._seconds = 0.0  # until the last photo
-        self._written = time.monotonic()
+        self._page_due = time.monotonic() + _SECONDS_BETWEEN_PAGES
         self.missing: dict[Path, str] = {}  # outputs without preview, and why
 
     @property
@@ -105,11 +106,14 @@ class Album:
             seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
             size = result.width, result.height
             self._enter(result.task, size, change, round(seconds, 3), self._provenance, result.notes)
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_PAGES:
+        began = time.monotonic()
+        if began > self._page_due:
             try:
                 self.write()
             except OSError as error:  # reported at the end of the run
                 self.missing[self.path] = _reason(error)
+            ended = time.monotonic()
+            self._page_due = ended + max(_SECONDS_BETWEEN_PAGES, _TIMES_BETWEEN_PAGES * (ended - began))
 
     def _enter(
         self,
@@ -167,7 +171,6 @@ class Album:
         Raises:
             OSError: one of them cannot be written.
         """
-        self._written = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
         old = entries.read(self._state)
         merged = old.entries | self._entries

@@ -63,6 +63,12 @@ class Reader:
             return decoding.header(path)
         return self._ask("header", path, 0)
 
+    def interrupt(self) -> None:
+        """End the process at once, whatever it reads: who waits for that gets PhotoError."""
+        process = self._process  # without the lock, which who waits has
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the process."""
         with self._lock:

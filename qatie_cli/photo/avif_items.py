@@ -1,15 +1,15 @@
 """EXIF, XMP and an ICC profile added to an AVIF file that libavif wrote without them.
 
-imagecodecs encodes 10 and 12 bit, but no metadata; Pillow encodes metadata, but only 8 bit. What libavif writes is a
-`ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are added behind them.
+imagecodecs encodes 10 and 12 bit, but no metadata; Pillow encodes 8 bit and metadata, but makes EXIF anew, which breaks
+maker notes. What libavif writes is a `ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are added
+behind them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
-from qatie_cli.photo.boxes import box
+from qatie_cli.photo.boxes import box, payloads
 
 _XMP_TYPE = b"application/rdf+xml"
 
@@ -31,14 +31,14 @@ def added(content: bytes, exif: bytes | None, xmp: bytes | None, icc: bytes | No
     if not items and not icc:
         return content
     try:
-        boxes = dict(_boxes(content))
-        meta = dict(_boxes(boxes[b"meta"][4:]))
+        boxes = dict(payloads(content))
+        meta = dict(payloads(boxes[b"meta"][4:]))
         changed = _meta(meta, items, icc, 0, 0)  # once for its length, which all positions depend on
         moved = len(changed) - len(boxes[b"meta"])
         changed = _meta(meta, items, icc, moved, len(content) + moved + 8)
     except (struct.error, KeyError, IndexError) as error:
         raise ValueError(f"an AVIF file is laid out unexpectedly ({error})") from error
-    rewritten = b"".join(box(kind, changed if kind == b"meta" else body) for kind, body in _boxes(content))
+    rewritten = b"".join(box(kind, changed if kind == b"meta" else body) for kind, body in payloads(content))
     return rewritten + (box(b"mdat", b"".join(data for _, data in items)) if items else b"")
 
 
@@ -67,7 +67,7 @@ def _meta(
 
 
 def _numbers(entries: bytes) -> list[int]:
-    return [struct.unpack_from(">H", body, 4)[0] for kind, body in _boxes(entries[6:]) if kind == b"infe"]
+    return [struct.unpack_from(">H", body, 4)[0] for kind, body in payloads(entries[6:]) if kind == b"infe"]
 
 
 def _locations(body: bytes, further: list[tuple[int, int]], moved: int, behind: int) -> bytes:
@@ -92,8 +92,8 @@ def _locations(body: bytes, further: list[tuple[int, int]], moved: int, behind: 
 
 def _properties(body: bytes, primary: int, icc: bytes) -> bytes:
     """`iprp` with a profile that the primary picture has, in front of its other colour property."""
-    parts = dict(_boxes(body))
-    held = list(_boxes(parts[b"ipco"]))
+    parts = dict(payloads(body))
+    held = payloads(parts[b"ipco"])
     profile = box(b"colr", b"prof" + icc)
     number = len(held) + 1
     associations = parts[b"ipma"]
@@ -109,13 +109,3 @@ def _properties(body: bytes, primary: int, icc: bytes) -> bytes:
         out.append(struct.pack(">HB", item, len(names)) + names)
         at += 3 + size
     return box(b"ipco", parts[b"ipco"] + profile) + box(b"ipma", b"".join(out))
-
-
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
-    while at + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, at)
-        if size < 8 or at + size > len(content):
-            raise ValueError("an AVIF file has a box of an unexpected size")
-        yield kind, content[at + 8 : at + size]
-        at += size

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from qatie_cli.photo.leftovers import GAIN_MAP, VIDEO
 
@@ -23,23 +24,26 @@ Box = tuple[bytes, int, int]  # type, and where its payload begins and ends
 
 @dataclass
 class Items:
-    """The items of a file and what they are to each other."""
+    """The boxes and items of a file, and what the items are to each other."""
 
+    file: bytes = b""
+    top: list[Box] = field(default_factory=list)  # the file's own boxes
     primary: int = 0
     types: dict[int, bytes] = field(default_factory=dict)
     content: dict[int, bytes] = field(default_factory=dict)  # of MIME items
     links: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)  # type, from, to
     properties: list[bytes] = field(default_factory=list)  # what an auxiliary picture is; empty for other properties
     of_item: dict[int, list[int]] = field(default_factory=dict)  # numbers of properties, from 1, as they are named
+    essential: set[tuple[int, int]] = field(default_factory=set)  # item and number of those that readers must know
     boxes: list[Box] = field(default_factory=list)  # of the properties
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # by number of property: width and height
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # where each item's data begins and ends
     primary_at: tuple[int, int] = (0, 0)  # where the file names the primary item, and in how many bytes
     entry_at: dict[int, int] = field(default_factory=dict)  # of each item: where its entry begins
 
-    def data(self, content: bytes, item: int) -> bytes:
-        """The data of an item of the file `content`."""
-        return b"".join(content[begin:end] for begin, end in self.extents.get(item, ()))
+    def data(self, item: int) -> bytes:
+        """The data of an item."""
+        return b"".join(self.file[begin:end] for begin, end in self.extents.get(item, ()))
 
     def parts_of(self, item: int) -> tuple[int, ...]:
         """The items that a picture such as a grid is made of."""
@@ -61,9 +65,9 @@ def items_of(content: bytes) -> Items:
     Raises:
         ValueError: the boxes make no sense.
     """
-    items = Items()
     try:
-        for kind, start, end in walk(content, 0, len(content)):
+        items = Items(content, list(walk(content, 0, len(content))))
+        for kind, start, end in items.top:
             if kind == b"meta":
                 _read_items(content, start + 4, end, items)
     except (struct.error, IndexError) as error:
@@ -71,28 +75,25 @@ def items_of(content: bytes) -> Items:
     return items
 
 
-def left_out(content: bytes) -> tuple[str, ...]:
-    """Notes on what of the file is left out, each once.
-
-    Raises:
-        ValueError: the boxes make no sense.
-    """
-    named: list[str] = []
-    items = Items()
+def read(file: BinaryIO) -> Items | None:
+    """The items of an opened file; None where its boxes make no sense."""
+    file.seek(0)
     try:
-        at = 0
-        for kind, start, end in walk(content, 0, len(content)):
-            at = end
-            if kind in _VIDEO_BOXES:
-                named.append(VIDEO)
-            elif kind == b"meta":
-                _read_items(content, start + 4, end, items)
-            elif kind not in _KNOWN_BOXES:
-                named.append(left_out_box(kind))
-        if rest := content[at:].strip(b"\x00"):
-            named.append(f"what stands behind the picture is left out ({len(rest):,} bytes)")
-    except (struct.error, IndexError) as error:
-        raise ValueError(f"its boxes make no sense ({error})") from error
+        return items_of(file.read())
+    except ValueError:
+        return None
+
+
+def left_out(items: Items) -> tuple[str, ...]:
+    """Notes on what of a file is left out, each once."""
+    named: list[str] = []
+    for kind, _, _ in items.top:
+        if kind in _VIDEO_BOXES:
+            named.append(VIDEO)
+        elif kind not in _KNOWN_BOXES:
+            named.append(left_out_box(kind))
+    if rest := items.file[items.top[-1][2] if items.top else 0 :].strip(b"\x00"):
+        named.append(f"what stands behind the picture is left out ({len(rest):,} bytes)")
     return tuple(dict.fromkeys([*named, *_of_items(items)]))
 
 
@@ -104,6 +105,18 @@ def left_out_box(kind: bytes) -> str:
 def box(kind: bytes, body: bytes) -> bytes:
     """A box of that type and payload."""
     return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def payloads(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Type and payload of each box of a content that is made of boxes alone.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = list(walk(content, 0, len(content)))
+    if (found[-1][2] if found else 0) != len(content):
+        raise ValueError("a box has an unexpected size")
+    return [(kind, content[start:end]) for kind, start, end in found]
 
 
 def walk(content: bytes, start: int, end: int) -> Iterator[Box]:
@@ -197,7 +210,10 @@ def _read_associations(content: bytes, at: int, end: int, items: Items) -> None:
         at += 1
         for _ in range(number):
             (index,) = struct.unpack_from(">H" if wide else ">B", content, at)
-            items.of_item.setdefault(item, []).append(index & (0x7FFF if wide else 0x7F))
+            flag = 0x8000 if wide else 0x80
+            items.of_item.setdefault(item, []).append(index & ~flag)
+            if index & flag:
+                items.essential.add((item, index & ~flag))
             at += 2 if wide else 1
 
 
@@ -272,4 +288,5 @@ def _auxiliary(urn: bytes) -> str:
 
 
 def _name(text: bytes) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text.decode("ascii", "replace")) or "without a name"
+    readable = "".join(c if c.isprintable() else "?" for c in text.decode("ascii", "replace"))
+    return readable.strip() or "without a name"

@@ -52,6 +52,7 @@ class Photo:
     dpi: tuple[float, float] | None = None
     jpeg: JpegTraits | None = None
     lossless: bool = False  # the source was a lossless WebP
+    chroma: int | None = None  # subsampling of a HEIC, AVIF or lossy WebP, as `JpegTraits` has it
     gain_map: GainMap | None = None  # boosts for HDR screens
     motion: Motion | None = None  # a motion photo's video
     coded_bytes: int | None = None  # of the picture in a lossy WebP, HEIC or AVIF file
@@ -68,6 +69,13 @@ class Photo:
     def has_transparency(self) -> bool:
         """Whether any pixel is not opaque."""
         return self.alpha is not None and bool(self.alpha.min() < np.iinfo(self.alpha.dtype).max)
+
+    @property
+    def subsampling(self) -> int:
+        """Of the chroma of lossy outputs, as `JpegTraits` has it: as fine as the source's, as far as that is known."""
+        if self.jpeg is not None:
+            return 2 if self.jpeg.subsampling is None else self.jpeg.subsampling
+        return self.chroma or 0
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) in the photo's own bit depth; gray is repeated."""

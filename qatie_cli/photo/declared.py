@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ImageFile
 
-from qatie_cli.photo import exif, hdr, item_properties, spaces
+from qatie_cli.photo import exif, hdr, spaces
 from qatie_cli.photo.containers import Chunk
+from qatie_cli.photo.item_properties import Properties
 from qatie_cli.photo.spaces import Space
 
 _COLOUR_SPACE, _INTEROPERABILITY, _INDEX, _GAMMA = 0xA001, 0xA005, 0x0001, 0xA500
@@ -20,18 +20,18 @@ _PNG_SCALE = 100_000  # of gAMA and cHRM (PNG specification, 11.3.2)
 
 
 def space(
-    image: ImageFile.ImageFile, file: BinaryIO, block: bytes | None, chunks: tuple[Chunk, ...], has_profile: bool
+    image: ImageFile.ImageFile, described: Properties, block: bytes | None, chunks: tuple[Chunk, ...], has_profile: bool
 ) -> Space | None:
     """The colour space of an opened image; None for sRGB, for one that makes no sense, and where a profile says more.
 
     Args:
+        described: the properties of a HEIC's or AVIF's picture.
         block: its EXIF.
         chunks: its PNG chunks.
         has_profile: whether it has an ICC profile, which only cICP in PNG and PQ and HLG take precedence over.
     """
     if image.format in ("HEIF", "AVIF"):
-        file.seek(0)
-        codes = item_properties.of_primary(file.read()).nclx()
+        codes = described.nclx()
         found = spaces.of_codes(*codes) if codes else None
     elif image.format == "PNG":
         found = _of_chunks(dict(chunks), has_profile)

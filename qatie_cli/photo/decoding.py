@@ -16,7 +16,18 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import MAX_PIXELS, declared, deep, fineness, metadata, pages, pixels, unreadable
+from qatie_cli.photo import (
+    MAX_PIXELS,
+    boxes,
+    declared,
+    deep,
+    fineness,
+    item_properties,
+    metadata,
+    pages,
+    pixels,
+    unreadable,
+)
 from qatie_cli.photo.beside import reading
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import OF_CONTENT
@@ -86,7 +97,10 @@ def _why(name: str, error: Exception) -> PhotoError:
 
 @dataclass(frozen=True)
 class Header:
-    """Size of a photo, and the peak memory that decoding it takes."""
+    """Size of a photo, and the peak memory that decoding it takes.
+
+    `beside_bytes` is what a video or long metadata take on top, until the photo is written.
+    """
 
     width: int
     height: int
@@ -94,12 +108,15 @@ class Header:
     progressive: bool = False
     sample_bytes: int = 1
     gray: bool = False
+    beside_bytes: int = 0
 
 
 # Bytes per pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
 _DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
+_LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
+_COPIES_OF_FILE = 4  # of what is not pixels, at the peak: while it is read, passed between processes or written
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
@@ -111,11 +128,14 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
-            if image.format in ("HEIF", "AVIF") and deep.bits_of(image, file) > 8:
-                pixel = _DEEP_BYTES
+            if image.format in ("HEIF", "AVIF"):
+                described = item_properties.of_primary(boxes.read(file) if image.format == "AVIF" else None)
+                pixel = _DEEP_BYTES if deep.bits_of(image, described) > 8 else pixel
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
+            # More than a finely compressed photo, or one without compression, has for its pixels.
+            largest = image.width * image.height * (1 if image.format in _LOSSY else 8 if wide else 4)
             return Header(
                 image.width,
                 image.height,
@@ -123,6 +143,7 @@ def header(path: Path) -> Header | None:
                 progressive=bool(image.info.get("progressive")),
                 sample_bytes=2 if wide or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
                 gray=image.mode in (*pixels.GRAY_MODES, *pixels.SIXTEEN_BIT_MODES),
+                beside_bytes=_COPIES_OF_FILE * max(0, os.fstat(file.fileno()).st_size - largest),
             )
     except (UnidentifiedImageError, *DECODE_ERRORS):
         return None
@@ -202,7 +223,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
             f"{name} has {count / 1e6:,.0f} megapixels; the limit is {max_pixels / 1e6:,.0f}.",
             "If it really is that large, allow it with --max-pixels.",
         )
-    animated = getattr(image, "n_frames", 1) > 1 and image.format in ("WEBP", "PNG", "AVIF")
+    # Elsewhere frames are not counted: that may take a pass over the file.
+    animated = image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "n_frames", 1) > 1
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
     if image.format not in OF_CONTENT:
@@ -212,19 +234,22 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     """Pixels and metadata of an image that `_refuse` let pass."""
+    items = boxes.read(file) if image.format in ("HEIF", "AVIF") else None
+    described = item_properties.of_primary(items)
     notes = metadata.lost(image, file)
-    beside = reading.read(image, file)
+    beside = reading.read(image, file, items)
     traits = metadata.jpeg_traits(image)
     tags = metadata.tiff_tags(image, file)
-    decoded = pixels.decode(image, file)
+    decoded = pixels.decode(image, file, deep.bits_of(image, described))
     height, width = decoded.pixels.shape[:2]
     carried = metadata.read(image, file, tags, decoded.orientation, (width, height))
     icc = image.info.get("icc_profile") or None
-    space = declared.space(image, file, carried.exif, carried.png_chunks, icc is not None)
+    space = declared.space(image, described, carried.exif, carried.png_chunks, icc is not None)
     if decoded.mode in _WITHOUT_PROFILE:
         icc = space = None
     if space is not None:
         space, icc = declared.finished(space, decoded.pixels)
+    lossless = metadata.is_lossless_webp(image, file)
     return Photo(
         pixels=decoded.pixels,
         source_format=OF_CONTENT[image.format or ""],
@@ -241,8 +266,9 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         dpi=carried.dpi,
         turn=carried.turn,
         jpeg=traits,
-        lossless=metadata.is_lossless_webp(image, file),
-        coded_bytes=fineness.coded_bytes(image, file),
+        lossless=lossless,
+        chroma=2 if image.format == "WEBP" and not lossless else described.subsampling(),
+        coded_bytes=fineness.coded_bytes(image, file, described),
         gain_map=beside.gain_map,
         motion=beside.motion,
         notes=beside.notes + notes + _CONVERTED.get(decoded.mode, ()) + carried.notes,

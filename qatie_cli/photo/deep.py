@@ -8,20 +8,19 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ImageFile
 
-from qatie_cli.photo import avif_items, exif, item_properties
+from qatie_cli.photo import avif_items, exif
 from qatie_cli.photo.content import Photo
+from qatie_cli.photo.formats import CHROMA
+from qatie_cli.photo.item_properties import Properties
 
 DEFAULT_BITS = 10  # of a 16-bit photo: what phones and screens handle
 _AVIF_SPEED = 6  # Pillow's default
 _FULL_RANGE, _BT601_MATRIX, _BT2020_MATRIX = 1, 6, 9
 
 
-def bits_of(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+def bits_of(image: ImageFile.ImageFile, described: Properties) -> int:
     """Bits per channel of an opened HEIC or AVIF picture."""
-    if image.format == "HEIF":
-        return int(image.info.get("bit_depth", 8))
-    file.seek(0)
-    return item_properties.of_primary(file.read()).depth()
+    return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else described.depth()
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int) -> np.ndarray | None:
@@ -86,6 +85,12 @@ def nclx_options(codes: tuple[int, int]) -> dict[str, int]:
     }
 
 
+def heic_chroma(photo: Photo) -> dict[str, str]:
+    """The argument of pillow-heif that keeps the chroma of a HEIC; others get 4:2:0, which is what phones decode."""
+    known = photo.source_format == "heic" and photo.chroma is not None
+    return {"subsampling": CHROMA[photo.subsampling]} if known else {}
+
+
 def _matrix(codes: tuple[int, int]) -> int:
     return _BT2020_MATRIX if codes[0] == 9 else _BT601_MATRIX
 
@@ -94,7 +99,7 @@ def _heic(photo: Photo, values: np.ndarray, bits: int, quality: int, codes: tupl
     import pillow_heif
 
     height, width, channels = values.shape
-    options: dict = {} if codes is None else nclx_options(codes)
+    options: dict = heic_chroma(photo) | ({} if codes is None else nclx_options(codes))
     if photo.icc:
         options["icc_profile"] = photo.icc
     mode = {1: "L;16", 3: "RGB;16", 4: "RGBA;16"}[channels]
@@ -118,7 +123,7 @@ def _avif(photo: Photo, values: np.ndarray, bits: int, quality: int, codes: tupl
         level=quality,
         speed=_AVIF_SPEED,
         bitspersample=bits,
-        pixelformat="yuv400" if gray else "yuv420",
+        pixelformat="yuv400" if gray else "yuv" + CHROMA[photo.subsampling].replace(":", ""),
         primaries=primaries,
         transfer=transfer,
         matrix=_matrix((primaries, transfer)),

@@ -15,12 +15,12 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import containers, deep, exif, extended_xmp, fineness, fitting, tiff
+from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, tiff
 from qatie_cli.photo.beside import writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.fineness import SOURCE, Quality
-from qatie_cli.photo.formats import DEEP, FORMATS, SIXTEEN_BIT
+from qatie_cli.photo.formats import CHROMA, DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
 _PNG_LEVEL = 3  # a third of the time of level 6 for 3% more bytes, measured on photos
@@ -67,18 +67,12 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
 
 
 def _exif_fits(photo: Photo, fmt: str) -> bool:
-    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, and AVIF's encoder parses it."""
+    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, libavif refuses a damaged one."""
     if photo.exif is None:
         return True
-    if fmt == "jpeg":
-        return len(photo.exif) <= _JPEG_EXIF_LIMIT
     if fmt == "avif":
-        try:
-            Image.Exif().load(exif.PREFIX + photo.exif)
-            exif.entries(photo.exif)
-        except (SyntaxError, ValueError, struct.error):
-            return False
-    return True
+        return photo.exif.startswith((b"II*\x00", b"MM\x00*"))
+    return fmt != "jpeg" or len(photo.exif) <= _JPEG_EXIF_LIMIT
 
 
 def write(
@@ -182,6 +176,7 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     options: dict = {"quality": _setting(photo, fmt, quality)}
     if fmt == "heic":
         open_heif()
+        options |= deep.heic_chroma(photo)
         if photo.space is not None and photo.space.codes:
             options |= deep.nclx_options(photo.space.codes)
     pixels = to_eight_bit(photo.pixels)
@@ -190,18 +185,24 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if photo.icc:
         options["icc_profile"] = photo.icc
-    if photo.exif and _exif_fits(photo, fmt):
-        options["exif"] = exif.PREFIX + photo.exif
+    block = photo.exif if _exif_fits(photo, fmt) else None
+    if block and fmt != "avif":
+        options["exif"] = exif.PREFIX + block
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
     if fmt == "webp" and photo.lossless and quality in (None, SOURCE):
         options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
+    elif fmt == "avif" and photo.pixels.shape[2] == 3:
+        options["subsampling"] = CHROMA[photo.subsampling]
     # Through memory: Pillow's encoders do not notice short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    file.write(content.getbuffer())
+    if block and fmt == "avif":  # Pillow would make it anew, and break what maker notes point to
+        file.write(avif_items.added(content.getvalue(), block, None, None))
+    else:
+        file.write(content.getbuffer())
 
 
 def _setting(photo: Photo, fmt: str, quality: Quality) -> int:
@@ -220,15 +221,11 @@ def _jpeg_options(photo: Photo, quality: Quality) -> dict:
         options["dpi"] = photo.dpi
     if photo.comment:
         options["comment"] = photo.comment
+    options["subsampling"] = photo.subsampling
     traits = photo.jpeg
     if traits is None:
-        # HEIC and AVIF from phones and most WebP have 4:2:0 chroma already.
-        options["subsampling"] = 2 if photo.source_format in ("heic", "avif", "webp") else 0
         return options
-    options |= {
-        "subsampling": 2 if traits.subsampling is None else traits.subsampling,
-        "progressive": traits.progressive,
-    }
+    options["progressive"] = traits.progressive
     if quality in (None, SOURCE) and traits.quantization:
         own = list(map(list, traits.quantization[: 1 if photo.pixels.shape[2] == 1 else 2]))
         finer = own if quality == SOURCE else _tables(traits, colours=photo.pixels.shape[2])

@@ -202,9 +202,11 @@ def raw(block: bytes, tag: int, through: tuple[int, ...] = ()) -> bytes | None:
         through: the tags that point from the first directory to the one that holds it.
     """
     found = _find(block, tag, through)
-    if found is None:
-        return None
-    _, entry = found
+    return None if found is None else value_of(block, found[1])
+
+
+def value_of(block: bytes, entry: Entry) -> bytes | None:
+    """The bytes of an entry's value; None where they would lie outside of the block."""
     start = entry.at + 8 if entry.size <= 4 else entry.value
     value = block[start : start + entry.size]
     return value if len(value) == entry.size else None

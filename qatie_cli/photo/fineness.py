@@ -14,8 +14,9 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageFile
 
-from qatie_cli.photo import item_properties
 from qatie_cli.photo.content import JpegTraits, Photo
+from qatie_cli.photo.formats import CHROMA, FORMATS
+from qatie_cli.photo.item_properties import Properties
 
 SOURCE: Literal["source"] = "source"
 Quality = int | Literal["source"] | None
@@ -26,20 +27,34 @@ _EQUAL: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "avif": ((12, 22, 37, 64, 79, 87, 92, 93, 96, 98, 99, 100), (20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)),
     "heic": ((14, 42, 75, 88, 94, 97, 98, 99, 100), (20, 30, 40, 50, 60, 70, 80, 90, 100)),
 }
-_PILLOW = {"webp": "WEBP", "heic": "HEIF", "avif": "AVIF"}
 _TRIED = (30, 50, 70, 80, 90, 96, 100)  # settings whose sizes are measured
 _SIDE, _PARTS = 256, 3  # 3 x 3 parts of 256 x 256 pixels stand for the photo
 # Mean of the luminance table of libjpeg's quality 50 (ITU-T T.81, table K.1).
 _MEAN_AT_50 = 57.625
 
 
-def coded_bytes(image: ImageFile.ImageFile, file: BinaryIO) -> int | None:
-    """Bytes of the compressed picture in a lossy WebP, HEIC or AVIF file; None where they are not known."""
-    file.seek(0)
+def check(quality: Quality) -> Quality:
+    """The quality.
+
+    Raises:
+        ValueError: it is neither None, 1..100 nor "source".
+    """
+    if quality is not None and quality != SOURCE and (isinstance(quality, str) or not 1 <= quality <= 100):
+        raise ValueError(f"quality lies in 1..100 or is {SOURCE!r}, not {quality!r}")
+    return quality
+
+
+def coded_bytes(image: ImageFile.ImageFile, file: BinaryIO, described: Properties) -> int | None:
+    """Bytes of the compressed picture in a lossy WebP, HEIC or AVIF file; None where they are not known.
+
+    Args:
+        described: the properties of a HEIC's or AVIF's picture.
+    """
     if image.format in ("HEIF", "AVIF"):
-        return item_properties.coded_bytes(file.read())
+        return described.coded_bytes
     if image.format != "WEBP":
         return None
+    file.seek(0)
     content, at = file.read(), 12
     while at + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, at)
@@ -62,7 +77,7 @@ def of_photo(photo: Photo, encoded: Callable[[Photo, int], bytes] | None = None)
         return _LOSSLESS
     part = _parts(photo.pixels)
     wanted = photo.coded_bytes / (photo.pixels.shape[0] * photo.pixels.shape[1])
-    sizes = [_size(part, photo.source_format, setting) / part[..., 0].size for setting in _TRIED]
+    sizes = [_size(part, photo, setting) / part[..., 0].size for setting in _TRIED]
     rising = np.maximum.accumulate(np.log(np.maximum(sizes, 1e-6)) + np.arange(len(sizes)) * 1e-9)
     setting = float(np.interp(np.log(max(wanted, 1e-6)), rising, _TRIED))
     of_jpeg, of_own = _EQUAL[photo.source_format]
@@ -96,11 +111,16 @@ def _parts(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
-def _size(part: np.ndarray, fmt: str, setting: int) -> int:
+def _size(part: np.ndarray, photo: Photo, setting: int) -> int:
+    fmt, options = photo.source_format, {}
+    if part.shape[2] == 3 and fmt != "webp":
+        options["subsampling"] = CHROMA[photo.subsampling]
     if fmt == "heic":
         from qatie_cli.photo.decoding import open_heif
 
         open_heif()
     content = io.BytesIO()
-    Image.fromarray(part[..., 0] if part.shape[2] == 1 else part).save(content, _PILLOW[fmt], quality=setting)
+    Image.fromarray(part[..., 0] if part.shape[2] == 1 else part).save(
+        content, FORMATS[fmt][1], quality=setting, **options
+    )
     return len(content.getvalue())

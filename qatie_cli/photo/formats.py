@@ -16,6 +16,7 @@ FORMATS = {
 # Pillow's name of each format that is read, and the option name that keeps it.
 OF_CONTENT = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "HEIF": "heic",
               "AVIF": "avif", "BMP": "bmp"}  # fmt: skip
+CHROMA = ("4:4:4", "4:2:2", "4:2:0")  # subsampling by Pillow's code
 SIXTEEN_BIT = ("png", "tiff")  # formats that hold 16 bit
 DEEP = ("heic", "avif")  # formats that hold 10 and 12 bit
 _OF_SUFFIX = {

@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from qatie_cli.photo import boxes
+from qatie_cli.photo.boxes import Items
 
 
 @dataclass(frozen=True)
 class Properties:
-    """Type and payload of each property, in the order in which the picture names them."""
+    """Type and payload of each property, in the order in which the picture names them, its tiles' behind them."""
 
     held: tuple[tuple[bytes, bytes], ...] = ()
+    coded_bytes: int | None = None  # of the picture's data, or of its tiles'
 
     def nclx(self) -> tuple[int, int] | None:
         """Codes of colour primaries and transfer characteristics (ISO/IEC 14496-12, 12.1.5); None without."""
@@ -34,24 +35,23 @@ class Properties:
                 return max(body[5 : 5 + body[4]], default=8)
         return 8
 
-
-def of_primary(content: bytes) -> Properties:
-    """The properties of the primary picture and, behind them, of the tiles that it is made of; none where damaged."""
-    try:
-        items = boxes.items_of(content)
-    except ValueError:
-        return Properties()
-    described = items.primary, *items.parts_of(items.primary)[:1]
-    numbers = [n for item in described for n in items.of_item.get(item, ()) if 0 < n <= len(items.boxes)]
-    held = (items.boxes[n - 1] for n in numbers)
-    return Properties(tuple((kind, content[begin:end]) for kind, begin, end in held))
-
-
-def coded_bytes(content: bytes) -> int | None:
-    """Bytes of the primary picture's data, or of its tiles'; None where damaged."""
-    try:
-        items = boxes.items_of(content)
-    except ValueError:
+    def subsampling(self) -> int | None:
+        """Pillow's code of a JPEG that has its chroma as fine: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0; None if unknown."""
+        for kind, body in self.held:
+            if kind == b"av1C" and len(body) > 2:
+                return {0x0C: 2, 0x08: 1, 0x00: 0}.get(body[2] & 0x0C)
+            if kind == b"hvcC" and len(body) > 16:
+                return {1: 2, 2: 1, 3: 0}.get(body[16] & 3)
         return None
-    coded = items.parts_of(items.primary) or (items.primary,)
-    return sum(end - begin for item in coded for begin, end in items.extents.get(item, ())) or None
+
+
+def of_primary(items: Items | None) -> Properties:
+    """What a file says of its primary picture; nothing for a file that cannot be listed."""
+    if items is None:
+        return Properties()
+    tiles = items.parts_of(items.primary)
+    described = items.primary, *tiles[:1]
+    numbers = [n for item in described for n in items.of_item.get(item, ()) if 0 < n <= len(items.boxes)]
+    held = tuple((kind, items.file[begin:end]) for kind, begin, end in (items.boxes[n - 1] for n in numbers))
+    coded = sum(end - begin for item in tiles or (items.primary,) for begin, end in items.extents.get(item, ()))
+    return Properties(held, coded or None)

@@ -25,9 +25,8 @@ _WEBP_KNOWN = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
 # --- JPEG ---------------------------------------------------------------------------------------------------------
 
 
-def of_jpeg(content: bytes) -> tuple[str, ...]:
-    """Notes on what of a JPEG file's own segments is left out, each once; `beside` has what stands behind them."""
-    picture = jpeg_file.picture(content)
+def of_jpeg(picture: jpeg_file.Picture) -> tuple[str, ...]:
+    """Notes on what of a JPEG's own segments is left out, each once; `beside` has what stands behind them."""
     named = [_segment(marker, body) for marker, body, _ in picture.segments]
     comments = {body for marker, body, _ in picture.segments if marker == 0xFE}
     if len(comments) > 1:

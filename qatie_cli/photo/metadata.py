@@ -13,7 +13,7 @@ from qatie_cli.photo.content import JpegTraits
 from qatie_cli.photo.pixels import DECODE_ERRORS
 from qatie_cli.photo.regions import Turn
 
-_XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
+_X_RESOLUTION, _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 282, 700, 33723, 34377
 _LARGEST_TAG = 1 << 26  # bytes of a metadata tag
 _HEAD_BYTES = 1 << 16  # where WebP describes itself
 
@@ -82,7 +82,7 @@ def read(
         photoshop=iptc.without_thumbnails(photoshop) if photoshop else None,
         comment=info.get("comment") if image.format in ("JPEG", "MPO") else None,
         png_chunks=_png_chunks(file) if image.format == "PNG" else (),
-        dpi=_resolution(info.get("dpi")),
+        dpi=_resolution(info.get("dpi")) if _states_resolution(image) else None,
         turn=turn,
         notes=notes,
     )
@@ -131,12 +131,10 @@ def is_lossless_webp(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
 
 
 def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
-    """What the file holds and the photo will not, in words for its owner, but for what stands beside its picture."""
+    """What a PNG, WebP or TIFF holds and the photo will not, in words for its owner; `beside` tells of others."""
     file.seek(0)
     notes: list[str] = []
-    if image.format in ("JPEG", "MPO"):
-        notes += leftovers.of_jpeg(file.read())
-    elif image.format == "PNG":
+    if image.format == "PNG":
         notes += leftovers.of_png(file.read())
     elif image.format == "WEBP":
         notes += leftovers.of_webp(file.read())
@@ -157,6 +155,16 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
     except (ZeroDivisionError, TypeError, ValueError):
         return None
     return both if both and all(0 < value < 1e5 for value in both) else None
+
+
+def _states_resolution(image: ImageFile.ImageFile) -> bool:
+    """Whether the file states a resolution: Pillow gives JPEGs with EXIF 72 pixels per inch where nothing does."""
+    if image.format not in ("JPEG", "MPO") or image.info.get("jfif_unit") in (1, 2):
+        return True
+    try:
+        return _X_RESOLUTION in image.getexif()
+    except DECODE_ERRORS:
+        return False
 
 
 def _segments(image: ImageFile.ImageFile) -> list[Segment]:

@@ -38,21 +38,25 @@ class Decoded:
     bits: int | None = None  # that the file's values have, where they are not 8 or 16
 
 
-def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
-    """Decode an opened image and close it; `file` is a second handle of the same file.
+def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded:
+    """Decode an opened image and close it.
 
     CMYK and LAB are converted to sRGB, floating point and 32-bit integers become 16 bit.
+
+    Args:
+        file: a second handle of the same file.
+        bits: per channel of a HEIC or AVIF picture (`deep.bits_of`).
 
     Raises:
         NotImplementedError: integers of more than 16 bit.
     """
-    bits: int | None = None
+    own_bits: int | None = None
     white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
     if has_sixteen_bit_colours(image) and (wide := _sixteen_bit_colours(image, file)) is not None:
         (pixels, alpha), orientation, mode = wide, orientation_of(image), "RGB"
-    elif image.format in ("HEIF", "AVIF") and (found := _deep_colours(image, file)) is not None:
-        pixels, alpha, bits = found
-        orientation, mode = orientation_of(image), "RGB"
+    elif image.format in ("HEIF", "AVIF") and bits > 8 and (found := _deep_colours(image, file, bits)) is not None:
+        pixels, alpha = found
+        orientation, mode, own_bits = orientation_of(image), "RGB", bits
         image.close()
     else:
         image.load()
@@ -61,9 +65,8 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
         image.close()  # frees its pixels: two copies of a photo exist only while one is made
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
-    return Decoded(
-        upright(pixels, orientation), None if alpha is None else upright(alpha, orientation), mode, orientation, bits
-    )
+    alpha = None if alpha is None else upright(alpha, orientation)
+    return Decoded(upright(pixels, orientation), alpha, mode, orientation, own_bits)
 
 
 def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
@@ -175,17 +178,14 @@ def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np
     return np.ascontiguousarray(values[..., :colours]), alpha
 
 
-def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None, int] | None:
-    """Pixels, alpha and bits of a HEIC or AVIF picture of more than 8 bit; None for another one."""
-    bits = deep.bits_of(image, file)
-    if bits <= 8:
-        return None
+def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO, bits: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Pixels and alpha of a HEIC or AVIF picture of more than 8 bit; None where only Pillow understands the file."""
     values = deep.decode(image, file, bits)
     if values is None:
         return None
     colours = values.shape[2] - 1 if values.shape[2] in (2, 4) else values.shape[2]
     alpha = np.ascontiguousarray(values[..., colours]) if values.shape[2] > colours else None
-    return np.ascontiguousarray(values[..., :colours]), alpha, bits
+    return np.ascontiguousarray(values[..., :colours]), alpha
 
 
 def _png_values(file: BinaryIO) -> np.ndarray:

@@ -34,7 +34,8 @@ def write(file: BinaryIO, photo: Photo) -> None:
     block = photo.exif or _EMPTY
     try:
         order, described = exif.entries(block) if photo.exif else ("<", [])
-        described = [entry for entry in described if entry.tag not in exif.STORAGE_TAGS]
+        # Readers refuse a file with an entry whose value lies outside of it.
+        described = [e for e in described if e.tag not in exif.STORAGE_TAGS and exif.value_of(block, e) is not None]
     except struct.error:
         block, order, described = _EMPTY, "<", []
     file.write(block)

@@ -15,7 +15,8 @@ LARGEST = 1 << 24  # bytes of a packet; phones and editors write kilobytes, dept
 _TAG = re.compile(rb"""<(/?)([\w:.-]++)((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>""")
 _ATTRIBUTE = re.compile(rb"""(?<!\s)\s++(?:([\w.-]++):)?+([\w.-]++)\s*+=\s*+(?:"[^"]*+"|'[^']*+')""")
 _NAMESPACE = re.compile(rb"""\bxmlns:([\w.-]++)\s*+=\s*+["']([^"'<]*+)["']""")
-_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*+=\s*+["']))\s*+[2-8](?=["'<])""")
+# Whatever follows the digit: Pillow and pillow-heif turn a photo by it.
+_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*+=\s*+["']))\s*+[2-8]""")
 
 # Namespaces that describe what is appended to a file, or lies beside the picture in it, and is not copied.
 _GAIN_MAPS = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"http://ns.apple.com/HDRGainMap/1.0/")

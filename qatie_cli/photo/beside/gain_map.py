@@ -3,8 +3,8 @@
 What enhancing an HDR picture means here: the network sees the picture's SDR rendition, and every place of both
 renditions is multiplied by the same ratio of linear light, after / before. An HDR screen then shows the change that
 every other screen shows, and the boost that the camera chose stays. As boosts are ratios themselves, a map without
-offsets stays as it is. Offsets make a boost depend on how bright its place is, so that in shadows it has to change
-with them: `GainMap.following`.
+offsets stays as it is. Offsets make a boost depend on how bright its place is: they are scaled as shadows are, and what
+that leaves is corrected in the boosts: `GainMap.following`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import numpy as np
 if TYPE_CHECKING:
     from qatie_cli.photo.content import JpegTraits
 
-_LEAST_LIGHT = 1 / 4096  # of linear light; darker places count as this dark, as the ratio of two zeros is anything
+_LEAST_LIGHT = 1 / 4096  # of linear light; what was darker has no ratio, and keeps its boost
 _SAMPLES = 2  # of the photo for each value of the map, in both directions
 _UNCHANGED = 0.25  # of a step of the map: less is no change
 _MOST_VALUES = 4  # of a map for each pixel of its photo
 _STRIP_ROWS = 64  # of a map, worked on at a time
 _RANGE_SAMPLES = 1_000_000  # of a map's values, to find their range
+_CELLS = 64  # of a map in both directions, by which offsets are chosen
+_FACTORS, _LEAST_FACTOR = 17, 0.1  # of offsets that are tried
 _LARGEST_BOOST = 16.0  # stops; more is no boost but damage
 
 
@@ -80,6 +82,11 @@ class Boost:
         shares = np.clip((stops - low) / spread, 0, 1) ** np.array(self.gamma, np.float32)
         return np.rint(shares * 255).astype(np.uint8)
 
+    def with_scaled_offsets(self, factor: float) -> Boost:
+        """The boost with both offsets times `factor`."""
+        base, hdr = (tuple(factor * k for k in offset) for offset in (self.base_offset, self.hdr_offset))
+        return dataclasses.replace(self, base_offset=base, hdr_offset=hdr)
+
 
 def _repeated(values: tuple[float, ...], count: int) -> tuple[float, ...]:
     return values * count if len(values) == 1 else values
@@ -119,6 +126,7 @@ class GainMap:
         boost = self.boost
         if not (any(boost.base_offset) or any(boost.hdr_offset)) or not boost.is_of_an_sdr_base():
             return self
+        scaled = self._with_offsets_of(before, after)
         wanted = np.empty((*self.values.shape[:2], max(self.values.shape[2], len(boost.pairs[0]))), np.float16)
         moved = 0.0
         samples = list(_samples(*self.values.shape[:2], *before.shape[:2]))
@@ -128,19 +136,36 @@ class GainMap:
             mean = np.zeros_like(stops)
             for rows, columns in samples:
                 old, new = (_linear_table(p.dtype.itemsize)[p[rows[strip], columns]] for p in (before, after))
-                boosts = _followed(boost, stops, old, new)
+                boosts = _followed(boost, scaled, stops, old, new)
                 mean += boosts if boosts.shape == stops.shape else boosts.mean(axis=2, keepdims=True)
             mean /= len(samples)
             wanted[strip] = np.clip(mean, -_LARGEST_BOOST, _LARGEST_BOOST)
             moved = max(moved, float(np.abs(mean - stops).max(initial=0)))
         if moved * 255 < _UNCHANGED * max(high - low for low, high in zip(*boost.pairs, strict=True)):
-            return self
-        widened = _widened(boost, wanted)
+            return dataclasses.replace(self, boost=scaled)
+        widened = _widened(scaled, wanted)
         values = np.empty(wanted.shape, np.uint8)
         for top in range(0, len(wanted), _STRIP_ROWS):
             strip = slice(top, top + _STRIP_ROWS)
             values[strip] = widened.values(wanted[strip])
         return dataclasses.replace(self, boost=widened, values=values, encoded=None)
+
+    def _with_offsets_of(self, before: np.ndarray, after: np.ndarray) -> Boost:
+        """The boost with its offsets scaled so that the boosts which follow agree best within each value of the map."""
+        height, width = self.values.shape[:2]
+        rows, columns = (np.linspace(0, size - 1, min(size, _CELLS)).astype(np.intp) for size in (height, width))
+        stops = self.boost.stops(self.values[rows[:, None], columns])
+        samples = list(_samples(height, width, *before.shape[:2]))
+        old, new = (
+            np.stack([_linear_table(p.dtype.itemsize)[p[down[rows], across[columns]]] for down, across in samples])
+            for p in (before, after)
+        )
+        least, most = np.maximum(np.percentile(_ratio(old, new), [1, 99]), _LEAST_FACTOR)
+        factors = np.geomspace(least, most, _FACTORS)
+        tried = [self.boost, *(self.boost.with_scaled_offsets(float(factor)) for factor in factors)]
+        within = (0, 3) if stops.shape[2] == 1 else (0,)
+        spreads = [float(_followed(self.boost, boost, stops, old, new).var(axis=within).mean()) for boost in tried]
+        return tried[int(np.argmin(spreads))]
 
 
 def _widened(boost: Boost, stops: np.ndarray) -> Boost:
@@ -158,12 +183,22 @@ def _widened(boost: Boost, stops: np.ndarray) -> Boost:
     )
 
 
-def _followed(boost: Boost, stops: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The boosts, in stops, that multiply the HDR picture by what multiplies the base, for each channel of the base."""
+def _followed(boost: Boost, scaled: Boost, stops: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The boosts, in stops, that multiply the HDR picture by what multiplies the base, for each channel of the base.
+
+    Args:
+        boost, scaled: with the offsets of `stops`, and with those of the result.
+        old, new: the base in linear light.
+    """
     low, high = (np.array(offset, np.float32) for offset in (boost.base_offset, boost.hdr_offset))
-    ratio = np.maximum(new, _LEAST_LIGHT) / np.maximum(old, _LEAST_LIGHT)
-    shown = np.maximum((old + low) * np.exp2(stops) - high, 0) * ratio
+    lit = old >= _LEAST_LIGHT
+    shown = np.maximum((np.where(lit, old, new) + low) * np.exp2(stops) - high, 0) * np.where(lit, _ratio(old, new), 1)
+    low, high = (np.array(offset, np.float32) for offset in (scaled.base_offset, scaled.hdr_offset))
     return np.log2(np.maximum(shown + high, 1e-6) / np.maximum(new + low, 1e-6))
+
+
+def _ratio(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return new / np.maximum(old, _LEAST_LIGHT)
 
 
 def _samples(rows: int, columns: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

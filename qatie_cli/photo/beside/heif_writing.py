@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from qatie_cli.photo import boxes
 from qatie_cli.photo.beside import dialects
 from qatie_cli.photo.beside.gain_map import Boost
-from qatie_cli.photo.boxes import Items, box
+from qatie_cli.photo.boxes import Box, Items, box
 
 _PQ, _UNSPECIFIED = 16, 2  # colour codes of ITU-T H.273
 _MATRIX = 6  # BT.601's, which both encoders use
@@ -23,9 +23,8 @@ Placed = list[tuple[int, int]]  # where each part of an item's data begins and e
 
 @dataclass(frozen=True)
 class _File:
-    """An encoded picture: its content, what its `meta` box holds, and its items."""
+    """An encoded picture: what its `meta` box holds, and its items."""
 
-    content: bytes
     meta: dict[bytes, bytes]
     items: Items
 
@@ -36,17 +35,17 @@ class _File:
         Raises:
             ValueError: it is not as encoders write it.
         """
-        held: dict[bytes, bytes] = {}
-        for kind, start, end in boxes.walk(content, 0, len(content)):
-            if kind == b"meta":
-                held = {inner: content[a:b] for inner, a, b in boxes.walk(content, start + 4, end)}
+        held = dict(boxes.payloads(dict(boxes.payloads(content)).get(b"meta", b"")[4:]))
         if not {b"hdlr", b"pitm", b"iinf", b"iloc", b"iprp"} <= set(held) or b"idat" in held or b"grpl" in held:
             raise ValueError("the encoder's boxes are unknown")
-        return cls(content, held, boxes.items_of(content))
+        items = boxes.items_of(content)
+        if items.parts_of(items.primary):
+            raise ValueError("the encoder made a picture of tiles")
+        return cls(held, items)
 
     def properties(self) -> bytes:
         """The boxes of its properties, one after the other."""
-        return b"".join(box(kind, self.content[start:end]) for kind, start, end in self.items.boxes)
+        return b"".join(box(kind, self.items.file[start:end]) for kind, start, end in self.items.boxes)
 
     @property
     def kind(self) -> bytes:
@@ -60,27 +59,17 @@ class _File:
     def primaries(self) -> int:
         """The picture's colour primaries by their number, as far as it states one."""
         for kind, start, end in self.items.boxes:
-            if kind == b"colr" and self.content[start : start + 4] == b"nclx" and end - start >= 11:
-                return struct.unpack_from(">H", self.content, start + 4)[0]
+            if kind == b"colr" and self.items.file[start : start + 4] == b"nclx" and end - start >= 11:
+                return struct.unpack_from(">H", self.items.file, start + 4)[0]
         return _UNSPECIFIED
 
     def associations(self) -> dict[int, list[int]]:
         """Numbers of each item's properties in their order, with the flag of what readers must know."""
-        found: dict[int, list[int]] = {}
-        body = next(b for k, b in _inner(self.meta[b"iprp"]) if k == b"ipma")
-        wide, long = body[3] & 1, body[0] > 0
-        (count,) = struct.unpack_from(">I", body, 4)
-        at = 8
-        for _ in range(count):
-            (item,) = struct.unpack_from(">I" if long else ">H", body, at)
-            at += 4 if long else 2
-            number, at = body[at], at + 1
-            for _ in range(number):
-                (index,) = struct.unpack_from(">H" if wide else ">B", body, at)
-                at += 2 if wide else 1
-                essential = index & (_ESSENTIAL if wide else 0x80)
-                found.setdefault(item, []).append(index & (0x7FFF if wide else 0x7F) | (_ESSENTIAL if essential else 0))
-        return found
+        items = self.items
+        return {
+            item: [n | (_ESSENTIAL if (item, n) in items.essential else 0) for n in numbers]
+            for item, numbers in items.of_item.items()
+        }
 
 
 def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int, int], icc: bytes | None) -> bytes:
@@ -95,11 +84,11 @@ def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int
     """
     base, other = _File.of(picture), _File.of(gain_map)
     toning = _Toning(base, other, size, icc)
-    of_map, payload = other.items.data(gain_map, other.items.primary), b"\0" + dialects.as_iso(boost)
+    of_map, payload = other.items.data(other.items.primary), b"\0" + dialects.as_iso(boost)
     appended = {toning.mapped: len(of_map), toning.toned: len(payload)}
     nowhere = {item: [(0, 0)] * len(extents) for item, extents in base.items.extents.items()}
-    brands, meta_bytes = _brands(picture), len(toning.meta(nowhere | {item: [(0, 0)] for item in appended}))
-    tops, moved, at = _top_boxes(picture), {}, 0
+    brands, meta_bytes = _brands(base.items), len(toning.meta(nowhere | {item: [(0, 0)] for item in appended}))
+    tops, moved, at = _with_heads(base.items), {}, 0
     for kind, start, end in tops:
         moved[start, end] = at
         at += {b"ftyp": len(brands), b"meta": meta_bytes}.get(kind, end - start)
@@ -196,20 +185,13 @@ def _associated(associations: dict[int, list[int]]) -> bytes:
     return body
 
 
-def _brands(content: bytes) -> bytes:
+def _brands(items: Items) -> bytes:
     """The `ftyp` box, which says that there is a `tmap` item."""
-    body = next(content[start:end] for kind, start, end in boxes.walk(content, 0, len(content)) if kind == b"ftyp")
+    body = next(items.file[start:end] for kind, start, end in items.top if kind == b"ftyp")
     return box(b"ftyp", body + b"tmap")
 
 
-def _top_boxes(content: bytes) -> list[tuple[bytes, int, int]]:
-    """Boxes with their heads: kind, beginning, end."""
-    found, at = [], 0
-    for kind, _, end in boxes.walk(content, 0, len(content)):
-        found.append((kind, at, end))
-        at = end
-    return found
-
-
-def _inner(content: bytes) -> list[tuple[bytes, bytes]]:
-    return [(kind, content[start:end]) for kind, start, end in boxes.walk(content, 0, len(content))]
+def _with_heads(items: Items) -> list[Box]:
+    """The file's own boxes with their heads: type, beginning, end."""
+    ends = [end for _, _, end in items.top]
+    return [(kind, start, end) for (kind, _, end), start in zip(items.top, [0, *ends[:-1]], strict=True)]

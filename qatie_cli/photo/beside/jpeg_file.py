@@ -20,6 +20,8 @@ _PADDING = re.compile(rb"(?:\x00|\xff(?!\xd8))*+")
 _PREVIEWS = range(0x010000, 0x020000)  # MP types of large thumbnails (CIPA DC-007, 5.2.3.3.1)
 _ENTRIES = 0xB002  # tag of the table of pictures
 _LEAST_BYTES = 4  # fewer behind a picture are a slip of whoever wrote it
+# A progressive photo has about ten. Each costs a pass over all pixels and may have 30 bytes: a megabyte took an hour.
+_MOST_SCANS = 100
 _STANDALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 
 
@@ -68,9 +70,13 @@ class Part:
 
 
 def picture(content: bytes, start: int = 0) -> Picture:
-    """The JPEG that begins at `start`; a damaged one ends with the file."""
+    """The JPEG that begins at `start`; a damaged one ends with the file.
+
+    Raises:
+        ValueError: it has more scans than any program writes.
+    """
     segments: list[tuple[int, bytes, int]] = []
-    at = start + 2
+    at, scans = start + 2, 0
     while at + 2 <= len(content):
         found = _NEXT_MARKER.search(content, at)  # also over the compressed data behind a scan's header
         if not found:
@@ -83,6 +89,9 @@ def picture(content: bytes, start: int = 0) -> Picture:
         if at + 2 > len(content):
             break
         (size,) = struct.unpack_from(">H", content, at)
+        scans += marker == 0xDA
+        if scans > _MOST_SCANS:
+            raise ValueError(f"it has more than {_MOST_SCANS} scans")
         if marker >= 0xE0:
             segments.append((marker, content[at + 2 : at + size], at + 2))
         at += max(2, size)

@@ -98,6 +98,11 @@ def of_heif_box(video: bytes, boxes: bytes, at: int, packet: bytes) -> Motion:
     return Motion(video, 0, _moment(packet), False, boxes, at)
 
 
+def of_samsung_data(data: bytes, at: int) -> Motion:
+    """The payload of a HEIC file's `sefd` box without a video; it is the same that stands behind a JPEG."""
+    return Motion(data, None, box_at=at)
+
+
 def _moment(packet: bytes) -> int | None:
     for name in (b"MotionPhotoPresentationTimestampUs", b"MicroVideoPresentationTimestampUs"):
         for text in dialects.values(packet, CAMERA, name):

@@ -1,4 +1,4 @@
-"""Gain map and video of an opened photo, and notes on what else of its file is left out."""
+"""Gain map and video of an opened photo, and notes on what else of a JPEG, HEIC or AVIF file is left out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from qatie_cli.photo.beside import heif, jpeg_file, motion, ultra_hdr
 from qatie_cli.photo.beside.gain_map import GainMap
 from qatie_cli.photo.beside.jpeg_file import Kind
 from qatie_cli.photo.beside.motion import Motion
+from qatie_cli.photo.boxes import Items
 from qatie_cli.photo.pixels import DECODE_ERRORS, orientation_of, upright
 
 
@@ -26,17 +27,19 @@ class Beside:
     notes: tuple[str, ...] = ()
 
 
-def read(image: ImageFile.ImageFile, file: BinaryIO) -> Beside:
+def read(image: ImageFile.ImageFile, file: BinaryIO, items: Items | None) -> Beside:
     """What stands beside the picture of an opened JPEG, HEIC or AVIF file; nothing for another format.
 
     To be read before the pixels close the image.
+
+    Args:
+        items: of a HEIC or AVIF file; None where it cannot be listed.
     """
     if image.format in ("JPEG", "MPO"):
         file.seek(0)
         return _of_jpeg(image, file.read())
     if image.format in ("HEIF", "AVIF"):
-        file.seek(0)
-        return _of_heif(image, file.read())
+        return _of_heif(image, items)
     return Beside()
 
 
@@ -59,25 +62,26 @@ def _of_jpeg(image: ImageFile.ImageFile, content: bytes) -> Beside:
             further += 1
     if further:
         named.append(f"first of {further + 1} pictures in the file; the others are left out")
+    named += leftovers.of_jpeg(first)
     if gain_map is not None and (orientation := orientation_of(image)) in range(2, 9):
         gain_map = dataclasses.replace(gain_map, values=upright(gain_map.values, orientation), encoded=None)
     return Beside(gain_map, moving, tuple(dict.fromkeys(named)))
 
 
-def _of_heif(image: ImageFile.ImageFile, content: bytes) -> Beside:
-    try:
-        named = boxes.left_out(content)
-        moving = heif.moving(content, image.info.get("xmp", b""))
-    except (ValueError, IndexError):  # the decoder understood it better
+def _of_heif(image: ImageFile.ImageFile, items: Items | None) -> Beside:
+    if items is None:  # the decoder understood it better
         frames = getattr(image, "n_frames", 1)
         further = f"first of {frames} pictures in the file; the others are left out"
         unlisted = "what else is in the file is left out: it cannot be listed"
         return Beside(notes=(*((further,) if frames > 1 else ()), unlisted))
+    named = boxes.left_out(items)
+    moving = heif.moving(items, image.info.get("xmp", b""))
     gain_map = None
     if leftovers.GAIN_MAP in named:
         with contextlib.suppress(*DECODE_ERRORS):
-            gain_map = heif.gain_map(image, content)
+            gain_map = heif.gain_map(image, items)
     carried = [leftovers.GAIN_MAP] if gain_map else []
-    carried += [leftovers.VIDEO] if moving else []
-    carried += [boxes.left_out_box(heif.SAMSUNG_BOX)] if moving and moving.boxes else []
+    if moving is not None:
+        carried += [leftovers.VIDEO] if moving.video is not None else [boxes.left_out_box(heif.SAMSUNG_BOX)]
+        carried += [boxes.left_out_box(heif.SAMSUNG_BOX)] if moving.boxes else []
     return Beside(gain_map, moving, tuple(note for note in named if note not in carried))

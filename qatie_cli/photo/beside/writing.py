@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import struct
 from dataclasses import dataclass
 
 from PIL import Image
@@ -13,6 +12,7 @@ from qatie_cli.photo import leftovers
 from qatie_cli.photo.beside import directory, heif, heif_writing, samsung, ultra_hdr
 from qatie_cli.photo.beside.gain_map import GainMap
 from qatie_cli.photo.beside.motion import Motion
+from qatie_cli.photo.boxes import box
 from qatie_cli.photo.containers import Segment
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.formats import FORMATS
@@ -45,7 +45,7 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
         return tuple(notes)
     if fmt not in _WITH_VIDEOS and motion.video is not None:
         notes.append(leftovers.VIDEO)
-    if fmt not in _WITH_VIDEOS or motion.is_of_jpeg != (fmt == "jpeg"):
+    if fmt not in _WITH_VIDEOS or (motion.video is not None and motion.is_of_jpeg != (fmt == "jpeg")):
         notes += [SAMSUNG_DATA] if motion.has_more_than_video else []
     return tuple(notes)
 
@@ -60,7 +60,7 @@ def plan(photo: Photo, fmt: str) -> Plan:
         alone = dataclasses.replace(motion, content=motion.only_video(), video=0)
         described = directory.described(photo.xmp, f"image/{fmt}", 0, _with_boxes(alone), _MPVD_HEAD)
         return Plan(described or photo.xmp, gain_map=gain_map, motion=alone)
-    return Plan(photo.xmp, gain_map=gain_map)
+    return Plan(photo.xmp, gain_map=gain_map, motion=motion if fmt in _WITH_VIDEOS else None)
 
 
 def _with_boxes(motion: Motion) -> Motion:
@@ -88,6 +88,8 @@ def assembled(encoded: io.BytesIO, plan: Plan, fmt: str, size: tuple[int, int]) 
     if plan.motion is None:
         return encoded.getbuffer()
     picture, video = encoded.getvalue(), plan.motion.content
+    if plan.motion.video is None:
+        return picture + box(heif.SAMSUNG_BOX, video)
     at = len(picture) + _MPVD_HEAD
     boxes = samsung.with_moved_video(plan.motion.boxes, plan.motion.box_at, at)
-    return picture + struct.pack(">I4s", _MPVD_HEAD + len(video), heif.MOTION_BOX) + video + boxes
+    return picture + box(heif.MOTION_BOX, video) + boxes
