@@ -1,24 +1,33 @@
-"""Make the README's pictures and table anew with the shipped weights.
+"""Make the pictures of the documentation, and the table of docs/evaluation.md, anew with the shipped weights.
 
-Needs the extras demo, compare and test, Debian's chromium and chromium-driver, and about a minute.
+Needs the extras demo, compare and test, Debian's chromium and chromium-driver, Linux, and about a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
+import io
+import os
 import platform
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
@@ -31,7 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 # Free to be published: astronaut is NASA's and in the public domain, the others are CC0. The demo's motorcycle is not.
 NAMES = ("coffee", "chelsea", "astronaut", "rocket")
-WIDTH = 1200  # pixels of a picture in the README, at most
+WIDTH = 1200  # pixels of a picture, at most
+COLUMNS = 110  # of the terminal that is recorded
 
 
 def qatie(*arguments: object) -> None:
@@ -77,6 +87,53 @@ def screenshot(page: Path, size: tuple[int, int], scheme: str, single: bool) -> 
         return picture.convert("RGB")
 
 
+def run_in_terminal(arguments: list[str], folder: Path) -> str:
+    """What a command leaves on a terminal of `COLUMNS` columns, with its colours."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
+    command = [sys.executable, "-m", "qatie_cli", *arguments]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=follower, stderr=follower):
+        os.close(follower)
+        written = b""
+        try:
+            while block := os.read(leader, 65536):
+                written += block
+        except OSError:  # Linux says so at the end
+            pass
+    os.close(leader)
+    return final_screen(written.decode())
+
+
+def final_screen(written: str) -> str:
+    """The lines that remain after the progress bar has erased itself."""
+    lines = [""]
+    for code, text in re.findall(
+        r"(\r\n|\r|\n|\x1b\[1A|\x1b\[2K|\x1b\[\?25[lh])|((?:\x1b\[[\d;]*m|[^\r\n\x1b])+)", written
+    ):
+        if code in ("\n", "\r\n"):
+            lines.append("")
+        elif code == "\x1b[1A":
+            lines.pop()
+        elif code == "\x1b[2K":
+            lines[-1] = ""
+        lines[-1] += text
+    return "\n".join(lines).rstrip()
+
+
+def record(phone: Path, folder: Path) -> str:
+    """A terminal with two runs over the demo's photos and a broken one, as SVG."""
+    shutil.copytree(phone, folder / "photos")
+    (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    for command in ("qatie enhance photos/ -o out/ --strip-gps --verbose", "qatie enhance photos/ -o out/ --strip-gps"):
+        screen.print(Text(f"$ {command}", "bold"))
+        screen.print(Text.from_ansi(run_in_terminal(command.split()[1:], folder)), soft_wrap=True)
+    # No font is fetched from another host.
+    template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    return screen.export_svg(title="qatie", code_format=template)
+
+
 def machine() -> str:
     """The processor, and today."""
     found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -109,12 +166,13 @@ def main() -> None:
             with Image.open(work / "demo" / "before-after" / f"{name}.png") as picture:
                 save(PICTURES / f"{name}.jpg", picture)
             shutil.copy(work / "demo" / "phone" / f"{name}.jpg", phone)
+        (PICTURES / "run.svg").write_text(record(phone, work), encoding="utf-8")
         began = time.monotonic()
         qatie("enhance", phone, "-o", work / "Photos", "--gallery")
         seconds = time.monotonic() - began
-        page = work / "Photos" / "index.html"
-        save(PICTURES / "gallery.jpg", screenshot(page, (1200, 800), "light", single=False))
-        save(PICTURES / "gallery-single.jpg", screenshot(page, (1200, 800), "dark", single=True))
+        album = work / "Photos" / "index.html"
+        save(PICTURES / "gallery.jpg", screenshot(album, (1200, 800), "light", single=False))
+        save(PICTURES / "gallery-single.jpg", screenshot(album, (1200, 800), "dark", single=True))
         rows = [
             f"| {name} | "
             + " | ".join(figures(phone / f"{name}.jpg", work / "demo" / "enhanced" / f"{name}.jpg", original))
@@ -132,14 +190,14 @@ def main() -> None:
             f"{seconds:.1f} s, PyTorch's start included.",
         ]
     )
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = ROOT / "docs" / "evaluation.md"
+    text = page.read_text(encoding="utf-8")
     text, count = re.subn(
         r"(<!-- demo figures[^\n]*-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL
     )
     if count != 1:
-        sys.exit("README.md has no place for the table.")
-    readme.write_text(text, encoding="utf-8")
+        sys.exit(f"{page} has no place for the table.")
+    page.write_text(text, encoding="utf-8")
     print(table)
 
 

@@ -237,11 +237,13 @@ def enhance_file(
         source: the photo; it is never changed.
         target: the file to write, in a folder that exists; its suffix chooses the format, as for `write`.
         model: None loads the default weights on the best engine, once for the process.
-        strength, fast, max_memory: as for `Model.enhance`.
+        strength: as for `Model.enhance`.
+        fast: likewise.
+        max_memory: likewise.
         quality: as for `write`.
         overwrite: replace a `target` that exists.
-        hdr, motion: False leaves out an HDR gain map, and a motion photo's video. Formats that have no place for them
-            lose them, too.
+        hdr: False leaves out an HDR gain map; formats that have no place for it lose it, too.
+        motion: likewise for a motion photo's video.
         max_pixels: as for `read`.
 
     Raises:
@@ -340,13 +342,15 @@ def enhance_folder(
         model: None loads the default weights on the best engine, once for the process.
         on_result: called after each photo, in the calling thread and in the order of the run; not for outputs that
             were there before. What it raises ends the run after the photos in hand.
-        strength, fast: as for `Model.enhance`.
+        strength: as for `Model.enhance`.
+        fast: likewise.
         format: "keep" writes HEIC as JPEG and BMP as PNG, and leaves other photos their format.
         quality: as for `write`.
         suffix: appended to the stem of every output: a.jpg becomes aSUFFIX.jpg.
         recursive: search the folders below `source`, too.
         overwrite: redo outputs that exist, whatever they are.
-        hdr, motion: as for `enhance_file`; notes name what a format loses.
+        hdr: as for `enhance_file`; notes name what a format loses.
+        motion: likewise.
         max_memory: for the whole process, with several photos in hand; as for `Model.enhance`.
         max_pixels: as for `read`.
 

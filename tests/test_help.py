@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import qatie
 from rich.table import Table
+from typer import Context
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from qatie_cli.cli import app, console, train
-from qatie_cli.errors import UsageError
+from qatie_cli.cli import app, console, train, usage
+from qatie_cli.errors import Exit, UsageError
 from qatie_cli.evaluation.pairs import EngineScores, Scores
 from qatie_cli.model import shipped
 
@@ -45,6 +46,48 @@ def test_help_shows_all_that_is_written_and_fits_a_pipe(path):
     assert all(re.search(rf"{option}\b", shown) for option in options if path)
 
 
+@pytest.mark.parametrize("columns", [60, 140])
+def test_panels_on_a_terminal_show_all_that_is_written(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for path in ((), ("enhance",), ("train",), ("bench",)):
+        command = COMMANDS[path]
+        panels = re.sub(r"\x1b\[[0-9;]*m", "", usage._panels(command, Context(command, info_name="qatie")))
+        assert max(map(len, panels.splitlines())) <= columns
+        assert "…" not in panels
+        words = re.sub(r"[^a-z]", "", panels.lower())
+        for parameter in command.params if path else ():
+            assert all(re.sub(r"[^a-z]", "", option) in words for option in parameter.opts), parameter.name
+    assert "[degradation]" in usage._panels(COMMANDS["pairs", "make"], Context(COMMANDS["pairs", "make"]))
+
+
+def test_every_option_has_a_group_and_stands_in_one():
+    listed = [option for options in usage.GROUPS.values() for option in options]
+    assert len(listed) == len(set(listed))
+    known = set()
+    for path, command in COMMANDS.items():
+        options = [p for p in command.params if p.param_type_name == "option" and path and hasattr(command, "epilog")]
+        known |= {option for parameter in options for option in parameter.opts}
+        without = [p.opts for p in options if usage.group_of(p.opts) is None and "--help" not in p.opts]
+        assert not without, f"{path}: name the group in qatie_cli/cli/usage.py"
+    assert set(listed) <= known
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if not hasattr(COMMANDS[path], "commands")], ids=" ".join)
+def test_every_command_ends_with_an_example_that_parses(path):
+    shown = CliRunner().invoke(app, [*path, "-h"], prog_name="qatie").stdout
+    line = shown.strip().splitlines()[-1]
+    example = line.strip().removeprefix("Example: qatie ")
+    assert example.split()[: len(path)] == list(path)
+    COMMANDS[path].make_context("qatie", example.split()[len(path) :])
+
+
+def test_exit_codes_are_named_once_in_the_root_s_help():
+    assert set(usage.EXIT_CODES) == set(Exit)
+    shown = " ".join(CliRunner().invoke(app, ["-h"]).stdout.split())
+    assert all(f"{code.value} {meaning}" in shown for code, meaning in usage.EXIT_CODES.items())
+    assert not [path for path in COMMANDS if path and "xit code" in (COMMANDS[path].help or "")]
+
+
 def test_tables_are_not_cut_where_there_is_no_terminal(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     stream = io.StringIO()
@@ -54,6 +97,21 @@ def test_tables_are_not_cut_where_there_is_no_terminal(monkeypatch):
     console.console().print(table)
     assert "…" not in stream.getvalue()
     assert stream.getvalue().count("value" * 5) == 6
+
+
+def test_a_message_beside_a_bar_has_a_line_of_its_own(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with console.progress() as bar:
+        bar.add_task("", total=2)
+        bar.refresh()
+        console.console().print("a message")
+    before = stream.getvalue().split("a message")[0]
+    assert "0/2" in before
+    assert before.endswith("\x1b[2K")  # the bar's line is erased
 
 
 def test_without_a_terminal_a_question_is_an_error(monkeypatch):

@@ -39,5 +39,5 @@ def test_copies_of_a_channel_can_part(weights, astronaut):
 
 
 def test_a_width_that_is_no_multiple_is_refused(weights):
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         widening.widened(weights, 12, seed=0)

@@ -7,26 +7,19 @@ import logging
 import os
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from qatie_cli import __version__, chatter, installation, threads
-from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, weights
-from qatie_cli.cli.console import console, show_error
+from qatie_cli.cli import bench, compare, demo, enhance, evaluate, export, pairs, train, usage, weights
+from qatie_cli.cli.console import console as screen
+from qatie_cli.cli.console import show_error
 from qatie_cli.errors import Exit, QatieError
-
-
-class _Command(TyperCommand):
-    """A command whose usage line names arguments as its help does: FILE, where Typer writes {FILE}."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
-
 
 app = typer.Typer(
     name="qatie",
+    epilog=usage.EPILOG,
     help="Turn phone photos into photos that look as if a good camera took them.",
     no_args_is_help=True,
     add_completion=True,
@@ -43,9 +36,10 @@ app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.add_typer(pairs.app, name="pairs")
 app.add_typer(weights.app, name="weights")
-for _commands in (app, pairs.app, weights.app):
-    for _command in _commands.registered_commands:
-        _command.cls = _Command
+for _commands, _prefix in ((app, ""), (pairs.app, "pairs "), (weights.app, "weights ")):
+    for _info in _commands.registered_commands:
+        _info.cls = usage.Command
+        _info.epilog = usage.example(f"{_prefix}{_info.name}")
 
 
 def _print_version(asked: bool) -> None:
@@ -95,7 +89,7 @@ def main() -> None:
     threads.bound_number()
     _quiet_libraries()
     if clash := installation.clash():
-        console().print(f"[yellow]{clash}[/]")
+        screen().print(f"[yellow]{clash}[/]")
     try:
         app()
     except QatieError as error:

@@ -47,7 +47,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
     runtimes: Annotated[
         bool,
-        typer.Option("--runtimes/--no-runtimes", help="Without --engine: other installed runtimes, too."),
+        typer.Option("--runtimes/--no-runtimes", help="Also measure other installed runtimes."),
     ] = True,
     against: Annotated[
         list[Path] | None, typer.Option(help="A .tflite or .onnx file to run beside them; repeatable.")
@@ -62,10 +62,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Figures on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure engines on this machine: speed, share of the processor's peak, memory, start-up, agreement with float.
+    """Measure the speed of every engine here.
 
-    All run in turns in one process, so their ratios hold on a busy machine, too. Other runtimes are compared where they
-    are installed (extra `bench`: ONNX Runtime, OpenVINO, LiteRT).
+    Prints seconds, share of the processor's peak, memory, start-up time and agreement with float. Engines take turns in
+    one process, so ratios hold on a busy machine, too. ONNX Runtime, OpenVINO and LiteRT are measured where they are
+    installed (extra `bench`).
     """
     need_torch("bench")
     import torch
@@ -127,7 +128,7 @@ def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
 
     known = (_ALL, *(name.value for name in EngineName), *contenders.RUNTIMES)
     if unknown := [name for name in chosen if name not in known]:
-        raise UsageError(f"There is nothing to measure called {unknown[0]}.", f"Choose from {', '.join(known)}.")
+        raise UsageError(f"Unknown engine or runtime '{unknown[0]}'.", f"Choose from {', '.join(known)}.")
     if not chosen or _ALL in chosen:
         usable = [n for n in engines.available() if n == engines.FLOAT or weights.activations is not None]
         return list(dict.fromkeys([*usable, *(contenders.installed_runtimes() if runtimes else ())]))

@@ -29,10 +29,11 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of every photo as JSON.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two results of the same photos: a page with a slider, the difference, PSNR, SSIM and CIEDE2000.
+    """Compare two results of the same photos.
 
-    Float against int8, old weights against new ones, qatie against another tool. Photos are matched by name, suffix
-    aside. Needs the extra `compare`. The exit code is 3 if some photos could not be compared; the page lists them.
+    Writes a page with a slider, the amplified difference, PSNR, SSIM and CIEDE2000 of every photo: float against int8,
+    old weights against new ones, qatie against another tool. Photos are matched by name, whatever their suffix; those
+    that cannot be compared are listed. Needs the extra `compare`.
     """
     need_extra("compare", "skimage")
     from qatie_cli import files

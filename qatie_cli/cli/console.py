@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from qatie_cli.errors import QatieError, UsageError
 
@@ -16,12 +17,17 @@ _UNLIMITED_COLUMNS = 240
 
 
 def console() -> Console:
-    """The console on standard error."""
+    """The console on standard error: one for messages and bars, so that a message never lands on a bar's line."""
+    stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a live bar puts a proxy in its place
+    # Where there is no terminal, Rich would cut tables at 80 columns.
+    return _console_on(stream, None if stream.isatty() or os.environ.get("COLUMNS") else _UNLIMITED_COLUMNS)
+
+
+@functools.lru_cache(maxsize=1)
+def _console_on(stream: TextIO, width: int | None) -> Console:
     from rich.console import Console
 
-    # Where there is no terminal, Rich would cut tables at 80 columns.
-    width = None if sys.stderr.isatty() or os.environ.get("COLUMNS") else _UNLIMITED_COLUMNS
-    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
+    return Console(file=stream, highlight=False, soft_wrap=True, width=width)
 
 
 def plain(text: object) -> str:
@@ -41,7 +47,7 @@ def confirm(question: str, reason: str) -> None:
     import typer
 
     if not sys.stdin.isatty():
-        raise UsageError(reason, "Add --yes if that is meant.")
+        raise UsageError(reason, "Add --yes to confirm.")
     typer.confirm(question, abort=True, err=True)
 
 

@@ -11,9 +11,10 @@ from qatie_cli.model.shipped import DEFAULT
 def demo(
     out: Out, engine: EngineOption = EngineName.auto, weights: WeightsOption = DEFAULT, threads: Threads = 0
 ) -> None:
-    """Make real photos phone-like, enhance them, and write before/after pictures.
+    """Enhance sample photos: before and after.
 
-    The photos are those that scikit-image ships (extra `demo`). Look at OUT/before-after.
+    Degrades photos that ship with scikit-image (extra `demo`) as a phone would, enhances them, and writes pictures of
+    phone, enhanced and original side by side into the folder OUT/before-after.
     """
     from rich.table import Table
 

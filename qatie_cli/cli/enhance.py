@@ -62,7 +62,7 @@ def enhance(
     ] = 1,
     fast: Fast = True,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="keep writes HEIC as JPEG and BMP as PNG.")
+        Format, typer.Option("--format", "-f", help="Output format; keep turns HEIC into JPEG, BMP into PNG.")
     ] = Format.keep,
     quality: QualityOption = None,
     sidecars: Sidecars = False,
@@ -73,11 +73,11 @@ def enhance(
     strip_gps: Annotated[bool, typer.Option("--strip-gps", help="Leave out the location, keep the rest.")] = False,
     no_hdr: NoHdr = False,
     no_motion: NoMotion = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo outputs that exist, whatever they are.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo existing outputs, edited ones too.")] = False,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the originals. Asks first.")] = False,
     yes: Yes = False,
-    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Outputs get their photos' times.")] = False,
-    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Only the folders named.")] = False,
+    preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Keep the photos' times.")] = False,
+    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Do not search subfolders.")] = False,
     files_from: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +88,7 @@ def enhance(
     ] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Photos that need more are worked on in tiles.", show_default="60% of free"),
+        typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     report: ReportFile = None,
@@ -104,12 +104,12 @@ def enhance(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Enhance photos; the originals are never touched unless --in-place says so.
+    """Enhance photos and folders of photos.
 
-    Folders are searched with all below them and keep their tree under OUT. An output that was made from this photo
-    with these settings is skipped, so an interrupted run resumes where it stopped; one that was made otherwise is
-    redone, and one that somebody changed since is named and left. OUT/.qatie remembers what each was made from.
-    Exit code 3 says that some photos failed; they are named at the end.
+    Originals are never modified unless --in-place is given. Folders are searched recursively and keep their tree under
+    OUT. Run the same command again to resume: an output made from this photo with these settings is skipped, one made
+    from another version or with other settings is redone, and one that was edited since is listed and left alone.
+    OUT/.qatie records what each output was made from.
     """
     from qatie_cli import sizes
     from qatie_cli.batch import session

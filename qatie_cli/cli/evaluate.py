@@ -57,10 +57,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Scores of every photo on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure weights on pairs: PSNR, SSIM and CIEDE2000 to the target, detail, and int8 against float.
+    """Measure the quality of weights on pairs.
 
-    Needs the extra `train`. In a folder without pairs every photo is its own target. "aligned" is PSNR after fitting
-    one cubic curve per channel from output to target, which leaves noise and detail; "identity" is the input as it is.
+    Prints PSNR, SSIM and CIEDE2000 to the target and PSNR of int8 to float. In a folder without pairs every photo is
+    its own target. "aligned" is PSNR after fitting one cubic curve per channel from output to target, which leaves
+    noise and detail; "identity" is the input unchanged. Needs the extra `train`.
     """
     need_torch("evaluate")
     need_extra("train", "skimage", "scipy")

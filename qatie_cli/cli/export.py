@@ -27,9 +27,9 @@ class ModelFormat(StrEnum):
 
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Shipped weights by name, or a file.")],
-    format: Annotated[ModelFormat, typer.Option("--format", "-f", help="What for.", show_default=False)],
+    format: Annotated[ModelFormat, typer.Option("--format", "-f", help="Runtime to export for.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)],
-    int8: Annotated[bool, typer.Option("--int8", help="In the int8 engines' integers; else in float.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Export int8 instead of float.")] = False,
     size: Annotated[
         str, typer.Option(help="Height x width of photos, as 1080x1920, in multiples of 8; dynamic takes any.")
     ] = "dynamic",
@@ -42,10 +42,11 @@ def export(
     yes: Yes = False,
     threads: Threads = 0,
 ) -> None:
-    """Write weights as a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch.
+    """Export weights to another runtime.
 
-    Needs the extra `export`, or `executorch` for ExecuTorch. The model is first run in its runtime on a photo and
-    compared with qatie's own int8 and float; below 40 dB nothing is written.
+    Writes a model for ONNX Runtime, LiteRT (TFLite) or ExecuTorch. It is first run there on a photo and compared with
+    qatie's own int8 and float; below --least nothing is written. Needs the extra `export`, or `executorch` for
+    ExecuTorch.
     """
     sides = _sides(size)
     need_torch("export")

@@ -87,16 +87,16 @@ QualityOption = Annotated[
     typer.Option(
         "--quality",
         metavar="N|source",
-        help="Of lossy formats: 1 to 100, or about as fine as the photo's file was.",
+        help="Quality of lossy formats: 1 to 100, or about that of the source file.",
         show_default="95, or as fine as a JPEG's source",
     ),
 ]
-MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Larger photos are refused.")]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger photos.")]
 NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Leave out HDR gain maps: every screen shows the same photo.")]
 NoMotion = Annotated[bool, typer.Option("--no-motion", help="Leave out motion photos' videos.")]
 Sidecars = Annotated[bool, typer.Option("--sidecars", help="Copy XMP sidecars (a.xmp, a.jpg.xmp) to the outputs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="A line for each photo.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each photo.")]
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 

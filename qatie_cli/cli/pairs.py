@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
 LISTED = 10  # files named on the screen; a run's folder has the whole list
 
-app = typer.Typer(help="Pairs of photos to train and measure with.", no_args_is_help=True)
+app = typer.Typer(help="Check and make pairs of photos.", no_args_is_help=True)
 
 
-@app.command()
+@app.command("check")
 def check(
     data: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder of pairs.")],
     folders: Folders = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say how a folder of pairs is understood, what of it cannot be used and why, and how well it is aligned."""
+    """Check a folder of pairs.
+
+    Prints which layout it has, which files cannot be used and why, and how well the pairs are aligned.
+    """
     need_torch("pairs check")
     need_extra("train", "skimage", "scipy")
     from qatie_cli.data import checking, splitting
@@ -49,10 +52,10 @@ def check(
         print(f"left out: {file.file} {file.reason}")
     show_alignment(found.alignment)
     if not found.usable:
-        raise DataError(f"{data} holds no usable pair.", "The list above says why.")
+        raise DataError(f"{data} contains no usable pairs.", "The list above says why.")
 
 
-@app.command()
+@app.command("make")
 def make(
     clean: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of good photos.")],
     out: Out,
@@ -62,9 +65,10 @@ def make(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the degradations.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Make phone-like versions of good photos: OUT/input, OUT/target, pairs.csv and a contact sheet.
+    """Make pairs from good photos.
 
-    The degradations are those of the recipe's [degradation] table. Existing pairs are skipped.
+    Degrades good photos as a phone would, by the recipe's [degradation] table, and writes OUT/input, OUT/target,
+    pairs.csv and a contact sheet. Existing pairs are skipped.
     """
     need_torch("pairs make")
     from qatie_cli.data import generation

@@ -69,11 +69,11 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train weights: tone stage, float stage, and with --qat the quantization-aware stage.
+    """Train weights on pairs or on good photos.
 
-    Ctrl-C writes a checkpoint and exits with code 130; --resume continues at that very step, and from the last
-    checkpoint after a crash. Options override the recipe file. With torchrun, several processes share every batch:
-    torchrun --nproc-per-node 2 -m qatie_cli train ...
+    A run has a tone stage, a float stage and, with --qat, a quantization-aware stage. Options override the recipe file.
+    Ctrl-C writes a checkpoint, and --resume continues from it; after a crash it continues from the last one. Under
+    torchrun, several processes share every batch: torchrun --nproc-per-node 2 -m qatie_cli train ...
     """
     need_torch("train")
     need_extra("train", "skimage", "scipy")

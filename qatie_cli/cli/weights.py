@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 _MOST_PHOTOS = 16  # of those named
 
-app = typer.Typer(help="List, find, check, clear and import weights.", no_args_is_help=True)
+app = typer.Typer(help="List, verify and import weights.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_() -> None:
-    """Print the shipped weights: name, size, state of the cached copy, description."""
+    """List the shipped weights.
+
+    Prints name, size, whether a cached copy exists, and description.
+    """
     from qatie_cli.model import shipped
 
     for entry in shipped.manifest().values():
@@ -34,19 +37,19 @@ def list_() -> None:
         print(f"{entry.name}\t{size:.1f} MB\t{cached}\t{entry.description}{default}")
 
 
-@app.command()
+@app.command("path")
 def path(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Shipped weights, or a weights file.")] = DEFAULT,
 ) -> None:
-    """Print the file that `enhance` would read."""
+    """Print the path of a weights file."""
     from qatie_cli.model import shipped
 
     print(shipped.locate(name))
 
 
-@app.command()
+@app.command("verify")
 def verify() -> None:
-    """Check every packaged and cached file against the manifest; damaged copies are repaired from the package."""
+    """Verify checksums, repair cached copies."""
     from qatie_cli.errors import WeightsError
     from qatie_cli.model import shipped
 
@@ -67,9 +70,12 @@ def verify() -> None:
         raise typer.Exit(Exit.NOTHING_DONE)
 
 
-@app.command()
+@app.command("clear")
 def clear() -> None:
-    """Remove cached copies; the package's own files stay."""
+    """Remove cached copies.
+
+    The files of the package stay.
+    """
     from qatie_cli.model import shipped
 
     for removed in shipped.clear():
@@ -92,11 +98,11 @@ def import_(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Read weights of the paper's authors, or a model that qatie exported, into a qatie weights file.
+    """Convert other weights to a weights file.
 
-    Needs the extra `import`. The network is recognised by its shapes; nothing in a file is executed. Int8 ranges are
-    calibrated on photos, except for qatie's own exports, which carry theirs. Then every engine is compared with the
-    file's float network.
+    Reads the paper authors' .tflite and .ckpt files and models that qatie exported. The network is recognised by its
+    shapes; nothing in a file is executed. Int8 ranges are calibrated on photos, except those of qatie's own exports,
+    which carry theirs. Then every engine is compared with the file's float network. Needs the extra `import`.
     """
     need_torch("weights import")
     from qatie_cli.exchange import agreement, reading, runtimes

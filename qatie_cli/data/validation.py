@@ -51,5 +51,5 @@ def load(folder: Path, store: Store, folders: str | None = None) -> ValidationSe
     checked = checking.check(layout.validation or layout.pairs, store)
     skipped = (*layout.skipped, *checked.skipped)
     if not checked.usable:
-        raise DataError(f"{folder} holds no usable pair.", layouts.first_reason(skipped))
+        raise DataError(f"{folder} contains no usable pairs.", layouts.first_reason(skipped))
     return ValidationSet(checked.usable, store, skipped)

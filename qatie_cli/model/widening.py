@@ -26,7 +26,7 @@ def widened(start: Weights, width: int, seed: int) -> Weights:
     """
     narrow = start.config.network.width
     if width % narrow:
-        raise ValueError(f"width {width} is no multiple of {narrow}")
+        raise ValueError(f"width {width} is not a multiple of {narrow}")
     config = dataclasses.replace(start.config, network=dataclasses.replace(start.config.network, width=width))
     wide, old = whole.create(config, seed), whole.from_state(start.config, dict(start.state))
     generator = torch.Generator().manual_seed(seed)

@@ -115,7 +115,7 @@ class TrainingLoop:
             for step, batch in zip(steps, batches, strict=True):
                 if self._any_stops(should_stop()):
                     self._save()
-                    raise RunInterruptedError(f"Stopped at step {step} of {self.steps}.", "Go on with --resume.")
+                    raise RunInterruptedError(f"Stopped at step {step} of {self.steps}.", "Continue with --resume.")
                 yield step, batch
 
     def _samples(self, step: int) -> TrainingBatch:

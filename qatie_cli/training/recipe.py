@@ -83,7 +83,7 @@ class Recipe:
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must be at least 0 and below 2^31")
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
-            raise ValueError(f"a batch of {self.batch} is no multiple of micro_batch {self.micro_batch}")
+            raise ValueError(f"a batch of {self.batch} is not a multiple of micro_batch {self.micro_batch}")
         if self.longest is not None and self.longest < self.crop:
             raise ValueError("photos cannot be reduced to less than a crop")
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
@@ -170,7 +170,7 @@ def _of_numbers(kind: type[_Numbers], table: dict, name: str) -> _Numbers:
         raise ValueError(f"unknown {name} {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     for setting, value in table.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise ValueError(f"{name}.{setting} = {value!r} is no number")
+            raise ValueError(f"{name}.{setting} = {value!r} is not a number")
     return kind(**table)
 
 

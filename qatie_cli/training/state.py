@@ -148,7 +148,7 @@ def read(path: Path, fingerprint: str) -> SavedState:
         raise _refused(path, error) from error
     if not same_photos:
         raise DataError(
-            "The photos differ from those that the run began with.",
+            "The photos differ from those the run was started with.",
             "Restore them, or start a new run with another --out.",
         )
     return SavedState(path, stage, header, tensors)

@@ -53,7 +53,7 @@ class Boost:
     def __post_init__(self) -> None:
         numbers = (*self.minimum, *self.maximum, *self.gamma, *self.base_offset, *self.hdr_offset)
         if not np.isfinite((*numbers, self.base_headroom, self.hdr_headroom)).all():
-            raise ValueError("a boost is no number")
+            raise ValueError("a boost is not a number")
         if min(self.gamma) <= 0 or any(low > high for low, high in zip(*self.pairs, strict=True)):
             raise ValueError("boosts end before they begin")
         if max(map(abs, (*self.minimum, *self.maximum))) > _LARGEST_BOOST:
