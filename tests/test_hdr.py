@@ -273,6 +273,13 @@ def test_formats_without_a_place_for_it_say_so_and_the_owner_may_leave_it_out(ul
         assert decoding.read(written).notes == ()
 
 
+@pytest.mark.parametrize("name", ["gamma", "base_offset", "hdr_headroom"])
+def test_a_number_that_a_written_map_cannot_hold_is_refused_when_it_is_read(name):
+    huge = 1e12 if name == "hdr_headroom" else (1e12,)
+    with pytest.raises(ValueError, match="beyond any photo's"):
+        Boost(**{name: huge})
+
+
 def test_a_map_without_a_description_is_named(coffee):
     packet = b'<x xmlns:g="http://ns.adobe.com/hdr-gain-map/1.0/" g:Version="1.0"/>'
     photo = decoding.read(_jpeg(coffee[:80, :120]) + _jpeg(coffee[:20, :30], packet))

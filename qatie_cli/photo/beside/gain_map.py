@@ -28,6 +28,7 @@ _STRIP_ROWS = 64  # of a map, worked on at a time
 _RANGE_SAMPLES = 1_000_000  # of a map's values, to find their range
 _CELLS = 64  # of a map in both directions, by which offsets are chosen
 _FACTORS, _LEAST_FACTOR = 17, 0.1  # of offsets that are tried
+_LARGEST_NUMBER = 1000.0  # of a description; descriptions of damaged files reach beyond what ISO 21496-1 can hold
 _LARGEST_BOOST = 16.0  # stops; more is no boost but damage
 
 
@@ -52,8 +53,9 @@ class Boost:
 
     def __post_init__(self) -> None:
         numbers = (*self.minimum, *self.maximum, *self.gamma, *self.base_offset, *self.hdr_offset)
-        if not np.isfinite((*numbers, self.base_headroom, self.hdr_headroom)).all():
-            raise ValueError("a boost is not a number")
+        numbers = (*numbers, self.base_headroom, self.hdr_headroom)
+        if not np.isfinite(numbers).all() or max(map(abs, numbers)) > _LARGEST_NUMBER:
+            raise ValueError("a boost is described by something that is no number, or one beyond any photo's")
         if min(self.gamma) <= 0 or any(low > high for low, high in zip(*self.pairs, strict=True)):
             raise ValueError("boosts end before they begin")
         if max(map(abs, (*self.minimum, *self.maximum))) > _LARGEST_BOOST:
