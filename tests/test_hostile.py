@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 from conftest import qatie
 from PIL import Image, PngImagePlugin
@@ -128,3 +129,14 @@ def test_every_json_and_toml_is_read_by_one_module():
     package = Path(qatie_cli.__file__).parent
     readers = re.compile(r"json\.loads?\(|tomllib\.loads?\(")
     assert [p.name for p in package.rglob("*.py") if readers.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_a_tiff_whose_tiles_are_far_larger_than_its_picture_is_refused(coffee):
+    file = io.BytesIO()
+    tifffile.imwrite(file, coffee[:48, :64], tile=(16, 16), photometric="rgb", compression="lzw")
+    content = bytearray(file.getvalue())
+    page = tifffile.TiffFile(io.BytesIO(bytes(content))).pages[0]
+    tag = page.tags["TileLength"]
+    content[tag.valueoffset : tag.valueoffset + 4] = struct.pack(tag.parent.byteorder + "I", 16 << 20)
+    with pytest.raises(PhotoError, match="tiles are larger"):
+        decoding.read(bytes(content))

@@ -351,3 +351,12 @@ def test_exif_as_imagemagick_writes_it_into_png_is_read(tmp_path, coffee):
     texts.add_text("Raw profile type exif", text, zip=True)
     Image.fromarray(coffee[:20, :30]).save(tmp_path / "a.png", pnginfo=texts)
     assert _tags(decoding.read(tmp_path / "a.png").exif)[MAKE] == "A phone"
+
+
+@pytest.mark.parametrize("fmt", ["heic", "avif"])
+def test_damaged_exif_does_not_turn_a_photo_that_is_written(fmt, coffee):
+    """Its byte order is damaged, so nothing can set its orientation to 1; libheif reads it all the same."""
+    exif = b"M\0\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    photo = Photo(np.ascontiguousarray(coffee[:48, :64]), "png", exif=exif)
+    assert decoding.read(encoding.encoded(photo, fmt)).pixels.shape == (48, 64, 3)
+    assert any("EXIF" in note for note in encoding.left_out(photo, fmt))

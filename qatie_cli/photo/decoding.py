@@ -116,6 +116,7 @@ _DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
+_LARGEST_TILE_PIXELS = 1 << 22  # of a TIFF whose picture is smaller: a tile is decoded whole
 _COPIES_OF_FILE = 4  # of what is not pixels, at the peak: while it is read, passed between processes or written
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
@@ -230,6 +231,8 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     if image.format not in OF_CONTENT:
         kind = "JPEG 2000" if image.format == "JPEG2000" else image.format
         raise PhotoError(f"{name} is a {kind} file, which qatie does not read.", "Save it as PNG or TIFF first.")
+    if image.format == "TIFF" and pages.tile_pixels(image) > max(count, _LARGEST_TILE_PIXELS):
+        raise PhotoError(f"{name} is damaged: its tiles are larger than its picture.", _COPY_AGAIN)
 
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:

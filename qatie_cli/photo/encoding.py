@@ -67,10 +67,13 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
 
 
 def _exif_fits(photo: Photo, fmt: str) -> bool:
-    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it, libavif refuses a damaged one."""
+    """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it.
+
+    Damaged EXIF is refused by libavif, and libheif may turn a photo by what is left of it.
+    """
     if photo.exif is None:
         return True
-    if fmt == "avif":
+    if fmt in ("avif", "heic"):
         return photo.exif.startswith((b"II*\x00", b"MM\x00*"))
     return fmt != "jpeg" or len(photo.exif) <= _JPEG_EXIF_LIMIT
 

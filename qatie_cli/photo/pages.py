@@ -5,9 +5,12 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from PIL import ImageFile
+
 from qatie_cli.photo import exif
 
 _SUBFILE, _SUB_DIRECTORIES = 254, 330
+_TILE_SIDES = (322, 323)
 _REDUCED = 1  # of NewSubfileType: a preview of another picture
 _NAMED = {37724: "Photoshop's layers are left out", 50255: "Photoshop's annotations are left out"}
 _MOST_DIRECTORIES, _MOST_ENTRIES = 10_000, 200_000  # of a file: directories may overlap
@@ -30,6 +33,12 @@ def left_out(file: BinaryIO) -> tuple[str, ...]:
     if pages > 1:
         named.insert(0, f"first of {pages} pages; the others are left out")
     return tuple(named)
+
+
+def tile_pixels(image: ImageFile.ImageFile) -> int:
+    """Pixels of a tile of the page that Pillow has opened; 0 for a page in strips."""
+    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIDES)  # type: ignore[attr-defined]
+    return int(width) * int(height) if isinstance(width, int) and isinstance(height, int) else 0
 
 
 def chosen(file: BinaryIO) -> int:
