@@ -57,7 +57,7 @@ def main() -> None:
     """Exit with a message where something is wrong."""
     with tempfile.TemporaryDirectory(prefix="qatie-wheels.") as made:
         folder = Path(made)
-        full, light = build(ROOT, folder / "full"), build(ROOT / "packaging" / "light", folder / "light")
+        full, light = build(ROOT, folder / "full"), build(ROOT / ".ci" / "light", folder / "light")
         (package, needed), (light_package, light_needed) = content(full), content(light)
         if package != light_package:
             different = sorted(set(package.items()) ^ set(light_package.items()))

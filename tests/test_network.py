@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from qatie_cli.model import network
+from qatie_cli.model import network, whole
 from qatie_cli.model.config import OPTIONS, NetworkConfig
 from qatie_cli.model.moments import HALO
 from qatie_cli.model.network import Network
@@ -127,3 +128,14 @@ def test_the_work_of_an_ablation_is_that_of_its_convolutions(option):
         if weight.dim() == 4:
             work += weight.numel() / 4 ** halvings.get(name.split(".")[0], 2)
     assert network.work(config).published == work
+
+
+def test_a_model_of_arrays_that_cannot_be_written_to_has_tensors_of_its_own(weights):
+    state = {name: values.copy() for name, values in weights.state.items()}
+    for values in state.values():
+        values.flags.writeable = False
+    model = whole.from_state(weights.config, state)
+    before = state["network.head.bias"].copy()
+    with torch.no_grad():
+        model.network.head.bias.add_(1)
+    np.testing.assert_array_equal(state["network.head.bias"], before)

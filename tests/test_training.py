@@ -346,7 +346,7 @@ def test_other_photos_are_no_continuation(clean, tmp_path):
     with pytest.raises(training.RunInterruptedError):
         train(clean, TINY, tmp_path / "run", should_stop=lambda: True)
     fewer = dataclasses.replace(clean, training=clean.training[1:])
-    with pytest.raises(DataError, match="differ from those that the run began with"):
+    with pytest.raises(DataError, match="differ from those the run was started with"):
         train(fewer, TINY, tmp_path / "run", resume=True)
 
 
@@ -403,7 +403,7 @@ def test_micro_batches_learn_what_the_batch_learns(clean, tmp_path):
         for size in (None, 1)
     )
     assert all(np.abs(tensor - whole.state[name]).max() < 2e-4 for name, tensor in parts.state.items())
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         dataclasses.replace(recipe, micro_batch=4)
 
 

@@ -174,7 +174,9 @@ class FloatNetwork:
         kernels.usable(photo_u8_hwc.size // 3)  # loads numba where that pays; parts of the photo then find it loaded
         net, rows = self._network, self._strip_rows(*photo_u8_hwc.shape[:2])
         photo, pool = Rows(), Pool()
-        photo.append(torch.from_numpy(photo_u8_hwc).to(self._device).permute(2, 0, 1)[None])
+        photo.append(
+            torch.from_numpy(np.require(photo_u8_hwc, requirements="W")).to(self._device).permute(2, 0, 1)[None]
+        )
 
         def encode1(strip: Strip, photo: Tensor) -> tuple[Tensor, ...]:
             x, _ = self._gate(net.down1, _values(photo))

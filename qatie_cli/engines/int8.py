@@ -152,8 +152,8 @@ class Int8Network:
         return less_photo(output, features.photo, top, bottom)
 
     def _features(self, photo_u8_hwc: np.ndarray, moments: Moments) -> LastBlock:
-        stored = torch.from_numpy(photo_u8_hwc)[None].permute(0, 3, 1, 2)
-
+        # PyTorch warns of arrays that cannot be written to, such as np.asarray of a Pillow image: they are copied.
+        stored = torch.from_numpy(np.require(photo_u8_hwc, requirements="W"))[None].permute(0, 3, 1, 2)
         line = photo_u8_hwc.shape[1] * self._width
 
         # Rows are counted at the coarsest scale of a part; the reach is that of its convolutions in both directions.

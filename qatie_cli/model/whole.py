@@ -59,13 +59,18 @@ def arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def from_state(config: ModelConfig, state: Mapping[str, Tensor | np.ndarray]) -> Model:
-    """A model of `config` with exactly the tensors of `state`, which share its memory.
+    """A model of `config` with exactly the tensors of `state`; those that can be written to share its memory.
 
     Raises:
         RuntimeError: a tensor is missing, left over, or of another shape.
     """
     with torch.device("meta"):
         model = Model(Network(config.network), None if config.tone is None else ToneStage(config.tone))
-    tensors = {name: torch.as_tensor(values) for name, values in state.items()}
+    tensors = {name: torch.as_tensor(_writable(values)) for name, values in state.items()}
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.requires_grad_(False)
+
+
+def _writable(values: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """Training writes to a model's tensors, so arrays that lie in a file's bytes are copied."""
+    return values if isinstance(values, Tensor) else np.require(values, requirements="W")
