@@ -71,7 +71,7 @@ def test_quality_source_on_the_command_line(tmp_path, weights_file, coffee):
     qatie("enhance", tmp_path / "a.jpg", "-o", tmp_path / "o", "--quality", "source", *common)
     with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "o" / "a.jpg") as after:
         assert before.quantization == after.quantization
-    for wrong in ("0", "101", "fine", "1.5"):
+    for wrong in ("0", "101", "fine", "1.5", "9_5", "+95"):
         done = qatie("enhance", tmp_path / "a.jpg", "-o", tmp_path / "p", "--quality", wrong, *common, code=2)
         assert f"Invalid quality '{wrong}'" in done.stderr
 

@@ -108,7 +108,8 @@ def _photo_samples(
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
     moved = torch.where(touched, 1.0, _undegraded_share(clean, config))
     middle = toward_middle(clean, middle_share(clean, config) * moved)
-    middle = torch.where(touched, middle, rendering.with_smooth_shadows_of(clean, middle))
+    kept = ~touched.flatten()
+    middle[kept] = rendering.with_smooth_shadows_of(clean[kept], middle[kept])
     inputs = torch.where(touched, degraded(middle, frames), clean)
     return inputs, rendering.render(middle, rendered)
 
