@@ -107,9 +107,9 @@ def parse_quality(text: str | None) -> Quality:
 
     if text is None:
         return None
-    plain = text.isascii() and text.isdigit()  # int takes 9_5 and +95, too
+    number = int(text) if text.isascii() and text.isdigit() else 0  # int takes 9_5 and +95, too
     try:
-        return fineness.check(int(text) if plain else text)
+        return fineness.check(fineness.SOURCE if text == fineness.SOURCE else number)
     except ValueError:
         raise UsageError(f"Invalid quality '{text}'.", "Give a number from 1 to 100, or source.") from None
 
