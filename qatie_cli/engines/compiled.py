@@ -1,0 +1,286 @@
+"""The engine of our own compiled convolutions (`kernels.convolutions`): int8 without PyTorch, on AVX-512.
+
+What other engines do in a convolution, a table and a copy is one pass here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qatie_cli import kernels
+from qatie_cli.engines import pointwise
+from qatie_cli.engines.compiled_convs import LANES, compiled
+from qatie_cli.engines.norms import Norm, Norms, rescaling
+from qatie_cli.engines.output import less_photo
+from qatie_cli.engines.strips import pieces
+from qatie_cli.kernels import machine_code, threads
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import NetworkConfig
+from qatie_cli.model.moments import Moments, of_whole
+from qatie_cli.model.quantization.scheme import activation_at
+
+# Measured at the peak of `features`, per pixel of the photo and per unit of width.
+BYTES_PER_PIXEL_AND_WIDTH = 3.0
+_STRIP_BYTES = 1 << 20  # of the largest tensor of a strip
+_SHORTEST = 8  # rows of a strip, where there are as many
+_F = np.float32
+_DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
+
+
+def runs(config: NetworkConfig) -> bool:
+    """Whether the engine runs a network like this on this processor."""
+    whole_vectors = config.width % LANES == 0 and not config.plain
+    return whole_vectors and kernels.usable(kernels.WORTH_IMPORTING) and machine_code.runs_on_bytes()
+
+
+class _Scratch(threading.local):
+    """Memory of one thread, used again from strip to strip."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, *shape: int, kind: type = np.uint8) -> np.ndarray:
+        """An uninitialized array; the one of this name before is no longer to be used."""
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if name not in self._flat or self._flat[name].nbytes < size:
+            self._flat[name] = np.empty(size, np.uint8)
+        return self._flat[name][:size].view(kind).reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Rows first..last of features (height, width, C), with a column more to each side, as convolutions read them.
+
+    `whole` (last - first, width + 2, C) begins at row `first`, which may lie outside, as `last` may; all that lies
+    outside is filled already. `lines` are the rows that do not, with these columns, and `inside` without.
+    """
+
+    whole: np.ndarray
+    lines: np.ndarray
+    rows: tuple[int, int]  # of `lines`, among all
+
+    @staticmethod
+    def of(scratch: np.ndarray, first: int, last: int, height: int, value: int) -> _Window:
+        upper, lower = max(0, first), min(height, last)
+        scratch[: upper - first], scratch[lower - first :] = value, value
+        scratch[:, 0], scratch[:, -1] = value, value
+        return _Window(scratch, scratch[upper - first : lower - first], (upper, lower))
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Pixels of the features, (rows, width, C)."""
+        return self.lines[:, 1:-1]
+
+
+@dataclass(frozen=True)
+class _Branches:
+    """Both branches of a block, (h, w, C) uint8, and the norm of the first."""
+
+    local: np.ndarray
+    side: np.ndarray
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class LastBlock:
+    """The last refinement block at half size; `photo` is what the network saw, where its output is not the residual."""
+
+    branches: _Branches
+    photo: np.ndarray | None
+
+
+class CompiledNetwork:
+    """The refinement network in compiled convolutions.
+
+    It runs from norm to norm, each part in strips, one a thread, as `engines.light` does. A strip computes as many rows
+    beyond its own as its convolutions reach. What the decoder takes from the encoder is written into place by all
+    strips that compute it: they write the same bytes.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        activations = weights.activations
+        assert activations is not None
+        self._width, self._residual = weights.config.network.width, weights.config.network.residual
+        self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
+        self._at = lambda name: activation_at(name, activations)
+        self._convs, self._join = compiled(weights)
+        self._norms = Norms(weights)
+        self._rescaled = {number: rescaling(number, activations) for number in (1, 2)}
+        self._scratch = _Scratch()
+
+    @property
+    def strips_at_once(self) -> int:
+        """As many as there are threads."""
+        return threads.number()
+
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
+        c = self._width
+        (h1, w1), (h2, w2), (h3, w3) = ((photo_u8_hwc.shape[0] >> n, photo_u8_hwc.shape[1] >> n) for n in (1, 2, 3))
+
+        def branched(block: str, local: np.ndarray, side: np.ndarray) -> _Branches:
+            return _Branches(local, side, self._norms.norm(block, local, moments))
+
+        local, side, pair1 = _empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
+        self._in_strips(self._encode1, h1, 2 * w1 * c, photo_u8_hwc, pair1, local, side)
+        given = branched("refine1", local, side)
+        encoded1, pair2, local, side = _empty((h1 + 2, w1 + 2, c), (h2, w2, 4 * c), (h2, w2, 2 * c), (h2, w2, 2 * c))
+        _fill_frame(encoded1, self._at("refine1.out").zero_point)
+        self._in_strips(self._encode2, h2, 4 * w1 * c, given, encoded1, pair2, local, side)
+        given = branched("refine2", local, side)
+        encoded2, local, side = _empty((h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
+        self._in_strips(self._encode3, h3, 8 * w2 * c, given, encoded2, local, side)
+        given = branched("bottleneck", local, side)
+        local, side = _empty((h2, w2, 2 * c), (h2, w2, 2 * c))
+        self._in_strips(self._decode, h2, 8 * w2 * c, 2, given, encoded2, pair2, local, side)
+        del encoded2, pair2
+        given = branched("decode2", local, side)
+        local, side = _empty((h1, w1, c), (h1, w1, c))
+        self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local, side)
+        del encoded1, pair1
+        kept = None if self._residual else photo_u8_hwc
+        return LastBlock(branched("decode1", local, side), kept)
+
+    def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
+        given = features.branches
+        height, width, channels = given.local.shape
+        out = np.empty((bottom - top, 2 * width, 3), np.float32)
+        at = self._at("decode1.out")
+
+        def work(first: int, last: int) -> None:
+            from qatie_cli.kernels.features import restored
+
+            block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
+            self._refined("decode1", given, *block.rows, block.inside)
+            values = self._scratch.array("floats", *block.whole.shape, kind=np.float32)
+            restored(block.whole, _F(at.zero_point), _F(at.scale), values)
+            self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
+
+        rows = max(_SHORTEST, _STRIP_BYTES // (8 * width * channels))
+        threads.in_turn(work, pieces(top // 2, bottom // 2, rows, _SHORTEST))
+        return less_photo(out, features.photo, top, bottom)
+
+    def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
+        """Call `part` with what it is given and first and last row of each strip of `height` rows.
+
+        Args:
+            widest: bytes of the largest tensor of a strip for each row.
+        """
+        strips = pieces(0, height, max(_SHORTEST, _STRIP_BYTES // widest), _SHORTEST)
+        threads.in_turn(lambda first, last: part(*given, first, last), strips)
+
+    def _encode1(
+        self, photo: np.ndarray, pair: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
+    ) -> None:
+        from qatie_cli.kernels.features import widened
+
+        product = self._window("x", first - 1, last + 1, local.shape, "down1.product")
+        top, bottom = product.rows
+        seen = self._window("photo", 2 * top - 1, 2 * bottom, (*photo.shape[:2], 4), "photo")
+        widened(photo[slice(*seen.rows)], seen.lines)
+        self._convs["down1.pair"](seen.whole, pair[top:bottom], product.inside)
+        self._branches("refine1", product, local[first:last], side[first:last])
+
+    def _encode2(
+        self,
+        entered: _Branches,
+        encoded: np.ndarray,
+        pair: np.ndarray,
+        local: np.ndarray,
+        side: np.ndarray,
+        first: int,
+        last: int,
+    ) -> None:
+        product = self._window("x", first - 1, last + 1, local.shape, "down2.product")
+        top, bottom = product.rows
+        start = max(0, 2 * top - 1)
+        self._refined("refine1", entered, start, 2 * bottom, encoded[start + 1 : 2 * bottom + 1, 1:-1])
+        self._convs["down2.pair"](encoded[2 * top :], pair[top:bottom], product.inside)
+        self._branches("refine2", product, local[first:last], side[first:last])
+
+    def _encode3(
+        self, entered: _Branches, encoded: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
+    ) -> None:
+        from qatie_cli.kernels.features import halved
+
+        x = self._window("x", first - 1, last + 1, local.shape, "refine2.out")
+        top, bottom = x.rows
+        made = encoded[2 * top + 1 : 2 * bottom + 1]
+        self._refined("refine2", entered, 2 * top, 2 * bottom, made[:, 1:-1])
+        halved(made, x.lines)
+        self._branches("bottleneck", x, local[first:last], side[first:last])
+
+    def _decode(
+        self,
+        number: int,
+        entered: _Branches,
+        encoded: np.ndarray,
+        pair: np.ndarray,
+        local: np.ndarray,
+        side: np.ndarray,
+        first: int,
+        last: int,
+    ) -> None:
+        fuse, scratch = f"fuse{number}", self._scratch.array
+        x = self._window("x", first - 1, last + 1, local.shape, f"{fuse}.reduced")
+        # Rows of the phases are pairs of rows of what they become.
+        upper, lower = x.rows[0] // 2, (x.rows[1] + 1) // 2
+        deep = self._window("out", upper - 1, lower + 1, (len(entered.local), *_deep(local)), f"{_DEEP[number]}.out")
+        self._refined(_DEEP[number], entered, *deep.rows, deep.inside)
+        conv = self._convs[f"{fuse}.up"]
+        phases = scratch("phases", lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
+        conv(deep.whole, phases)
+        rows = slice(2 * upper, 2 * lower)
+        joined = scratch("joined", 2 * (lower - upper), local.shape[1], 4 * local.shape[2])
+        padded = encoded[2 * upper : 2 * lower + 2]
+        pointwise.fuse(phases, padded, self._rescaled[number], pair[rows], joined, margin=1)
+        self._convs[f"{fuse}.reduce"](joined[x.rows[0] - 2 * upper :], x.inside)
+        self._branches(f"decode{number}", x, local[first:last], side[first:last])
+
+    def _window(self, name: str, first: int, last: int, shape: tuple[int, ...], point: str) -> _Window:
+        """Rows first..last of features of a shape (height, width, C), to be stored as at `point`."""
+        height, width, channels = shape
+        scratch = self._scratch.array(name, last - first, width + 2, channels)
+        return _Window.of(scratch, first, last, height, self._at(point).zero_point)
+
+    def _branches(self, block: str, x: _Window, local: np.ndarray, side: np.ndarray) -> None:
+        """Both branches of a block for all rows of `x` but the first and the last."""
+        self._convs[f"{block}.local"](x.whole, local)
+        self._convs[f"{block}.side"](x.whole[1:, 1:], side)
+
+    def _refined(self, block: str, entered: _Branches, first: int, last: int, out: np.ndarray) -> None:
+        """Rows first..last of what a block gives, into `out`."""
+        height, width, channels = entered.local.shape
+        y = self._window("y", first - 2, last + 2, (height, width, 2 * channels), f"{block}.y")
+        self._joined(entered, y)
+        conv = self._convs[f"{block}.inner"]
+        inner = self._window("inner", first - 1, last + 1, (height, width, conv.channels), f"{block}.inner_leaky")
+        conv(y.whole[inner.rows[0] - (first - 1) :], inner.inside)
+        shortcut = self._scratch.array("shortcut", *out.shape)
+        self._convs[f"{block}.shortcut"](y.whole[2:, 1:], shortcut)
+        self._convs[f"{block}.outer"](inner.whole, out, shortcut)
+
+    def _joined(self, entered: _Branches, y: _Window) -> None:
+        """Both branches side by side, `local` after its norm and activation."""
+        rows, norm = slice(*y.rows), entered.norm
+        local, side = entered.local[rows], entered.side[rows]
+        if norm.factors is None or norm.offsets is None:
+            pointwise.join(local, norm.tables, side, y.lines, margin=1)
+        else:
+            self._join(local, side, norm.factors, norm.offsets, norm.numbers, y.inside)
+
+
+def _empty(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    return [np.empty(shape, np.uint8) for shape in shapes]
+
+
+def _deep(local: np.ndarray) -> tuple[int, int]:
+    """Width and channels of what is enlarged to features like `local`."""
+    return local.shape[1] // 2, 2 * local.shape[2]
+
+
+def _fill_frame(x: np.ndarray, value: int) -> None:
+    x[0], x[-1], x[:, 0], x[:, -1] = value, value, value, value

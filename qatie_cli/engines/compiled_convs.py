@@ -1,0 +1,223 @@
+"""The network's convolutions as compiled functions: their constants packed and their arguments passed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qatie_cli.graphs.kernels import Kernel
+from qatie_cli.kernels import machine_code
+from qatie_cli.kernels.convolutions import JOIN, LANES, PIXELS, Argument, Number, Shape, source
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import LEAKY_SLOPE
+from qatie_cli.model.folding import fold_tail
+from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
+from qatie_cli.model.quantization.scheme import TANH, Activation, activation_at
+from qatie_cli.model.tensors import FUSES, GATES
+
+_F = np.float32
+_EVERY = np.arange(256)
+_NONE = np.zeros(1, np.uint8)
+# The points whose integers convolutions read: those of gates, of a block's branches, and of upsampled features.
+_BEFORE_GATES = {"down1": "photo", "down2": "refine1.out"}
+_BEFORE_BLOCKS = {
+    "refine1": "down1.product",
+    "refine2": "down2.product",
+    "bottleneck": "refine2.out",
+    "decode2": "fuse2.reduced",
+    "decode1": "fuse1.reduced",
+}
+_BEFORE_FUSES = {"fuse2": "bottleneck.out", "fuse1": "decode2.out"}
+_OUTPUTS = {"pair": "pre", "side": "y", "reduce": "reduced"}  # where a point has another name than its convolution
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution, ready to run.
+
+    Attributes:
+        functions: by the pixels that they compute at once.
+        weights, bias, factors, numbers, table: as `kernels.convolutions` reads them.
+        taps: rows of them, and fours of bytes in each.
+        groups: of channels that are computed at once.
+        channels: that it gives.
+    """
+
+    functions: dict[int, machine_code.Function]
+    weights: np.ndarray
+    bias: np.ndarray
+    factors: np.ndarray
+    numbers: np.ndarray
+    table: np.ndarray
+    taps: tuple[int, int]
+    stride: int
+    groups: int
+    channels: int
+
+    def __call__(self, x: np.ndarray, out: np.ndarray, other: np.ndarray = _NONE) -> None:
+        """Into `out` (h, w, C): the pixels whose first taps are the first pixels of `x`.
+
+        Args:
+            other: (h, w, C) the second operand of the sum that follows, or (h, w, C / 2) where a gate's products go.
+        """
+        self._run(x, out, other, out.shape[:2], out.strides[0])
+
+    def phases(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Of the tail, into `out` (2 * h, 2 * w, 3) float32."""
+        self._run(x, out, out, (out.shape[0] // 2, out.shape[1] // 2), 2 * out.strides[0])
+
+    def _run(self, x: np.ndarray, out: np.ndarray, other: np.ndarray, size: tuple[int, ...], pitch: int) -> None:
+        pointers = (_address(part) for part in (self.bias, self.factors, self.numbers))
+        given = np.array(
+            [
+                *(_address(x), x.strides[0], self.stride * x.strides[0], _address(out), pitch),
+                *(*size, *self.taps, _address(self.weights), self.groups, *pointers),
+                *(_address(other), other.strides[0], _address(self.table)),
+            ],
+            np.int64,
+        )
+        self.functions[max(pixels for pixels in self.functions if pixels <= size[1])](_address(given))
+
+
+@dataclass(frozen=True)
+class Join:
+    """Both branches of a block side by side, the first through its norm and activation."""
+
+    function: machine_code.Function
+
+    def __call__(
+        self,
+        local: np.ndarray,
+        side: np.ndarray,
+        factors: np.ndarray,
+        offsets: np.ndarray,
+        numbers: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Into `out` (h, w, 2 * C); the numbers are those of `norms.Norm`."""
+        given = np.zeros(len(Argument), np.int64)
+        given[Argument.INPUT], given[Argument.INPUT_STEP] = _address(local), local.strides[0]
+        given[Argument.OTHER], given[Argument.OTHER_ROW] = _address(side), side.strides[0]
+        given[Argument.OUTPUT], given[Argument.OUTPUT_ROW] = _address(out), out.strides[0]
+        given[Argument.ROWS], given[Argument.WIDTH] = local.shape[:2]
+        given[Argument.GROUPS] = local.shape[2] // LANES
+        given[Argument.FACTORS], given[Argument.BIAS] = _address(factors), _address(offsets)
+        given[Argument.NUMBERS] = _address(numbers)
+        self.function(_address(given))
+
+
+def _address(x: np.ndarray) -> int:
+    return int(x.__array_interface__["data"][0])
+
+
+def compiled(weights: Weights) -> tuple[dict[str, Conv], Join]:
+    """The convolutions of calibrated weights by name, with the `tail`, and what joins branches."""
+    convs = integer_convs(weights.state)
+    shapes = {name: _shape(name, conv) for name, conv in convs.items()}
+    shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
+    functions, join = _functions(frozenset(shapes.values()))
+    made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
+    return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
+
+
+def _integer(
+    weights: Weights, convs: dict[str, IntegerConv], functions: dict[str, dict[int, machine_code.Function]]
+) -> Iterator[tuple[str, Conv]]:
+    def at(point: str) -> Activation:
+        assert weights.activations is not None
+        return activation_at(point, weights.activations)
+
+    for name, conv in convs.items():
+        block, part = name.split(".")
+        before, after = at(_input_of(block, part)), at(f"{block}.{_OUTPUTS.get(part, part)}")
+        bias, scales = Kernel(conv.weight, conv.bias, scales=conv.scales).integer_bias(before.scale)
+        bias = bias - before.zero_point * conv.weight.sum((1, 2, 3), dtype=np.int32)
+        constants = [conv.weight, bias, scales / _F(after.scale)]
+        numbers, table = np.zeros(len(Number), _F), _NONE
+        numbers[Number.ZERO], numbers[Number.SCALE], numbers[Number.SLOPE] = after.zero_point, after.scale, LEAKY_SLOPE
+        if part == "pair":
+            constants = [_halves_in_turn(values) for values in constants]
+            table = TANH.stored(np.tanh(after.real(_EVERY)))
+            product = at(f"{block}.product")
+            numbers[Number.GATE_FACTOR] = _F(TANH.scale) * _F(TANH.scale) * (_F(1) / _F(product.scale))
+            numbers[Number.GATE_ZERO] = product.zero_point
+        if part in ("inner", "outer"):
+            leaky = at(f"{name}_leaky")
+            numbers[Number.TO_LEAKY] = _F(1) / _F(leaky.scale)
+            numbers[Number.LEAKY_ZERO], numbers[Number.LEAKY_SCALE] = leaky.zero_point, leaky.scale
+        if part == "outer":
+            other, total = at(f"{block}.shortcut"), at(f"{block}.out")
+            numbers[Number.OTHER_ZERO], numbers[Number.OTHER_SCALE] = other.zero_point, other.scale
+            numbers[Number.TO_SUM], numbers[Number.SUM_ZERO] = _F(1) / _F(total.scale), total.zero_point
+        weight, bias, factors = constants
+        missing = -weight.shape[1] % 4  # of the photo's channels
+        weight = np.pad(weight, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        groups, taps, packed = _packed(weight, _vectors(weight), 4)
+        yield (
+            name,
+            Conv(functions[name], packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight)),
+        )
+
+
+def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
+    constants = []
+    for values in fold_tail(weights.state):
+        # From three channels of four phases to the order in which they lie in rows; other lanes are not stored.
+        rows = np.moveaxis(values.reshape(3, 4, *values.shape[1:]), 0, 1).reshape(values.shape)
+        constants.append(np.pad(rows, ((0, LANES - len(rows)), *((0, 0),) * (rows.ndim - 1))).astype(_F))
+    weight, bias = constants
+    groups, taps, packed = _packed(weight, 1, 1)
+    unused = np.zeros(len(Number), _F)
+    return Conv(functions, packed, bias, unused, unused, _NONE, taps, 1, groups, 12)
+
+
+def _input_of(block: str, part: str) -> str:
+    if block in GATES:
+        return _BEFORE_GATES[block]
+    if block in FUSES:
+        return _BEFORE_FUSES[block] if part == "up" else f"{block}.encoded"
+    if part in ("local", "side"):
+        return _BEFORE_BLOCKS[block]
+    return f"{block}.inner_leaky" if part == "outer" else f"{block}.y"
+
+
+def _shape(name: str, conv: IntegerConv) -> Shape:
+    """What the convolution `name` is compiled for."""
+    inputs, vectors = conv.weight.shape[1], _vectors(conv.weight)
+    after = {"inner": "leaky", "outer": "sum", "pair": "gate"}.get(name.split(".")[1], "stored")
+    return Shape(conv.stride * (inputs + -inputs % 4), vectors, PIXELS[vectors], after)
+
+
+def _vectors(weight: np.ndarray) -> int:
+    return 1 if len(weight) % (2 * LANES) else 2
+
+
+@functools.lru_cache(8)
+def _functions(
+    shapes: frozenset[Shape],
+) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
+    """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins."""
+    wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
+    key = Path(source.__code__.co_filename).read_bytes() + repr(wanted).encode()
+    code = machine_code.functions(lambda: source(wanted), [*(shape.name for shape in wanted), JOIN], key)
+    by_pixels = {
+        shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
+    }
+    return by_pixels, code[JOIN]
+
+
+def _halves_in_turn(values: np.ndarray) -> np.ndarray:
+    """Vectors of the first and of the second half of all channels by turns."""
+    return np.ascontiguousarray(values.reshape(2, -1, LANES, *values.shape[1:]).swapaxes(0, 1)).reshape(values.shape)
+
+
+def _packed(weight: np.ndarray, vectors: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
+    """Groups, taps and weights (out, in, h, w) in the order of `kernels.convolutions`; `unit` inputs make four bytes."""
+    outputs, inputs, height, width = weight.shape
+    groups, fours = outputs // (LANES * vectors), width * inputs // unit
+    ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, vectors, LANES)
+    return groups, (height, fours), np.ascontiguousarray(ordered.transpose(3, 0, 1, 4, 5, 2))
