@@ -130,14 +130,14 @@ def enhance(
     )
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
-    def enhancer(begun_on: str = "") -> Enhancer:
+    def enhancer(begun_on: str = "", pixels: int | None = None) -> Enhancer:
         from qatie_cli.enhance.photos import Effect, Enhancer
 
-        return Enhancer(load_engine(weights, engine, threads, device, begun_on), Effect(strength, fast))
+        return Enhancer(load_engine(weights, engine, threads, device, begun_on, pixels), Effect(strength, fast))
 
     if out is not None and stream.is_stream(paths, out):
         stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
-        notes = stream.run(paths[0], out, naming.fmt, writing, lambda photo: enhancer().within(photo, allowed))
+        notes = stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer("", p.pixels.size).within(p, allowed))
         for note in () if quiet else notes:
             console().print(f"[yellow]Note:[/] {plain(note)}.")
         return
@@ -158,7 +158,7 @@ def enhance(
             question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
             confirm(question, "--in-place replaces originals and there is nobody to ask.")
         run.prepare()
-        ready = enhancer(run.begun_on) if run.plan.tasks else None
+        ready = enhancer(run.begun_on, run.pixels_if_one) if run.plan.tasks else None
         album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine

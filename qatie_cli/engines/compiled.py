@@ -11,30 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli import kernels
 from qatie_cli.engines import pointwise
-from qatie_cli.engines.compiled_convs import LANES, compiled
+from qatie_cli.engines.compiled_convs import compiled
 from qatie_cli.engines.norms import Norm, Norms, rescaling
 from qatie_cli.engines.output import less_photo
-from qatie_cli.engines.strips import pieces
-from qatie_cli.kernels import machine_code, threads
+from qatie_cli.engines.in_strips import pieces
+from qatie_cli.kernels import threads
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.moments import Moments, of_whole
 from qatie_cli.model.quantization.scheme import activation_at
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
-_STRIP_BYTES = 1 << 20  # of the largest tensor of a strip
+_STRIP_BYTES = 1 << 23  # of the largest tensor of a strip: with 1 << 21, a tenth more is computed twice
 _SHORTEST = 8  # rows of a strip, where there are as many
 _F = np.float32
 _DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
-
-
-def runs(config: NetworkConfig) -> bool:
-    """Whether the engine runs a network like this on this processor."""
-    whole_vectors = config.width % LANES == 0 and not config.plain
-    return whole_vectors and kernels.usable(kernels.WORTH_IMPORTING) and machine_code.runs_on_bytes()
 
 
 class _Scratch(threading.local):
@@ -114,8 +106,8 @@ class CompiledNetwork:
 
     @property
     def strips_at_once(self) -> int:
-        """As many as there are threads."""
-        return threads.number()
+        """Several for each thread: of a short strip, much is computed twice."""
+        return 4 * threads.number()
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
         c = self._width

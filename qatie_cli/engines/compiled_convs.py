@@ -216,7 +216,7 @@ def _halves_in_turn(values: np.ndarray) -> np.ndarray:
 
 
 def _packed(weight: np.ndarray, vectors: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
-    """Groups, taps and weights (out, in, h, w) in the order of `kernels.convolutions`; `unit` inputs make four bytes."""
+    """Groups, taps, and weights (out, in, h, w) as `kernels.convolutions` reads them; `unit` inputs make four bytes."""
     outputs, inputs, height, width = weight.shape
     groups, fours = outputs // (LANES * vectors), width * inputs // unit
     ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, vectors, LANES)

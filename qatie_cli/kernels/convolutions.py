@@ -17,7 +17,9 @@ from typing import Literal, NamedTuple
 
 from llvmlite import ir
 
-LANES = 16  # int32 of a register
+from qatie_cli.kernels.machine_code import CHANNELS
+
+LANES = CHANNELS  # int32 of a register
 PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as registers hold, beside weights and a tap
 JOIN = "join"  # name of a function
 PHASES = 6  # floats of a pixel in one row of the residual: two pixels of three channels
@@ -180,7 +182,6 @@ class _Writer:
         value = self._larger(value, low)
         return self.build.select(self.build.fcmp_ordered("<", value, high), value, high)
 
-
     def _numbers(self, names: type[IntEnum]) -> list[ir.Value]:
         """All numbers of the function, each in all lanes."""
         start = self.given[Argument.NUMBERS]
@@ -294,7 +295,12 @@ class _ConvolutionWriter(_Writer):
         return [self._load(place, kind, 4 * LANES * v) for v in range(self.shape.vectors)]
 
     def _finish(
-        self, sums: Sequence[ir.Value], factors: Sequence[ir.Value], output: ir.Value, other: ir.Value, distance: ir.Value
+        self,
+        sums: Sequence[ir.Value],
+        factors: Sequence[ir.Value],
+        output: ir.Value,
+        other: ir.Value,
+        distance: ir.Value,
     ) -> None:
         """Store the sums of all pixels, `distance` bytes from one to the next, by way of what follows."""
         build, shape, n = self.build, self.shape, self._numbers(Number)
@@ -307,9 +313,7 @@ class _ConvolutionWriter(_Writer):
             if shape.after == "stored":
                 value = build.fadd(steps, n[Number.ZERO])
             else:
-                value = self._leaky(
-                    steps, n[Number.SCALE], n[Number.SLOPE], n[Number.TO_LEAKY], n[Number.LEAKY_ZERO]
-                )
+                value = self._leaky(steps, n[Number.SCALE], n[Number.SLOPE], n[Number.TO_LEAKY], n[Number.LEAKY_ZERO])
             if shape.after == "sum":
                 value = build.fmul(build.fsub(value, n[Number.LEAKY_ZERO]), n[Number.LEAKY_SCALE])
                 beside = build.fsub(self._floats(self._load(build.add(other, offset), _BYTES)), n[Number.OTHER_ZERO])
@@ -357,6 +361,7 @@ class _ConvolutionWriter(_Writer):
             for at, first in ((place, 0), (build.add(place, self.given[Argument.OTHER_ROW]), PHASES)):
                 lanes = ir.Constant(ir.VectorType(_I32, PHASES), list(range(first, first + PHASES)))
                 self._store(build.shuffle_vector(total, empty, lanes), at)
+
 
 class _JoinWriter(_Writer):
     """Writes the function that joins both branches of a block: one by its norm and activation, and the other."""
