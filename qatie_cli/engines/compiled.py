@@ -13,9 +13,9 @@ import numpy as np
 
 from qatie_cli.engines import pointwise
 from qatie_cli.engines.compiled_convs import compiled
+from qatie_cli.engines.in_strips import pieces
 from qatie_cli.engines.norms import Norm, Norms, rescaling
 from qatie_cli.engines.output import less_photo
-from qatie_cli.engines.in_strips import pieces
 from qatie_cli.kernels import threads
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.moments import Moments, of_whole
@@ -23,9 +23,10 @@ from qatie_cli.model.quantization.scheme import activation_at
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
-_STRIP_BYTES = 1 << 23  # of the largest tensor of a strip: with 1 << 21, a tenth more is computed twice
+# Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. Of width 32, with
+# 1 << 23 for one a twentieth more time is taken than with 1 << 24, and with 1 << 22 a sixth, for what is computed twice.
+_STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
 _SHORTEST = 8  # rows of a strip, where there are as many
-_F = np.float32
 _DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
 
 
@@ -57,9 +58,10 @@ class _Window:
 
     @staticmethod
     def of(scratch: np.ndarray, first: int, last: int, height: int, value: int) -> _Window:
+        from qatie_cli.kernels.features import framed
+
         upper, lower = max(0, first), min(height, last)
-        scratch[: upper - first], scratch[lower - first :] = value, value
-        scratch[:, 0], scratch[:, -1] = value, value
+        framed(scratch, upper - first, lower - first, value)
         return _Window(scratch, scratch[upper - first : lower - first], (upper, lower))
 
     @property
@@ -140,18 +142,18 @@ class CompiledNetwork:
         given = features.branches
         height, width, channels = given.local.shape
         out = np.empty((bottom - top, 2 * width, 3), np.float32)
-        at = self._at("decode1.out")
+        zero = self._at("decode1.out").zero_point
 
         def work(first: int, last: int) -> None:
-            from qatie_cli.kernels.features import restored
+            from qatie_cli.kernels.features import centred
 
             block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
             self._refined("decode1", given, *block.rows, block.inside)
-            values = self._scratch.array("floats", *block.whole.shape, kind=np.float32)
-            restored(block.whole, _F(at.zero_point), _F(at.scale), values)
+            values = self._scratch.array("values", *block.whole.shape, kind=np.int16)
+            centred(block.whole, np.int16(zero), values)
             self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
 
-        rows = max(_SHORTEST, _STRIP_BYTES // (8 * width * channels))
+        rows = max(_SHORTEST, _strip_bytes() // (2 * width * channels))
         threads.in_turn(work, pieces(top // 2, bottom // 2, rows, _SHORTEST))
         return less_photo(out, features.photo, top, bottom)
 
@@ -161,7 +163,7 @@ class CompiledNetwork:
         Args:
             widest: bytes of the largest tensor of a strip for each row.
         """
-        strips = pieces(0, height, max(_SHORTEST, _STRIP_BYTES // widest), _SHORTEST)
+        strips = pieces(0, height, max(_SHORTEST, _strip_bytes() // widest), _SHORTEST)
         threads.in_turn(lambda first, last: part(*given, first, last), strips)
 
     def _encode1(
@@ -225,11 +227,10 @@ class CompiledNetwork:
         conv = self._convs[f"{fuse}.up"]
         phases = scratch("phases", lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
         conv(deep.whole, phases)
-        rows = slice(2 * upper, 2 * lower)
-        joined = scratch("joined", 2 * (lower - upper), local.shape[1], 4 * local.shape[2])
+        joined = scratch("joined", 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
         padded = encoded[2 * upper : 2 * lower + 2]
-        pointwise.fuse(phases, padded, self._rescaled[number], pair[rows], joined, margin=1)
-        self._convs[f"{fuse}.reduce"](joined[x.rows[0] - 2 * upper :], x.inside)
+        pointwise.fuse(phases, padded, self._rescaled[number], joined[..., :0], joined, margin=1)
+        self._convs[f"{fuse}.reduce"].of_two(joined[x.rows[0] - 2 * upper :], pair[x.rows[0] :], x.inside)
         self._branches(f"decode{number}", x, local[first:last], side[first:last])
 
     def _window(self, name: str, first: int, last: int, shape: tuple[int, ...], point: str) -> _Window:
@@ -263,6 +264,10 @@ class CompiledNetwork:
             pointwise.join(local, norm.tables, side, y.lines, margin=1)
         else:
             self._join(local, side, norm.factors, norm.offsets, norm.numbers, y.inside)
+
+
+def _strip_bytes() -> int:
+    return max(_FEWEST_BYTES, min(_MOST_BYTES, _STRIPS_BYTES // threads.number()))
 
 
 def _empty(*shapes: tuple[int, ...]) -> list[np.ndarray]:

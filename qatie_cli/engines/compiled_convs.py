@@ -16,12 +16,13 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE
 from qatie_cli.model.folding import fold_tail
 from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
-from qatie_cli.model.quantization.scheme import TANH, Activation, activation_at
+from qatie_cli.model.quantization.scheme import ACTIVATION_MAX, SMALLEST_SCALE, TANH, Activation, activation_at
 from qatie_cli.model.tensors import FUSES, GATES
 
 _F = np.float32
 _EVERY = np.arange(256)
 _NONE = np.zeros(1, np.uint8)
+_INT16_MAX, _INT32_MAX = np.iinfo(np.int16).max, np.iinfo(np.int32).max
 # The points whose integers convolutions read: those of gates, of a block's branches, and of upsampled features.
 _BEFORE_GATES = {"down1": "photo", "down2": "refine1.out"}
 _BEFORE_BLOCKS = {
@@ -66,15 +67,29 @@ class Conv:
         """
         self._run(x, out, other, out.shape[:2], out.strides[0])
 
+    def of_two(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        """Of channels of `x` and then of `y`, (h, w, C) both: its rows of taps are a pixel of each."""
+        assert x.strides == y.strides
+        self._run(x, out, _NONE, out.shape[:2], out.strides[0], _address(y) - _address(x))
+
     def phases(self, x: np.ndarray, out: np.ndarray) -> None:
         """Of the tail, into `out` (2 * h, 2 * w, 3) float32."""
         self._run(x, out, out, (out.shape[0] // 2, out.shape[1] // 2), 2 * out.strides[0])
 
-    def _run(self, x: np.ndarray, out: np.ndarray, other: np.ndarray, size: tuple[int, ...], pitch: int) -> None:
+    def _run(
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        other: np.ndarray,
+        size: tuple[int, ...],
+        pitch: int,
+        taps_apart: int | None = None,
+    ) -> None:
+        apart = x.strides[0] if taps_apart is None else taps_apart
         pointers = (_address(part) for part in (self.bias, self.factors, self.numbers))
         given = np.array(
             [
-                *(_address(x), x.strides[0], self.stride * x.strides[0], _address(out), pitch),
+                *(_address(x), apart, self.stride * x.strides[0], _address(out), pitch),
                 *(*size, *self.taps, _address(self.weights), self.groups, *pointers),
                 *(_address(other), other.strides[0], _address(self.table)),
             ],
@@ -118,7 +133,7 @@ def compiled(weights: Weights) -> tuple[dict[str, Conv], Join]:
     """The convolutions of calibrated weights by name, with the `tail`, and what joins branches."""
     convs = integer_convs(weights.state)
     shapes = {name: _shape(name, conv) for name, conv in convs.items()}
-    shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
+    shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
     functions, join = _functions(frozenset(shapes.values()))
     made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
     return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
@@ -156,6 +171,8 @@ def _integer(
         weight, bias, factors = constants
         missing = -weight.shape[1] % 4  # of the photo's channels
         weight = np.pad(weight, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        if part == "reduce":
+            weight = np.ascontiguousarray(weight.reshape(len(weight), 2, -1, 1).swapaxes(1, 2))
         groups, taps, packed = _packed(weight, _vectors(weight), 4)
         yield (
             name,
@@ -164,15 +181,24 @@ def _integer(
 
 
 def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
-    constants = []
-    for values in fold_tail(weights.state):
-        # From three channels of four phases to the order in which they lie in rows; other lanes are not stored.
-        rows = np.moveaxis(values.reshape(3, 4, *values.shape[1:]), 0, 1).reshape(values.shape)
-        constants.append(np.pad(rows, ((0, LANES - len(rows)), *((0, 0),) * (rows.ndim - 1))).astype(_F))
-    weight, bias = constants
-    groups, taps, packed = _packed(weight, 1, 1)
+    """The tail on int16, stored bytes less their zero point, with weights as fine as int32 sums allow: a residual in
+    steps of a thousandth of a level.
+    """
+    at = activation_at("decode1.out", weights.activations or {})
+    weight, bias = (_in_rows(values) for values in fold_tail(weights.state))
+    largest = np.abs(weight).max((1, 2, 3)) / _INT16_MAX, np.abs(weight).sum((1, 2, 3)) * ACTIVATION_MAX / _INT32_MAX
+    scales = np.maximum(np.maximum(*largest), SMALLEST_SCALE)
+    integers = np.trunc(weight / scales[:, None, None, None]).astype(np.int16)
+    groups, taps, packed = _packed(integers, 1, 2)
     unused = np.zeros(len(Number), _F)
-    return Conv(functions, packed, bias, unused, unused, _NONE, taps, 1, groups, 12)
+    factors = (scales * at.scale).astype(_F)
+    return Conv(functions, packed, bias.astype(_F), factors, unused, _NONE, taps, 1, groups, 12)
+
+
+def _in_rows(values: np.ndarray) -> np.ndarray:
+    """From three channels of four phases to the order in which they lie in rows; further lanes are not stored."""
+    rows = np.moveaxis(values.reshape(3, 4, *values.shape[1:]), 0, 1).reshape(values.shape)
+    return np.pad(rows, ((0, LANES - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
 
 def _input_of(block: str, part: str) -> str:
@@ -188,6 +214,8 @@ def _input_of(block: str, part: str) -> str:
 def _shape(name: str, conv: IntegerConv) -> Shape:
     """What the convolution `name` is compiled for."""
     inputs, vectors = conv.weight.shape[1], _vectors(conv.weight)
+    if name.endswith(".reduce"):
+        inputs //= 2
     after = {"inner": "leaky", "outer": "sum", "pair": "gate"}.get(name.split(".")[1], "stored")
     return Shape(conv.stride * (inputs + -inputs % 4), vectors, PIXELS[vectors], after)
 

@@ -16,10 +16,10 @@ import onnxruntime
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise
+from qatie_cli.engines.in_strips import Input, in_strips, pieces
 from qatie_cli.engines.norms import Norms, rescaling
 from qatie_cli.engines.output import less_photo
 from qatie_cli.engines.pointwise import ByteLayer
-from qatie_cli.engines.in_strips import Input, in_strips, pieces
 from qatie_cli.kernels import threads
 from qatie_cli.model import view
 from qatie_cli.model.checkpoint import Weights

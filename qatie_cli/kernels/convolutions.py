@@ -43,11 +43,11 @@ class Argument(IntEnum):
     ROWS = 5
     WIDTH = 6  # at least the pixels of `Shape`
     TAP_ROWS = 7
-    FOURS = 8  # of bytes in a row of taps; of single floats for the residual
+    FOURS = 8  # of bytes in a row of taps
     WEIGHTS = 9
     GROUPS = 10  # of as many vectors as in `Shape`
-    BIAS = 11  # int32, or float32 for the residual
-    FACTORS = 12  # float32 for each channel, from sums of products to steps of the output
+    BIAS = 11  # int32, of steps of the sums; for the residual float32 of its own values
+    FACTORS = 12  # float32 for each channel, from sums of products to steps of the output, or to values
     NUMBERS = 13  # float32 in the order of `Number`
     OTHER = 14  # the second operand of a sum, rows like those of the output; or where a gate's products go
     OTHER_ROW = 15
@@ -89,7 +89,7 @@ class Shape(NamedTuple):
         step: bytes from the taps of one pixel to those of the next.
         vectors: of 16 channels, computed at once; those of a gate are one of its first half and one of its second.
         pixels: computed at once.
-        after: what follows the convolution; that of `residual` is one of floats.
+        after: what follows the convolution; that of `residual` is one of int16, two of them for each tap.
     """
 
     step: int
@@ -220,10 +220,9 @@ class _ConvolutionWriter(_Writer):
     def __init__(self, module: ir.Module, shape: Shape) -> None:
         super().__init__(module, shape.name)
         self.shape = shape
-        self.kind = _FLOATS if shape.after == "residual" else _INTS
-        self.fused = self._operator("llvm.fma.v16f32", _FLOATS, [_FLOATS] * 3)
         # Instructions by their names: the types of LLVM's own functions for them have changed between versions.
-        self.dot = ir.InlineAsm(ir.FunctionType(_INTS, [_INTS] * 3), "vpdpbusd $2, $1, $0", "=v,v,v,0")
+        product = "vpdpwssd" if shape.after == "residual" else "vpdpbusd"
+        self.dot = ir.InlineAsm(ir.FunctionType(_INTS, [_INTS] * 3), f"{product} $2, $1, $0", "=v,v,v,0")
         self.look_up = ir.InlineAsm(ir.FunctionType(_TABLE, [_TABLE] * 3), "vpermi2b $3, $2, $0", "=v,0,v,v")
 
     def write(self) -> None:
@@ -246,8 +245,11 @@ class _ConvolutionWriter(_Writer):
         group = self._loop(a[Argument.GROUPS])
         weights = build.add(a[Argument.WEIGHTS], build.mul(group.counter, group_bytes))
         first = build.mul(group.counter, _number(channels))
-        bias = self._columns(a[Argument.BIAS], first, self.kind)
-        factors = [] if shape.after == "residual" else self._columns(a[Argument.FACTORS], first, _FLOATS)
+        factors = self._columns(a[Argument.FACTORS], first, _FLOATS)
+        if shape.after == "residual":
+            bias = [ir.Constant(_INTS, [0] * LANES)]
+        else:
+            bias = self._columns(a[Argument.BIAS], first, _INTS)
         block = self._loop(blocks)
         # The last block overlaps the one before it, and computes some pixels twice.
         pixel = build.mul(block.counter, _number(shape.pixels))
@@ -255,7 +257,7 @@ class _ConvolutionWriter(_Writer):
         start = build.add(input_row, build.mul(pixel, _number(shape.step)))
         sums = self._sums(weights, start, [bias[v] for _ in range(shape.pixels) for v in range(shape.vectors)])
         if shape.after == "residual":
-            self._finish_phases(sums, build.add(output_row, build.mul(pixel, _number(4 * PHASES))))
+            self._finish_phases(sums, factors[0], build.add(output_row, build.mul(pixel, _number(4 * PHASES))))
         elif shape.after == "gate":
             self._half = build.mul(a[Argument.GROUPS], _number(LANES))
             column = build.mul(group.counter, _number(LANES))
@@ -278,13 +280,13 @@ class _ConvolutionWriter(_Writer):
         rows = self._loop(a[Argument.TAP_ROWS], weights, start, *sums)
         fours = self._loop(a[Argument.FOURS], *rows.variables)
         place, taps, *held = fours.variables
-        columns = [self._load(place, self.kind, 4 * LANES * v) for v in range(shape.vectors)]
+        columns = [self._load(place, _INTS, 4 * LANES * v) for v in range(shape.vectors)]
         made = []
         for p in range(shape.pixels):
-            tap = self._spread(self._load(taps, self.kind.element, p * shape.step), self.kind)
+            tap = self._spread(self._load(taps, _I32, p * shape.step), _INTS)
             for v, column in enumerate(columns):
                 given = [tap, column, held[p * shape.vectors + v]]
-                made.append(build.call(self.fused if self.kind == _FLOATS else self.dot, given))
+                made.append(build.call(self.dot, given))
         place, _, *made = fours.end([build.add(place, stride), build.add(taps, _number(4)), *made])
         following = build.add(rows.variables[1], a[Argument.INPUT_ROW])
         return rows.end([place, following, *made])[2:]
@@ -352,15 +354,16 @@ class _ConvolutionWriter(_Writer):
         upper = build.icmp_signed("<", index, ir.Constant(_BYTES, [0] * LANES))
         return build.select(upper, high, low)
 
-    def _finish_phases(self, sums: Sequence[ir.Value], output: ir.Value) -> None:
-        """The first six floats of a pixel to one row of the residual, the next six to the row below."""
-        build = self.build
+    def _finish_phases(self, sums: Sequence[ir.Value], factors: ir.Value, output: ir.Value) -> None:
+        """Store six floats of a pixel in one row of the residual, and the next six in the row below."""
+        build, bias = self.build, self._load(self.given[Argument.BIAS], _FLOATS)
         empty = ir.Constant(_FLOATS, ir.Undefined)
         for p, total in enumerate(sums):
+            value = build.fadd(build.fmul(build.sitofp(total, _FLOATS), factors), bias)
             place = build.add(output, _number(4 * PHASES * p))
             for at, first in ((place, 0), (build.add(place, self.given[Argument.OTHER_ROW]), PHASES)):
                 lanes = ir.Constant(ir.VectorType(_I32, PHASES), list(range(first, first + PHASES)))
-                self._store(build.shuffle_vector(total, empty, lanes), at)
+                self._store(build.shuffle_vector(value, empty, lanes), at)
 
 
 class _JoinWriter(_Writer):

@@ -168,11 +168,25 @@ def halved(x, out):
 
 
 @kernel
-def restored(x, zero, scale, out):
-    """The values that bytes stand for, into `out` float32 of the same shape."""
+def centred(x, zero, out):
+    """Bytes less their zero point, into `out` int16 of the same shape."""
     source, target = x.reshape(-1), out.reshape(-1)
     for i in range(source.shape[0]):
-        target[i] = (_F(source[i]) - zero) * scale
+        target[i] = np.int16(source[i]) - zero
+
+
+@kernel
+def framed(out, first, last, value):
+    """Fill the rows before `first` and from `last` on, and the outer columns."""
+    width, channels = out.shape[1], out.shape[2]
+    for y in range(out.shape[0]):
+        if y < first or y >= last:
+            out[y] = value
+            continue
+        for c in range(channels):
+            out[y, 0, c] = value
+        for c in range(channels):
+            out[y, width - 1, c] = value
 
 
 @kernel
