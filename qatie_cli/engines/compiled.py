@@ -23,8 +23,8 @@ from qatie_cli.model.quantization.scheme import activation_at
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
-# Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. Of width 32, with
-# 1 << 23 for one a twentieth more time is taken than with 1 << 24, and with 1 << 22 a sixth, for what is computed twice.
+# Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. At width 32 a
+# strip of 1 << 23 took a twentieth more time than one of 1 << 24, and of 1 << 22 a sixth, for what is computed twice.
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
 _SHORTEST = 8  # rows of a strip, where there are as many
 _DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
@@ -136,6 +136,7 @@ class CompiledNetwork:
         self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local, side)
         del encoded1, pair1
         kept = None if self._residual else photo_u8_hwc
+        self._scratch = _Scratch()  # lets that of all threads go
         return LastBlock(branched("decode1", local, side), kept)
 
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
