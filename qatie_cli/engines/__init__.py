@@ -212,10 +212,9 @@ def _chosen(weights: Weights, begun_on: str, pixels: int | None) -> tuple[str, s
     name = resolve("auto")
     if name == COMPILED and not _runs(name, weights):
         name = LIGHT
-    return name, {
-        COMPILED: "the fastest here, and it starts without PyTorch",
-        LIGHT: "it starts without PyTorch; llvm needs a processor with AVX-512, and a width in sixteens",
-    }.get(name, "the fastest of PyTorch's here; onnxruntime is not installed")
+    if name in WITHOUT_TORCH:
+        return name, "the fastest here for these weights, and it starts without PyTorch"
+    return name, "the fastest of PyTorch's here; onnxruntime is not installed"
 
 
 def _runs(name: str, weights: Weights) -> bool:

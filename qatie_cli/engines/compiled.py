@@ -13,7 +13,6 @@ import numpy as np
 
 from qatie_cli.engines import pointwise
 from qatie_cli.engines.compiled_convs import compiled
-from qatie_cli.engines.in_strips import pieces
 from qatie_cli.engines.norms import Norm, Norms, rescaling
 from qatie_cli.engines.output import less_photo
 from qatie_cli.kernels import threads
@@ -155,7 +154,7 @@ class CompiledNetwork:
             self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
 
         rows = max(_SHORTEST, _strip_bytes() // (2 * width * channels))
-        threads.in_turn(work, pieces(top // 2, bottom // 2, rows, _SHORTEST))
+        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, rows, _SHORTEST))
         return less_photo(out, features.photo, top, bottom)
 
     def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
@@ -164,7 +163,7 @@ class CompiledNetwork:
         Args:
             widest: bytes of the largest tensor of a strip for each row.
         """
-        strips = pieces(0, height, max(_SHORTEST, _strip_bytes() // widest), _SHORTEST)
+        strips = threads.pieces(0, height, max(_SHORTEST, _strip_bytes() // widest), _SHORTEST)
         threads.in_turn(lambda first, last: part(*given, first, last), strips)
 
     def _encode1(

@@ -8,7 +8,8 @@ another between two layers, and none spins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ import onnxruntime
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise
-from qatie_cli.engines.in_strips import Input, in_strips, pieces
 from qatie_cli.engines.norms import Norms, rescaling
 from qatie_cli.engines.output import less_photo
 from qatie_cli.engines.pointwise import ByteLayer
@@ -30,6 +30,9 @@ from qatie_cli.model.tone_map import ToneMap
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 2.0 of large photos, of which 1.75
 # are kept between the norms; strips that run at once take 90 MB, a part of this from 3 megapixels on.
 BYTES_PER_PIXEL_AND_WIDTH = 3.0
+# Values of the largest tensors of all strips that run at once, and of one strip at least. What a strip computes beyond
+# its own rows took a tenth more time with 1 << 21 values than with 1 << 22, and a quarter more with 1 << 20.
+STRIP_VALUES, FEWEST_VALUES = 1 << 23, 1 << 20
 _RESIDUAL_REACH = 3  # rows, of the last block's two convolutions and the tail
 # The block whose branches a graph of `graphs.parts` ends with.
 _ENDS_WITH = {"encode1": "refine1", "encode2": "refine2", "decode2": "decode2", "decode1": "decode1"}
@@ -83,6 +86,14 @@ class LastBlock:
     photo: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Input:
+    """What a part of the network reads: an array (H, W, C), `scale` rows for each one that strips are counted in."""
+
+    whole: np.ndarray
+    scale: int
+
+
 class LightNetwork:
     """The refinement network in integers on onnxruntime."""
 
@@ -106,16 +117,16 @@ class LightNetwork:
 
         # Rows are counted at the coarsest scale of a part; the reach is that of its convolutions in both directions.
         part = [Input(photo_u8_hwc, 2)]
-        pair1, local, side = in_strips(lambda photo: run("encode1", photo), part, 2, line)
+        pair1, local, side = _in_strips(lambda photo: run("encode1", photo), part, 2, line)
 
         def encode(block: str, graph: str) -> Callable[..., list[np.ndarray]]:
             tables = self._norms.tables(block, local, moments)
             return lambda local, side: run(graph, _joined(local, tables, side))
 
         branches = [Input(local, 2), Input(side, 2)]
-        encoded1, pair2, local, side = in_strips(encode("refine1", "encode2"), branches, 3, 2 * line)
+        encoded1, pair2, local, side = _in_strips(encode("refine1", "encode2"), branches, 3, 2 * line)
         branches = [Input(local, 2), Input(side, 2)]
-        encoded2, local, side = in_strips(encode("refine2", "encode3"), branches, 2, 2 * line)
+        encoded2, local, side = _in_strips(encode("refine2", "encode3"), branches, 2, 2 * line)
 
         def decode(block: str, number: int) -> Callable[..., list[np.ndarray]]:
             tables = self._norms.tables(block, local, moments)
@@ -127,10 +138,10 @@ class LightNetwork:
             return part
 
         given = [Input(local, 1), Input(side, 1), Input(encoded2, 2), Input(pair2, 2)]
-        local, side = in_strips(decode("bottleneck", 2), given, 4, 4 * line)
+        local, side = _in_strips(decode("bottleneck", 2), given, 4, 4 * line)
         del encoded2, pair2
         given = [Input(local, 1), Input(side, 1), Input(encoded1, 2), Input(pair1, 2)]
-        local, side = in_strips(decode("decode2", 1), given, 4, 4 * line)
+        local, side = _in_strips(decode("decode2", 1), given, 4, 4 * line)
         kept = None if self._residual else photo_u8_hwc
         return LastBlock(local, side, self._norms.tables("decode1", local, moments), kept)
 
@@ -151,7 +162,7 @@ class LightNetwork:
             target = out[2 * upper - top : 2 * lower - top].reshape(lower - upper, 2, width, 2, 3)
             target[:] = core.transpose(0, 3, 1, 4, 2)
 
-        threads.in_turn(work, pieces(top // 2, bottom // 2, math.inf, 4 * _RESIDUAL_REACH))
+        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, math.inf, 4 * _RESIDUAL_REACH))
         return less_photo(out, features.photo, top, bottom)
 
 
@@ -185,3 +196,33 @@ def _fused(phases: np.ndarray, encoded: np.ndarray, rescaled: ByteLayer, pair: n
     out[..., deep : deep + skipped] = rescaled.table[encoded]
     out[..., deep + skipped :] = pair
     return out
+
+
+def _in_strips(
+    part: Callable[..., Sequence[np.ndarray]], inputs: Sequence[Input], reach: int, widest: int
+) -> list[np.ndarray]:
+    """Run a part of the network strip by strip and concatenate its outputs.
+
+    Args:
+        part: from rows of every input to rows of every output.
+        reach: rows (of the coarsest of inputs and outputs) beyond its own that a strip's outputs depend on.
+        widest: values of the part's largest tensor for each of these rows.
+    """
+    height = inputs[0].whole.shape[0] // inputs[0].scale
+    whole: list[np.ndarray] = []
+    lock = threading.Lock()
+
+    def work(top: int, bottom: int) -> None:
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        outputs = part(*(x.whole[first * x.scale : last * x.scale] for x in inputs))
+        scales = [x.shape[0] // (last - first) for x in outputs]
+        with lock:
+            if not whole:
+                sizes = zip(outputs, scales, strict=True)
+                whole.extend(np.empty((height * scale, *x.shape[1:]), x.dtype) for x, scale in sizes)
+        for kept, x, scale in zip(whole, outputs, scales, strict=True):
+            kept[top * scale : bottom * scale] = x[(top - first) * scale : (bottom - first) * scale]
+
+    values = max(FEWEST_VALUES, STRIP_VALUES // threads.number())
+    threads.in_turn(work, threads.pieces(0, height, values / widest, 2 * reach))
+    return whole
