@@ -11,7 +11,8 @@ import numpy as np
 
 from qatie_cli.graphs.kernels import Kernel
 from qatie_cli.kernels import machine_code
-from qatie_cli.kernels.convolutions import JOIN, LANES, PIXELS, Argument, Number, Shape, source
+from qatie_cli.kernels.convolutions import JOIN, Number, source
+from qatie_cli.kernels.vectors import LANES, PIXELS, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE
 from qatie_cli.model.folding import fold_tail
@@ -190,9 +191,9 @@ def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv
     scales = np.maximum(np.maximum(*largest), SMALLEST_SCALE)
     integers = np.trunc(weight / scales[:, None, None, None]).astype(np.int16)
     groups, taps, packed = _packed(integers, 1, 2)
-    unused = np.zeros(len(Number), _F)
+    nothing, unused = np.zeros(LANES, np.int32), np.zeros(len(Number), _F)
     factors = (scales * at.scale).astype(_F)
-    return Conv(functions, packed, bias.astype(_F), factors, unused, _NONE, taps, 1, groups, 12)
+    return Conv(functions, packed, nothing, factors, unused, bias.astype(_F), taps, 1, groups, 12)
 
 
 def _in_rows(values: np.ndarray) -> np.ndarray:
@@ -230,7 +231,9 @@ def _functions(
 ) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
     """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins."""
     wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
-    key = Path(source.__code__.co_filename).read_bytes() + repr(wanted).encode()
+    folder = Path(source.__code__.co_filename).parent
+    sources = [(folder / f"{name}.py").read_bytes() for name in ("vectors", "convolutions")]
+    key = b"".join(sources) + repr(wanted).encode()
     code = machine_code.functions(lambda: source(wanted), [*(shape.name for shape in wanted), JOIN], key)
     by_pixels = {
         shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
