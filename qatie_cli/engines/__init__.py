@@ -181,12 +181,21 @@ def load(
     threads, model = process.bounded(threads), weights.build()
     tone = None if model.tone is None else ToneDecision(model.tone)
     if name == FLOAT:
-        from qatie_cli.engines.floating import FloatNetwork
-
-        return Engine(name, device, tone, FloatNetwork(model.network, device), threads, reason)
+        return Engine(name, device, tone, _float_network(weights, model, device), threads, reason)
     from qatie_cli.engines.int8 import Int8Network
 
     return Engine(name, device, tone, Int8Network(weights, name), threads, reason)
+
+
+def _float_network(weights: Weights, model: Any, device: str) -> ResidualNetwork[Any]:
+    if device == "cpu" and _has_compiled() and _runs(COMPILED, weights):
+        from qatie_cli.engines.compiled import CompiledNetwork
+        from qatie_cli.engines.compiled_arithmetic import Floats
+
+        return CompiledNetwork(weights.config.network, Floats(weights))
+    from qatie_cli.engines.floating import FloatNetwork
+
+    return FloatNetwork(model.network, device)
 
 
 def _asked(weights: Weights, engine: str) -> str:
@@ -235,9 +244,10 @@ def _without_torch(name: str, weights: Weights, threads: int, reason: str) -> En
     models = built.of(weights)
     if name == COMPILED:
         from qatie_cli.engines.compiled import CompiledNetwork
+        from qatie_cli.engines.compiled_arithmetic import Integers
 
         graphs = Graphs({name: graph for name, graph in models.items() if name == "tone"})
-        network: ResidualNetwork[Any] = CompiledNetwork(weights)
+        network: ResidualNetwork[Any] = CompiledNetwork(weights.config.network, Integers(weights))
     else:
         graphs = Graphs(models)
         network = LightNetwork(weights, graphs)

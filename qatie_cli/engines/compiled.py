@@ -1,4 +1,4 @@
-"""The engine of our own compiled convolutions (`kernels.convolutions`): int8 without PyTorch, on AVX-512.
+"""The network in our own compiled convolutions, for processors with AVX-512: int8 or float, without PyTorch.
 
 What other engines do in a convolution, a table and a copy is one pass here.
 """
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.engines import pointwise
-from qatie_cli.engines.compiled_convs import compiled
-from qatie_cli.engines.norms import Norm, Norms, rescaling
+from qatie_cli.engines.compiled_arithmetic import Arithmetic, Branches
 from qatie_cli.engines.output import less_photo
 from qatie_cli.kernels import threads
-from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.moments import Moments, of_whole
-from qatie_cli.model.quantization.scheme import activation_at
 
-# Measured at the peak of `features`, per pixel of the photo and per unit of width.
-BYTES_PER_PIXEL_AND_WIDTH = 3.0
+# Values at the peak of `features`, per pixel of the photo and per unit of width: 1.75 are kept between the norms, and
+# strips take the rest.
+VALUES_PER_PIXEL_AND_WIDTH = 3.0
 # Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. At width 32 a
 # strip of 1 << 23 took a twentieth more time than one of 1 << 24, and of 1 << 22 a sixth, for what is computed twice.
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
@@ -35,7 +33,7 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._flat: dict[str, np.ndarray] = {}
 
-    def array(self, name: str, *shape: int, kind: type = np.uint8) -> np.ndarray:
+    def array(self, name: str, kind: type, *shape: int) -> np.ndarray:
         """An uninitialized array; the one of this name before is no longer to be used."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         if name not in self._flat or self._flat[name].nbytes < size:
@@ -70,19 +68,10 @@ class _Window:
 
 
 @dataclass(frozen=True)
-class _Branches:
-    """Both branches of a block, (h, w, C) uint8, and the norm of the first."""
-
-    local: np.ndarray
-    side: np.ndarray
-    norm: Norm
-
-
-@dataclass(frozen=True)
 class LastBlock:
     """The last refinement block at half size; `photo` is what the network saw, where its output is not the residual."""
 
-    branches: _Branches
+    branches: Branches
     photo: np.ndarray | None
 
 
@@ -94,15 +83,11 @@ class CompiledNetwork:
     strips that compute it: they write the same bytes.
     """
 
-    def __init__(self, weights: Weights) -> None:
-        activations = weights.activations
-        assert activations is not None
-        self._width, self._residual = weights.config.network.width, weights.config.network.residual
-        self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
-        self._at = lambda name: activation_at(name, activations)
-        self._convs, self._join = compiled(weights)
-        self._norms = Norms(weights)
-        self._rescaled = {number: rescaling(number, activations) for number in (1, 2)}
+    def __init__(self, config: NetworkConfig, arithmetic: Arithmetic) -> None:
+        self._width, self._residual = config.width, config.residual
+        self._arithmetic, self._convs = arithmetic, arithmetic.convs
+        size = np.dtype(arithmetic.kind).itemsize
+        self.bytes_per_pixel = VALUES_PER_PIXEL_AND_WIDTH * size * self._width + 3
         self._scratch = _Scratch()
 
     @property
@@ -114,24 +99,26 @@ class CompiledNetwork:
         c = self._width
         (h1, w1), (h2, w2), (h3, w3) = ((photo_u8_hwc.shape[0] >> n, photo_u8_hwc.shape[1] >> n) for n in (1, 2, 3))
 
-        def branched(block: str, local: np.ndarray, side: np.ndarray) -> _Branches:
-            return _Branches(local, side, self._norms.norm(block, local, moments))
+        def branched(block: str, local: np.ndarray, side: np.ndarray) -> Branches:
+            return Branches(local, side, self._arithmetic.norm(block, local, moments))
 
-        local, side, pair1 = _empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
+        local, side, pair1 = self._empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
         self._in_strips(self._encode1, h1, 2 * w1 * c, photo_u8_hwc, pair1, local, side)
         given = branched("refine1", local, side)
-        encoded1, pair2, local, side = _empty((h1 + 2, w1 + 2, c), (h2, w2, 4 * c), (h2, w2, 2 * c), (h2, w2, 2 * c))
-        _fill_frame(encoded1, self._at("refine1.out").zero_point)
+        encoded1, pair2, local, side = self._empty(
+            (h1 + 2, w1 + 2, c), (h2, w2, 4 * c), (h2, w2, 2 * c), (h2, w2, 2 * c)
+        )
+        _fill_frame(encoded1, self._arithmetic.nothing("refine1.out"))
         self._in_strips(self._encode2, h2, 4 * w1 * c, given, encoded1, pair2, local, side)
         given = branched("refine2", local, side)
-        encoded2, local, side = _empty((h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
+        encoded2, local, side = self._empty((h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
         self._in_strips(self._encode3, h3, 8 * w2 * c, given, encoded2, local, side)
         given = branched("bottleneck", local, side)
-        local, side = _empty((h2, w2, 2 * c), (h2, w2, 2 * c))
+        local, side = self._empty((h2, w2, 2 * c), (h2, w2, 2 * c))
         self._in_strips(self._decode, h2, 8 * w2 * c, 2, given, encoded2, pair2, local, side)
         del encoded2, pair2
         given = branched("decode2", local, side)
-        local, side = _empty((h1, w1, c), (h1, w1, c))
+        local, side = self._empty((h1, w1, c), (h1, w1, c))
         self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local, side)
         del encoded1, pair1
         kept = None if self._residual else photo_u8_hwc
@@ -142,45 +129,47 @@ class CompiledNetwork:
         given = features.branches
         height, width, channels = given.local.shape
         out = np.empty((bottom - top, 2 * width, 3), np.float32)
-        zero = self._at("decode1.out").zero_point
 
         def work(first: int, last: int) -> None:
-            from qatie_cli.kernels.features import centred
-
             block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
             self._refined("decode1", given, *block.rows, block.inside)
-            values = self._scratch.array("values", *block.whole.shape, kind=np.int16)
-            centred(block.whole, np.int16(zero), values)
+            values = self._scratch.array("values", self._arithmetic.tail_kind, *block.whole.shape)
+            self._arithmetic.before_tail(block.whole, values)
             self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
 
-        rows = max(_SHORTEST, _strip_bytes() // (2 * width * channels))
-        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, rows, _SHORTEST))
+        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, self._rows(2 * width * channels), _SHORTEST))
         return less_photo(out, features.photo, top, bottom)
+
+    def _rows(self, widest: int) -> int:
+        """How many rows a strip has, of so many values."""
+        most = max(_FEWEST_BYTES, min(_MOST_BYTES, _STRIPS_BYTES // threads.number()))
+        return max(_SHORTEST, most // (widest * np.dtype(self._arithmetic.kind).itemsize))
+
+    def _empty(self, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+        return [np.empty(shape, self._arithmetic.kind) for shape in shapes]
 
     def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
         """Call `part` with what it is given and first and last row of each strip of `height` rows.
 
         Args:
-            widest: bytes of the largest tensor of a strip for each row.
+            widest: values of the largest tensor of a strip for each row.
         """
-        strips = threads.pieces(0, height, max(_SHORTEST, _strip_bytes() // widest), _SHORTEST)
+        strips = threads.pieces(0, height, self._rows(widest), _SHORTEST)
         threads.in_turn(lambda first, last: part(*given, first, last), strips)
 
     def _encode1(
         self, photo: np.ndarray, pair: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
     ) -> None:
-        from qatie_cli.kernels.features import widened
-
         product = self._window("x", first - 1, last + 1, local.shape, "down1.product")
         top, bottom = product.rows
         seen = self._window("photo", 2 * top - 1, 2 * bottom, (*photo.shape[:2], 4), "photo")
-        widened(photo[slice(*seen.rows)], seen.lines)
+        self._arithmetic.photo(photo[slice(*seen.rows)], seen.lines)
         self._convs["down1.pair"](seen.whole, pair[top:bottom], product.inside)
         self._branches("refine1", product, local[first:last], side[first:last])
 
     def _encode2(
         self,
-        entered: _Branches,
+        entered: Branches,
         encoded: np.ndarray,
         pair: np.ndarray,
         local: np.ndarray,
@@ -196,7 +185,7 @@ class CompiledNetwork:
         self._branches("refine2", product, local[first:last], side[first:last])
 
     def _encode3(
-        self, entered: _Branches, encoded: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
+        self, entered: Branches, encoded: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
     ) -> None:
         from qatie_cli.kernels.features import halved
 
@@ -210,7 +199,7 @@ class CompiledNetwork:
     def _decode(
         self,
         number: int,
-        entered: _Branches,
+        entered: Branches,
         encoded: np.ndarray,
         pair: np.ndarray,
         local: np.ndarray,
@@ -218,60 +207,42 @@ class CompiledNetwork:
         first: int,
         last: int,
     ) -> None:
-        fuse, scratch = f"fuse{number}", self._scratch.array
+        fuse, kind, scratch = f"fuse{number}", self._arithmetic.kind, self._scratch.array
         x = self._window("x", first - 1, last + 1, local.shape, f"{fuse}.reduced")
         # Rows of the phases are pairs of rows of what they become.
         upper, lower = x.rows[0] // 2, (x.rows[1] + 1) // 2
         deep = self._window("out", upper - 1, lower + 1, (len(entered.local), *_deep(local)), f"{_DEEP[number]}.out")
         self._refined(_DEEP[number], entered, *deep.rows, deep.inside)
         conv = self._convs[f"{fuse}.up"]
-        phases = scratch("phases", lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
+        phases = scratch("phases", kind, lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
         conv(deep.whole, phases)
-        joined = scratch("joined", 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
-        padded = encoded[2 * upper : 2 * lower + 2]
-        pointwise.fuse(phases, padded, self._rescaled[number], joined[..., :0], joined, margin=1)
+        joined = scratch("joined", kind, 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
+        self._arithmetic.fuse(number, phases, encoded[2 * upper : 2 * lower + 2], joined)
         self._convs[f"{fuse}.reduce"].of_two(joined[x.rows[0] - 2 * upper :], pair[x.rows[0] :], x.inside)
         self._branches(f"decode{number}", x, local[first:last], side[first:last])
 
     def _window(self, name: str, first: int, last: int, shape: tuple[int, ...], point: str) -> _Window:
         """Rows first..last of features of a shape (height, width, C), to be stored as at `point`."""
         height, width, channels = shape
-        scratch = self._scratch.array(name, last - first, width + 2, channels)
-        return _Window.of(scratch, first, last, height, self._at(point).zero_point)
+        scratch = self._scratch.array(name, self._arithmetic.kind, last - first, width + 2, channels)
+        return _Window.of(scratch, first, last, height, self._arithmetic.nothing(point))
 
     def _branches(self, block: str, x: _Window, local: np.ndarray, side: np.ndarray) -> None:
         """Both branches of a block for all rows of `x` but the first and the last."""
         self._convs[f"{block}.local"](x.whole, local)
         self._convs[f"{block}.side"](x.whole[1:, 1:], side)
 
-    def _refined(self, block: str, entered: _Branches, first: int, last: int, out: np.ndarray) -> None:
+    def _refined(self, block: str, entered: Branches, first: int, last: int, out: np.ndarray) -> None:
         """Rows first..last of what a block gives, into `out`."""
         height, width, channels = entered.local.shape
         y = self._window("y", first - 2, last + 2, (height, width, 2 * channels), f"{block}.y")
-        self._joined(entered, y)
+        self._arithmetic.join(entered, slice(*y.rows), y.lines)
         conv = self._convs[f"{block}.inner"]
         inner = self._window("inner", first - 1, last + 1, (height, width, conv.channels), f"{block}.inner_leaky")
         conv(y.whole[inner.rows[0] - (first - 1) :], inner.inside)
-        shortcut = self._scratch.array("shortcut", *out.shape)
+        shortcut = self._scratch.array("shortcut", self._arithmetic.kind, *out.shape)
         self._convs[f"{block}.shortcut"](y.whole[2:, 1:], shortcut)
         self._convs[f"{block}.outer"](inner.whole, out, shortcut)
-
-    def _joined(self, entered: _Branches, y: _Window) -> None:
-        """Both branches side by side, `local` after its norm and activation."""
-        rows, norm = slice(*y.rows), entered.norm
-        local, side = entered.local[rows], entered.side[rows]
-        if norm.factors is None or norm.offsets is None:
-            pointwise.join(local, norm.tables, side, y.lines, margin=1)
-        else:
-            self._join(local, side, norm.factors, norm.offsets, norm.numbers, y.inside)
-
-
-def _strip_bytes() -> int:
-    return max(_FEWEST_BYTES, min(_MOST_BYTES, _STRIPS_BYTES // threads.number()))
-
-
-def _empty(*shapes: tuple[int, ...]) -> list[np.ndarray]:
-    return [np.empty(shape, np.uint8) for shape in shapes]
 
 
 def _deep(local: np.ndarray) -> tuple[int, int]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from qatie_cli.engines.norms import Norm
 from qatie_cli.graphs.kernels import Kernel
-from qatie_cli.kernels import machine_code
-from qatie_cli.kernels.convolutions import JOIN, Number, source
+from qatie_cli.kernels import machine_code, vectors
+from qatie_cli.kernels.convolutions import Number
 from qatie_cli.kernels.vectors import LANES, PIXELS, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE
 from qatie_cli.model.folding import fold_tail
-from qatie_cli.model.quantization.integers import IntegerConv, integer_convs
+from qatie_cli.model.quantization.integers import IntegerConv, float_convs, integer_convs
 from qatie_cli.model.quantization.scheme import ACTIVATION_MAX, SMALLEST_SCALE, TANH, Activation, activation_at
 from qatie_cli.model.tensors import FUSES, GATES
 
@@ -105,24 +107,17 @@ class Join:
 
     function: machine_code.Function
 
-    def __call__(
-        self,
-        local: np.ndarray,
-        side: np.ndarray,
-        factors: np.ndarray,
-        offsets: np.ndarray,
-        numbers: np.ndarray,
-        out: np.ndarray,
-    ) -> None:
-        """Into `out` (h, w, 2 * C); the numbers are those of `norms.Norm`."""
+    def __call__(self, local: np.ndarray, side: np.ndarray, norm: Norm, out: np.ndarray) -> None:
+        """Into `out` (h, w, 2 * C)."""
+        assert norm.factors is not None and norm.offsets is not None
         given = np.zeros(len(Argument), np.int64)
         given[Argument.INPUT], given[Argument.INPUT_STEP] = _address(local), local.strides[0]
         given[Argument.OTHER], given[Argument.OTHER_ROW] = _address(side), side.strides[0]
         given[Argument.OUTPUT], given[Argument.OUTPUT_ROW] = _address(out), out.strides[0]
         given[Argument.ROWS], given[Argument.WIDTH] = local.shape[:2]
         given[Argument.GROUPS] = local.shape[2] // LANES
-        given[Argument.FACTORS], given[Argument.BIAS] = _address(factors), _address(offsets)
-        given[Argument.NUMBERS] = _address(numbers)
+        given[Argument.FACTORS], given[Argument.BIAS] = _address(norm.factors), _address(norm.offsets)
+        given[Argument.NUMBERS] = _address(norm.numbers)
         self.function(_address(given))
 
 
@@ -130,14 +125,30 @@ def _address(x: np.ndarray) -> int:
     return int(x.__array_interface__["data"][0])
 
 
-def compiled(weights: Weights) -> tuple[dict[str, Conv], Join]:
-    """The convolutions of calibrated weights by name, with the `tail`, and what joins branches."""
+def integers(weights: Weights) -> tuple[dict[str, Conv], Join]:
+    """The convolutions of calibrated weights on bytes by name, with the `tail`, and what joins branches."""
     convs = integer_convs(weights.state)
-    shapes = {name: _shape(name, conv) for name, conv in convs.items()}
+    shapes = {name: _shape(name, conv.weight, conv.stride) for name, conv in convs.items()}
     shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
-    functions, join = _functions(frozenset(shapes.values()))
+    functions, join = _functions(frozenset(shapes.values()), "convolutions")
     made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
     return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
+
+
+def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
+    """The convolutions of any weights on float32 by name, with the `tail`, and what joins branches."""
+    constants = {name: (weight, bias, stride) for name, weight, bias, stride in float_convs(weights.state)}
+    shapes = {name: _shape(name, weight, stride, size=4) for name, (weight, _, stride) in constants.items()}
+    shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
+    constants["tail"] = *(_in_rows(values) for values in fold_tail(weights.state)), 1
+    functions, join = _functions(frozenset(shapes.values()), "float_convolutions")
+    slope, made = np.array([LEAKY_SLOPE], _F), {}
+    for name, (*both, stride) in constants.items():
+        weight, bias = map(_halves_in_turn, both) if name.endswith(".pair") else both
+        groups, taps, packed = _packed(_as_read(name, weight), shapes[name].vectors, 1)
+        given = packed.astype(_F), bias.astype(_F), _NONE, slope, _NONE, taps, stride, groups, len(weight)
+        made[name] = Conv(functions[shapes[name]], *given)
+    return made, Join(join)
 
 
 def _integer(
@@ -170,11 +181,7 @@ def _integer(
             numbers[Number.OTHER_ZERO], numbers[Number.OTHER_SCALE] = other.zero_point, other.scale
             numbers[Number.TO_SUM], numbers[Number.SUM_ZERO] = _F(1) / _F(total.scale), total.zero_point
         weight, bias, factors = constants
-        missing = -weight.shape[1] % 4  # of the photo's channels
-        weight = np.pad(weight, ((0, 0), (0, missing), (0, 0), (0, 0)))
-        if part == "reduce":
-            weight = np.ascontiguousarray(weight.reshape(len(weight), 2, -1, 1).swapaxes(1, 2))
-        groups, taps, packed = _packed(weight, _vectors(weight), 4)
+        groups, taps, packed = _packed(_as_read(name, weight), _vectors(weight), 4)
         yield (
             name,
             Conv(functions[name], packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight)),
@@ -212,13 +219,19 @@ def _input_of(block: str, part: str) -> str:
     return f"{block}.inner_leaky" if part == "outer" else f"{block}.y"
 
 
-def _shape(name: str, conv: IntegerConv) -> Shape:
-    """What the convolution `name` is compiled for."""
-    inputs, vectors = conv.weight.shape[1], _vectors(conv.weight)
-    if name.endswith(".reduce"):
-        inputs //= 2
+def _shape(name: str, weight: np.ndarray, stride: int, size: int = 1) -> Shape:
+    """What the convolution `name` is compiled for, on values of `size` bytes."""
+    at_once = _vectors(weight)
     after = {"inner": "leaky", "outer": "sum", "pair": "gate"}.get(name.split(".")[1], "stored")
-    return Shape(conv.stride * (inputs + -inputs % 4), vectors, PIXELS[vectors], after)
+    return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[at_once], after)
+
+
+def _as_read(name: str, weight: np.ndarray) -> np.ndarray:
+    """Weights with a fourth channel of the photo, and those of `Conv.of_two` as two rows."""
+    weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4), (0, 0), (0, 0)))
+    if name.endswith(".reduce"):
+        weight = np.ascontiguousarray(weight.reshape(len(weight), 2, -1, 1).swapaxes(1, 2))
+    return weight
 
 
 def _vectors(weight: np.ndarray) -> int:
@@ -227,18 +240,22 @@ def _vectors(weight: np.ndarray) -> int:
 
 @functools.lru_cache(8)
 def _functions(
-    shapes: frozenset[Shape],
+    shapes: frozenset[Shape], module: str
 ) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
-    """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins."""
+    """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins.
+
+    `module` is the one of `kernels` that writes them.
+    """
+    writer = importlib.import_module(f"qatie_cli.kernels.{module}")
     wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
-    folder = Path(source.__code__.co_filename).parent
-    sources = [(folder / f"{name}.py").read_bytes() for name in ("vectors", "convolutions")]
+    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writer)]
     key = b"".join(sources) + repr(wanted).encode()
-    code = machine_code.functions(lambda: source(wanted), [*(shape.name for shape in wanted), JOIN], key)
+    names = [*(shape.name for shape in wanted), writer.JOIN]
+    code = machine_code.functions(lambda: writer.source(wanted), names, key)
     by_pixels = {
         shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
     }
-    return by_pixels, code[JOIN]
+    return by_pixels, code[writer.JOIN]
 
 
 def _halves_in_turn(values: np.ndarray) -> np.ndarray:
@@ -246,9 +263,9 @@ def _halves_in_turn(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(2, -1, LANES, *values.shape[1:]).swapaxes(0, 1)).reshape(values.shape)
 
 
-def _packed(weight: np.ndarray, vectors: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
+def _packed(weight: np.ndarray, at_once: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
     """Groups, taps, and weights (out, in, h, w) as `kernels.convolutions` reads them; `unit` inputs make four bytes."""
     outputs, inputs, height, width = weight.shape
-    groups, fours = outputs // (LANES * vectors), width * inputs // unit
-    ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, vectors, LANES)
+    groups, fours = outputs // (LANES * at_once), width * inputs // unit
+    ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, at_once, LANES)
     return groups, (height, fours), np.ascontiguousarray(ordered.transpose(3, 0, 1, 4, 5, 2))

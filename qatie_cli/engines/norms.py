@@ -22,12 +22,12 @@ _NUDGES = (0.0, 1e-6, -1e-6, 1e-5, -1e-5)  # in steps of the norm
 class Norm:
     """One photo's norm of one block, with its activation.
 
-    `tables` (C, 256) uint8 are what becomes of every byte of each channel. `factors` and `offsets` (C) float32 give a
-    byte in steps of the norm, and `numbers` (6) the rest (`kernels.convolutions.JoinNumber`); these are None where
-    float32 does not give the very tables.
+    `factors` and `offsets` (C) float32 give a byte in steps of the norm, and `numbers` (6) the rest
+    (`kernels.convolutions.JoinNumber`). `tables` (C, 256) uint8 are what becomes of every byte of each channel; where
+    float32 does not give these, the others are None. In float there are no tables, and the number is LEAKY_SLOPE.
     """
 
-    tables: np.ndarray
+    tables: np.ndarray | None
     factors: np.ndarray | None
     offsets: np.ndarray | None
     numbers: np.ndarray
@@ -79,6 +79,13 @@ class Norms:
         values = stored.real(EVERY) * factor[:, None] + offset[:, None]
         values = normed.real(normed.stored(values))
         return y.stored(np.maximum(values, LEAKY_SLOPE * values))
+
+
+def float_norm(gain: np.ndarray, offset: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Norm:
+    """The norm of a block in float; all are (C)."""
+    factor = gain / np.sqrt(variance + NORM_EPS)
+    line = (values.astype(_F) for values in (factor, offset - mean * factor))
+    return Norm(None, *line, np.array([LEAKY_SLOPE], _F))
 
 
 def _computed(factors: np.ndarray, offsets: np.ndarray, numbers: np.ndarray) -> np.ndarray:
