@@ -11,6 +11,8 @@ from PIL import Image
 
 from qatie_cli import engines, kernels, metrics
 from qatie_cli.engines import compiled_convs
+from qatie_cli.engines.compiled import CompiledNetwork
+from qatie_cli.engines.floating import FloatNetwork
 from qatie_cli.engines.norms import Norms
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
@@ -31,7 +33,7 @@ def narrow(astronaut):
 
 @pytest.fixture
 def convs(narrow):
-    return compiled_convs.compiled(narrow)[0]
+    return compiled_convs.integers(narrow)[0]
 
 
 def _sums(weights, name: str, x: np.ndarray) -> np.ndarray:
@@ -72,7 +74,7 @@ def test_a_convolution_is_what_its_definition_says(name, width, narrow, convs):
 @pytest.mark.parametrize("name", ["qatie-c16", "qatie-c32"])
 def test_the_tail_is_that_of_floats(name):
     weights = checkpoint.read(shipped.locate(name))
-    convs, at = compiled_convs.compiled(weights)[0], activation_at("decode1.out", weights.activations)
+    convs, at = compiled_convs.integers(weights)[0], activation_at("decode1.out", weights.activations)
     x = np.random.default_rng(0).integers(0, 256, (7, 20, weights.config.network.width), np.uint8)
     weight, bias = folding.fold_tail(weights.state)
     real = np.pad(at.real(x), ((1, 1), (1, 1), (0, 0)))
@@ -149,22 +151,72 @@ def test_a_network_without_a_residual_gives_the_photo(astronaut):
     assert np.abs(ours - light).mean() < 0.05 * np.abs(light).mean()
 
 
+# --- float --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def float_network(narrow):
+    made = engines.load(narrow, "float").network
+    assert isinstance(made, CompiledNetwork)
+    return made
+
+
+@needs_llvm
+@pytest.mark.parametrize("size", [(8, 8), (8, 200), (264, 8), (512, 512)])
+def test_float_is_that_of_torch(size, narrow, float_network, astronaut):
+    photo = np.ascontiguousarray(astronaut[: size[0], : size[1]])
+    expected = residual_of(FloatNetwork(narrow.build().network, "cpu"), photo, None)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(residual_of(float_network, photo, None), expected, atol=2e-4, rtol=1e-4)
+
+
+@needs_llvm
+@pytest.mark.parametrize("number", [1, 3])
+def test_threads_change_no_bit_of_float(number, float_network, astronaut):
+    expected = residual_of(float_network, astronaut, None)
+    with threads.limited(number):
+        np.testing.assert_array_equal(residual_of(float_network, astronaut, None), expected)
+
+
+@needs_llvm
+def test_tiles_are_the_whole_in_float(narrow, astronaut):
+    engine = engines.load(with_local_tone(narrow), "float")
+    whole_photo = enhance(astronaut, engine).astype(int)
+    assert np.abs(enhance(astronaut, engine, tile_side=256).astype(int) - whole_photo).max() <= 1
+
+
+@needs_llvm
+def test_tanh_is_that_of_numpy(narrow):
+    """A gate of one tap whose weights pass the photo on."""
+    conv = compiled_convs.floats(narrow)[0]["down1.pair"]
+    weights = np.zeros_like(conv.weights)
+    weights[:, 0, 0] = 1.0  # of the first row of taps its first value, for all channels
+    given = np.linspace(-12, 12, 20, dtype=np.float32)
+    x = np.zeros((3, 42, 4), np.float32)
+    x[0, 0:40:2, 0] = given
+    pair, product = np.empty((1, 20, 32), np.float32), np.empty((1, 20, 16), np.float32)
+    dataclasses.replace(conv, weights=weights, bias=np.zeros(32, np.float32))(x, pair, product)
+    expected = np.tanh(given.astype(float))[None, :, None]
+    assert np.abs(pair - expected).max() < 3e-7
+    assert np.abs(product - expected**2).max() < 6e-7
+
+
 # --- code that is kept --------------------------------------------------------------------------------------------
 
 
 @needs_llvm
 def test_code_is_compiled_once_and_a_damaged_file_is_made_anew(narrow, own_home, monkeypatch):
     compiled_convs._functions.cache_clear()
-    compiled_convs.compiled(narrow)
+    compiled_convs.integers(narrow)
     (kept,) = (own_home / "machine-code").iterdir()
     content = kept.read_bytes()
     kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     compiled_convs._functions.cache_clear()
-    compiled_convs.compiled(narrow)
+    compiled_convs.integers(narrow)
     assert kept.read_bytes() == content
     monkeypatch.setattr(machine_code, "_compiled", lambda *given: pytest.fail("it is there"))
     compiled_convs._functions.cache_clear()
-    compiled_convs.compiled(narrow)
+    compiled_convs.integers(narrow)
 
 
 @needs_llvm
