@@ -151,6 +151,24 @@ def test_a_network_without_a_residual_gives_the_photo(astronaut):
     assert np.abs(ours - light).mean() < 0.05 * np.abs(light).mean()
 
 
+@needs_llvm
+def test_memory_kept_from_photo_to_photo_changes_nothing_and_is_let_go(narrow, astronaut):
+    network = engines.load(narrow, "llvm").network
+    photos = astronaut, np.ascontiguousarray(astronaut[:256, ::-1]), np.ascontiguousarray(astronaut[::-1])
+    expected = [residual_of(network, photo, None) for photo in photos]
+    with network.reusing_memory():
+        first = network.features(photos[0])
+        for _ in range(2):
+            for photo, wanted in zip(photos, expected, strict=True):
+                np.testing.assert_array_equal(residual_of(network, photo, None), wanted)
+        assert network._pool._free
+        # What is still in use is not given to another photo.
+        np.testing.assert_array_equal(network.residual(first, 0, 512), expected[0])
+    assert not network._pool._free
+    del first
+    assert not network._pool._free
+
+
 # --- float --------------------------------------------------------------------------------------------------------
 
 

@@ -153,8 +153,10 @@ class Session:
         runner = Runner(
             enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews
         )
+        bounded = self._request.max_memory is not None
         try:
-            runner.run(self.plan.tasks, keep)
+            with contextlib.nullcontext() if bounded else enhancer.engine.reusing_memory():
+                runner.run(self.plan.tasks, keep)
         except KeyboardInterrupt:
             self.interrupted = True
             raise

@@ -95,6 +95,11 @@ class Engine:
             settings.enter_context(strips.limited(number))
             yield
 
+    def reusing_memory(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which the network keeps its memory from photo to photo, where it can and that saves time."""
+        reusing = getattr(self.network, "reusing_memory", None)
+        return contextlib.nullcontext() if reusing is None else reusing()
+
 
 def available() -> tuple[str, ...]:
     """Engines of this machine, `float` first. Imports PyTorch where that is installed."""
