@@ -60,7 +60,7 @@ class _Pool:
         if not fitting:
             self._free.clear()  # that of photos of another size
         flat = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
-        taken = flat.view(kind).reshape(shape)
+        taken: np.ndarray = flat.view(kind).reshape(shape)
         weakref.finalize(taken, self._take_back, flat).atexit = False
         return taken
 

@@ -34,7 +34,10 @@ class Arithmetic(Protocol):
 
     kind: type
     tail_kind: type
-    convs: Mapping[str, Conv]
+
+    @property
+    def convs(self) -> Mapping[str, Conv]:
+        """The convolutions by name, and the `tail`."""
 
     def nothing(self, point: str) -> int:
         """What 0 is stored as at a point of the network."""
@@ -58,7 +61,8 @@ class Arithmetic(Protocol):
 class Integers:
     """The int8 scheme."""
 
-    kind, tail_kind = np.uint8, np.int16
+    kind: type = np.uint8
+    tail_kind: type = np.int16
 
     def __init__(self, weights: Weights) -> None:
         activations = weights.activations
@@ -99,7 +103,8 @@ class Integers:
 class Floats:
     """float32, as the network was trained in."""
 
-    kind, tail_kind = np.float32, np.float32
+    kind: type = np.float32
+    tail_kind: type = np.float32
 
     def __init__(self, weights: Weights) -> None:
         self.convs, self._join = floats(weights)

@@ -14,7 +14,7 @@ from qatie_cli.engines.norms import Norm
 from qatie_cli.graphs.kernels import Kernel
 from qatie_cli.kernels import machine_code, vectors
 from qatie_cli.kernels.convolutions import Number
-from qatie_cli.kernels.vectors import LANES, PIXELS, Argument, Shape
+from qatie_cli.kernels.vectors import LANES, PIXELS, After, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LEAKY_SLOPE
 from qatie_cli.model.folding import fold_tail
@@ -24,6 +24,7 @@ from qatie_cli.model.tensors import FUSES, GATES
 
 _F = np.float32
 _EVERY = np.arange(256)
+_AFTER: dict[str, After] = {"inner": "leaky", "outer": "sum", "pair": "gate"}
 _NONE = np.zeros(1, np.uint8)
 _INT16_MAX, _INT32_MAX = np.iinfo(np.int16).max, np.iinfo(np.int32).max
 # The points whose integers convolutions read: those of gates, of a block's branches, and of upsampled features.
@@ -140,7 +141,8 @@ def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
     constants = {name: (weight, bias, stride) for name, weight, bias, stride in float_convs(weights.state)}
     shapes = {name: _shape(name, weight, stride, size=4) for name, (weight, _, stride) in constants.items()}
     shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
-    constants["tail"] = *(_in_rows(values) for values in fold_tail(weights.state)), 1
+    weight, bias = map(_in_rows, fold_tail(weights.state))
+    constants["tail"] = weight, bias, 1
     functions, join = _functions(frozenset(shapes.values()), "float_convolutions")
     slope, made = np.array([LEAKY_SLOPE], _F), {}
     for name, (*both, stride) in constants.items():
@@ -222,7 +224,7 @@ def _input_of(block: str, part: str) -> str:
 def _shape(name: str, weight: np.ndarray, stride: int, size: int = 1) -> Shape:
     """What the convolution `name` is compiled for, on values of `size` bytes."""
     at_once = _vectors(weight)
-    after = {"inner": "leaky", "outer": "sum", "pair": "gate"}.get(name.split(".")[1], "stored")
+    after = _AFTER.get(name.split(".")[1], "stored")
     return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[at_once], after)
 
 

@@ -64,7 +64,9 @@ class Norms:
             right = missing & (_computed(factors, tried, numbers) == tables).all(1)
             offsets[right] = tried[right]
             missing &= ~right
-        return Norm(tables, *((None, None) if missing.any() else (factors, offsets)), numbers)
+        if missing.any():
+            return Norm(tables, None, None, numbers)
+        return Norm(tables, factors, offsets, numbers)
 
     def _line(self, name: str, local: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         """What the values of `local` are multiplied with, and what is then added: (C) float64 each."""
@@ -84,8 +86,8 @@ class Norms:
 def float_norm(gain: np.ndarray, offset: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Norm:
     """The norm of a block in float; all are (C)."""
     factor = gain / np.sqrt(variance + NORM_EPS)
-    line = (values.astype(_F) for values in (factor, offset - mean * factor))
-    return Norm(None, *line, np.array([LEAKY_SLOPE], _F))
+    added = offset - mean * factor
+    return Norm(None, factor.astype(_F), added.astype(_F), np.array([LEAKY_SLOPE], _F))
 
 
 def _computed(factors: np.ndarray, offsets: np.ndarray, numbers: np.ndarray) -> np.ndarray:
