@@ -30,8 +30,8 @@ class Arithmetic(Protocol):
     """How features are stored, and what is done to them between convolutions, all on one thread.
 
     `kind` is the type of features, and `tail_kind` that of those which the tail reads. Bytes are at the peak of
-    `features`, per pixel of the photo and per unit of width, measured: 1.75 values are kept between the norms, and strips
-    take the rest, which is less for large photos.
+    `features`, per pixel of the photo and per unit of width, measured: 1.75 values are kept between the norms, and
+    strips take the rest, which is less for large photos.
     """
 
     kind: type

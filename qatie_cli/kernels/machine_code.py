@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,8 +26,11 @@ _ENGINES: list[object] = []  # own the code that functions point to
 def runs_on_bytes() -> bool:
     """Whether this processor adds 64 products of bytes and looks up 64 bytes at once, and llvmlite is here.
 
-    These are AVX-512 VNNI and VBMI: Intel's from 2019 on where they have AVX-512, and AMD's from Zen 4 on.
+    These are AVX-512 VNNI and VBMI: Intel's from 2019 on where they have AVX-512, and AMD's from Zen 4 on. Only on
+    Linux: code for other systems was never tried.
     """
+    if platform.system() != "Linux":
+        return False
     try:
         from llvmlite import binding
 
