@@ -16,6 +16,7 @@ from pathlib import Path
 from qatie_cli import files
 from qatie_cli.home import user_folder
 
+_OLDEST = (20, 0, 0)  # LLVM's version in llvmlite 0.45; the one before has pointers of another kind
 CHANNELS = 16  # that convolutions compute at once, and features have multiples of
 Function = Callable[[int], None]  # of the address of its arguments; other Python threads run meanwhile
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -35,6 +36,8 @@ def runs_on_bytes() -> bool:
         from llvmlite import binding
 
         features = binding.get_host_cpu_features()
+        if binding.llvm_version_info < _OLDEST:
+            return False
     except Exception:  # not only ImportError: a damaged library raises OSError, an unknown processor RuntimeError
         return False
     return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"))
