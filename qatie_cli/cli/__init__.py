@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -63,7 +64,7 @@ def _quiet_libraries() -> None:
     for library in ("PIL", "tifffile", "torch"):
         warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with contextlib.suppress(AttributeError):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are printed as they are
 
 

@@ -13,6 +13,7 @@ import io
 import logging
 import math
 import warnings
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +124,7 @@ class _Folded(nn.Module):
 
 
 @contextlib.contextmanager
-def _silenced():
+def _silenced() -> Iterator[None]:
     """Hide the packages' logs, warnings and prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

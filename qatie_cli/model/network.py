@@ -57,6 +57,12 @@ def fold_upsample(weight: Tensor) -> Tensor:
     return folded.reshape(4 * weight.shape[0], weight.shape[1], 2, 2)
 
 
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The bias (out) of a convolution; every one of the network has one."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def interleave(phases: Tensor) -> Tensor:
     """Undo the phase split: (N, 4 * C, H + 1, W + 1) from a padded 2x2 convolution to (N, C, 2 * H, 2 * W)."""
     _, channels, height, width = phases.shape
@@ -86,7 +92,7 @@ def fold_tail(up: nn.Conv2d, head: nn.Conv2d) -> tuple[Tensor, Tensor]:
     # The two products are kept apart so that no (d, e)-fourfold tensor of c * c entries appears.
     rows = torch.einsum("okyx,kiYX,payY->opaixXk", head.weight, up.weight, taps)
     weight = torch.einsum("opaixXk,qbxX->opqiab", rows, taps)
-    bias = head.bias + torch.einsum("okyx,k->o", head.weight, up.bias)
+    bias = bias_of(head) + torch.einsum("okyx,k->o", head.weight, bias_of(up))
     return weight.reshape(-1, weight.shape[3], 3, 3), bias.repeat_interleave(4)
 
 
@@ -189,7 +195,7 @@ class Fuse(nn.Module):
         """deep (N, deep, H/2, W/2), encoded (N, C, H, W), pair (N, 2C, H, W) to (N, C, H, W)."""
         name, point = self.name, rounding.activation
         weight = rounding.weight(f"{name}.up", fold_upsample(self.up.weight))
-        up = interleave(F.conv2d(deep, weight, self.up.bias.repeat(4), padding=1))
+        up = interleave(F.conv2d(deep, weight, bias_of(self.up).repeat(4), padding=1))
         # The concatenation has the pair's scale, 2/256: see quantization.equalize for how the others come to fit it.
         joined = torch.cat([point(f"{name}.up", up), point(f"{name}.encoded", encoded), pair], dim=1)
         del up, deep, encoded, pair
@@ -276,7 +282,7 @@ def create(config: NetworkConfig, generator: torch.Generator) -> Network:
             gate.pair.weight.mul_(3)
     nn.init.dirac_(network.up.weight)
     nn.init.zeros_(network.head.weight)
-    nn.init.constant_(network.head.bias, 0.0 if config.residual else 0.5)
+    nn.init.constant_(bias_of(network.head), 0.0 if config.residual else 0.5)
     return network
 
 
