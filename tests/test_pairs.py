@@ -312,3 +312,14 @@ def test_pairs_too_small_to_measure_are_refused(tmp_path):
     _write(tmp_path / "a.png", _photo("coffee")[:9, :40])
     with pytest.raises(DataError, match="too small to be measured: 40x9"):
         paired.load_pair(PairFiles("a.png", tmp_path / "a.png", tmp_path / "a.png"), 1024)
+
+
+def test_no_pair_takes_another_s_name(tmp_path):
+    names = ["a.jpg", "a.png", "a.jpg.png", "b/a.jpg", "a.jpg.png.webp"]
+    for index, name in enumerate(names):
+        _write(tmp_path / "clean" / name, np.full((24, 24, 3), 40 * index, np.uint8))
+    made = generation.generate(tmp_path / "clean", tmp_path / "out", DegradationConfig(), versions=2)
+    assert made.pairs == 2 * len(names)
+    targets = {int(np.asarray(Image.open(path)).mean()) // 35 for path in (tmp_path / "out" / "target").rglob("*.png")}
+    assert targets == set(range(len(names)))
+    assert len(list((tmp_path / "out" / "input").rglob("*.png"))) == 2 * len(names)

@@ -6,6 +6,7 @@ import functools
 import os
 import shlex
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -266,8 +267,9 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 
 
 def _key(output: Path) -> str:
-    """Equal for names that some file system treats as the same."""
-    return os.path.normcase(output.absolute()).casefold()
+    """Equal for names that some file system treats as the same: but for case, or for the form of an accent (macOS)."""
+    name = unicodedata.normalize("NFD", os.path.normcase(output.absolute()))
+    return unicodedata.normalize("NFD", name.casefold())
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
@@ -315,7 +317,7 @@ def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger 
 
 
 def _refused(tasks: Sequence[Task]) -> list[Refused]:
-    """The tasks whose output is an original, or another task's output (names compared without case)."""
+    """The tasks whose output is an original, or another task's output (`_key`)."""
     originals = Originals(tasks)
     sharing: dict[str, list[Task]] = {}
     for task in tasks:
