@@ -1,4 +1,4 @@
-"""Laws of metadata, over generated blocks: what is not to change stays, what is to go goes, a second time does nothing."""
+"""Laws of metadata, over generated blocks: what must go goes, the rest stays, and a second time changes nothing."""
 
 from __future__ import annotations
 
