@@ -42,10 +42,10 @@ def bench(
     ] = None,
     weights: WeightsOption = DEFAULT,
     size: Annotated[
-        str | None, typer.Option(help="12MP or 1920x1080; the first photo's own, or 1920x1080 without photos.")
+        str | None, typer.Option(help="12MP or 1920x1080. Default: the size of the first photo, or 1920x1080.")
     ] = None,
     threads: Threads = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two warm-up rounds.")] = 7,
     runtimes: Annotated[
         bool,
         typer.Option("--runtimes/--no-runtimes", help="Also measure other installed runtimes."),
@@ -55,12 +55,12 @@ def bench(
     ] = None,
     commands: Annotated[
         bool,
-        typer.Option("--commands/--no-commands", help="Also memory, start-up and file to file, by processes."),
+        typer.Option("--commands/--no-commands", help="Also measure memory, start-up and file-to-file time."),
     ] = True,
     plot_file: Annotated[
-        Path | None, typer.Option("--plot", help="Write speed against agreement as a picture (extra bench).")
+        Path | None, typer.Option("--plot", help="Plot speed against agreement (extra bench).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the speed of every engine here.
@@ -144,7 +144,7 @@ def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
 
 
 def _read(paths: list[Path]) -> list[Photo]:
-    """The photos that can be read; others are reported."""
+    """The readable photos; the others are reported."""
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_of
 

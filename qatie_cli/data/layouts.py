@@ -75,8 +75,9 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
 
 
 def pairs_or_photos(folder: Path, folders: str | None = None) -> Layout:
-    """Pairs for an evaluation: those of a known layout (its held-out ones, where it has them) or, elsewhere, each photo
-    below the folder as its own target.
+    """Pairs for an evaluation.
+
+    Those of a known layout (the held-out ones if there are any); in other folders each photo is its own target.
 
     Raises:
         DataError: no such folder, or nothing in it.

@@ -26,10 +26,12 @@ class ValidationSet:
 
     @property
     def chosen(self) -> Sequence[UsablePair]:
+        """The pairs that are scored."""
         return sampling.subsample(self.pairs, MOST_VALIDATED)
 
     @property
     def names(self) -> list[str]:
+        """Their names, in order."""
         return [p.files.name for p in self.chosen]
 
     def photos(self) -> list[PairPixels]:

@@ -17,9 +17,9 @@ def resource(datasets: bytes) -> bytes:
 
 
 def joined(block: bytes, datasets: bytes) -> bytes:
-    """The block with these datasets as its IPTC, and those of its own that are not among them behind.
+    """The block with these datasets as its IPTC, followed by its own datasets that are not among them.
 
-    TIFF has IPTC in a tag of its own and, by some programs, a second time in the block; one may be newer.
+    TIFF has a separate IPTC tag, and some programs write a second copy into the block; either may be newer.
     """
     found = _resources(block)
     if found is None:
@@ -63,7 +63,7 @@ def without_places(block: bytes) -> bytes:
 def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
     """Identity, complete bytes and data of each resource, or None if the block cannot be parsed.
 
-    What the block's end cuts off, data or padding, is mended, so that resources can be put in another order.
+    A truncated last resource (data or padding) is repaired, so that resources can be reordered.
     """
     found, at = [], 0
     while at < len(block):
@@ -89,13 +89,13 @@ def _datasets_without_places(datasets: bytes) -> bytes:
 
 
 def _split(datasets: bytes) -> list[bytes] | None:
-    """Each dataset; None where they cannot be told apart. Padding behind them is left out."""
+    """Each dataset; None if they cannot be parsed. Trailing padding is dropped."""
     found, left = _parsed(datasets)
     return None if left.strip(b"\0") else found
 
 
 def _parsed(datasets: bytes) -> tuple[list[bytes], bytes]:
-    """The complete datasets (IPTC IIM 4.2, 1.5), and what is left behind them."""
+    """The complete datasets (IPTC IIM 4.2, 1.5), and the bytes after them."""
     found, at = [], 0
     while at + 5 <= len(datasets) and datasets[at] == 0x1C:
         (size,) = struct.unpack_from(">H", datasets, at + 3)

@@ -61,6 +61,7 @@ class NetworkObjective(nn.Module):
         self.weights, self.agreement, self.mixed = weights, agreement, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
+        """The loss of a batch with the network in the arithmetic `rounding`, and its terms by name."""
         if self._decide is None:
             base, target = batch.input.clamp(0, 1), batch.target
         else:

@@ -240,8 +240,10 @@ class FloatTraining(Stage):
         return self.source.crop_names(step, self.group.rows(self.batch_size))
 
     def trainable(self, model: Model) -> list[nn.Parameter]:
-        """All but the biases before a norm, which cancels them: their gradient is rounding noise, and Adam would turn
-        it into steps of full length."""
+        """All parameters but the biases before a norm, which cancels them.
+
+        Their gradient is rounding noise, which Adam would turn into full steps.
+        """
         cancelled = {id(block.local.bias) for block in model.network.refinements()}
         return [p for p in model.network.parameters() if id(p) not in cancelled]
 
