@@ -1,4 +1,4 @@
-"""Sizes as people write them: of memory (1.5GB) and of photos (12MP, 1920x1080)."""
+"""Parsing of sizes of memory (1.5GB) and of photos (12MP, 1920x1080)."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ def test_links_to_folders_are_not_followed_for_writing(photo, tmp_path):
     (photo.parent / "link").symlink_to(elsewhere, target_is_directory=True)
     plan = planning.plan_in_place([photo.parent], Naming(), Journal(tmp_path / "journal"))
     assert [task.source for task in plan.tasks] == [photo]
-    assert plan.unsearched == ((photo.parent / "link", "it is a link, which is not followed in place"),)
+    assert plan.unsearched == ((photo.parent / "link", "it is a link, and links are not followed in place"),)
     done = qatie("enhance", photo.parent, "--in-place", "--yes", code=3)
     assert "link" in done.stderr
     assert (elsewhere / "b.png").read_bytes() == content

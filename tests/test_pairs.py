@@ -58,7 +58,7 @@ def test_two_folders_are_matched_by_name_whatever_their_suffix(tmp_path, inputs,
 
 def test_other_names_are_named(tmp_path):
     _pairs(tmp_path, "A", "B")
-    with pytest.raises(DataError, match="no pairs that are recognised") as refused:
+    with pytest.raises(DataError, match="no recognised layout of pairs") as refused:
         layouts.recognise(tmp_path)
     assert "--folders A/B" in refused.value.hint
     assert len(layouts.recognise(tmp_path, "A/B").pairs) == 4
@@ -310,7 +310,7 @@ def test_what_the_table_says_of_pairs_that_were_there_stays(tmp_path):
 
 def test_pairs_too_small_to_measure_are_refused(tmp_path):
     _write(tmp_path / "a.png", _photo("coffee")[:9, :40])
-    with pytest.raises(DataError, match="too small to be measured: 40x9"):
+    with pytest.raises(DataError, match="too small to measure: 40x9"):
         paired.load_pair(PairFiles("a.png", tmp_path / "a.png", tmp_path / "a.png"), 1024)
 
 

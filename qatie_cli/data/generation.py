@@ -1,4 +1,4 @@
-"""Generated pairs: phone-like versions of good photos, written out to look at or to train on elsewhere."""
+"""Generated pairs: phone-like versions of good photos, written to disk."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def generate(
 
 
 def _wanted(photos: list[Path], clean: Path, versions: int) -> Iterator[tuple[Path, str, int]]:
-    """Every photo and version with its pair's name; photos that would share a name keep their suffix in it."""
+    """Every photo and version with its pair's name, which includes the suffix if names would clash."""
     names = {path: path.relative_to(clean).with_suffix("").as_posix() for path in photos}
-    # Again for a photo that is called as another with its suffix, such as a.jpg.png beside a.jpg and a.png.
+    # Repeatedly: a name with suffix may clash as well, as for a.jpg.png beside a.jpg and a.png.
     while shared := {name for name, often in Counter(names.values()).items() if often > 1}:
         names |= {path: path.relative_to(clean).as_posix() for path, name in names.items() if name in shared}
     for path, name in names.items():

@@ -1,4 +1,4 @@
-"""The validation set: pairs that a run is scored on and never learns from."""
+"""The validation set of a run."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE, Network
 
 
 class Rounding(Protocol):
-    """What happens to weights and activations at the points where int8 rounds them."""
+    """Treatment of weights and activations at the points where int8 rounds them."""
 
     def weight(self, name: str, weight: Tensor) -> Tensor:
         """`weight` (out, in, h, w) as the convolution `name` shall use it."""
@@ -168,7 +168,7 @@ class Refine(nn.Module):
 
 
 class Plain(nn.Module):
-    """What takes the place of a refinement block in the paper's ablations: leaky(conv3x3 x)."""
+    """Replacement for a refinement block in the paper's ablations: leaky(conv3x3 x)."""
 
     def __init__(self, name: str, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class Network(nn.Module):
     """Photo in, residual out; the enhanced photo is clamp(photo + residual, 0, 1) (paper, decoder).
 
     Where the configuration has no residual, the tail gives the enhanced photo, and the residual is the tail's output
-    less the photo. So whoever runs a network need not know which kind it is.
+    less the photo. Callers need not know which kind it is.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -268,11 +268,10 @@ class Network(nn.Module):
 
 
 def create(config: NetworkConfig, generator: torch.Generator) -> Network:
-    """A network to be trained: random weights, and a head of zeros so that it starts as the identity.
+    """A new network with random weights, and a zero head so that it starts as the identity.
 
-    Gates start three times as large as usual, since the product of two small tanh is next to nothing, and the last
-    upsampling passes features on unchanged: both shortened training noticeably. Without the residual the network starts
-    as a middle gray.
+    Gates start three times as large as usual, since the product of two small tanh is tiny, and the last upsampling
+    starts as the identity: both shorten training. Without the residual the network starts as a middle gray.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))

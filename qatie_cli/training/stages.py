@@ -1,4 +1,4 @@
-"""The stages of a run: what each trains, on which samples and at which rate, and what its begin and end change."""
+"""The stages of a run: what each trains, on which samples, at which rate, and its transitions."""
 
 from __future__ import annotations
 
@@ -199,12 +199,12 @@ class ToneTraining(Stage):
         return ((uniform >= share) / (1 - share))[rows.start : rows.stop].to(self.inputs.setting.device)
 
     def start(self, state: State, pairs: list[PairPixels]) -> None:
-        """The given tone stage is the one to beat."""
+        """Score the given tone stage, to keep it unless training improves it."""
         state.best_db = self.group.broadcast(validation.score(state.ema, pairs, None).psnr_db)
         self.keep_best(state)
 
     def leave(self, state: State) -> None:
-        """Go on from where validation was best: the tone stage overfits a few hundred photos before its end."""
+        """Continue from the best validation: the tone stage overfits a few hundred photos before its end."""
         if state.best_tone is not None:
             _tone(state.ema).load_state_dict(state.best_tone)
             state.best_tone = None
@@ -285,7 +285,7 @@ class QatTraining(FloatTraining):
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
 
     def before_step(self, state: State, step: int) -> None:
-        """Ranges follow the weights once more halfway, then stay frozen."""
+        """Recalibrate ranges once, halfway; after that they stay frozen."""
         if step and step == self.steps // 2:
             photos = validation.calibration_photos(state.ema, self.source)
             state.activations = self.group.broadcast(calibration.calibrate(state.ema.network, photos))

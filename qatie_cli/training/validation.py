@@ -1,4 +1,4 @@
-"""Validation: what the averaged weights make of photos, and how near that comes to the targets."""
+"""Validation: PSNR of the averaged weights' outputs to the targets."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def equalize(
 
     Args:
         joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
-        both_signs: measure channels in front of a LeakyReLU, too: training keeps their negative part small, others'
-            weights may not.
+        both_signs: also measure channels in front of a LeakyReLU: qatie's training keeps their negative part small,
+            other weights may not.
         clip_rms: limits a channel's magnitude to this multiple of its RMS; None: no limit.
     """
     extremes = observe(network, list(photos), Extremes())
