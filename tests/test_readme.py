@@ -76,7 +76,7 @@ def test_ci_runs_the_documented_gates_and_then_the_readme_s_test_command():
         "pip install '.[docs,lint]'",
         "ruff check",
         "ruff format --check",
-        "python .ci/check_types.py",
+        "mypy",
         "codespell",
         "mkdocs build --strict -f .ci/mkdocs.yml",
     ]

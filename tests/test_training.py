@@ -356,7 +356,7 @@ def test_other_photos_are_no_continuation(clean, tmp_path):
     with pytest.raises(training.RunInterruptedError):
         train(clean, TINY, tmp_path / "run", should_stop=lambda: True)
     fewer = dataclasses.replace(clean, training=clean.training[1:])
-    with pytest.raises(DataError, match="differ from those the run was started with"):
+    with pytest.raises(DataError, match="differ from those that the run was started with"):
         train(fewer, TINY, tmp_path / "run", resume=True)
 
 
@@ -391,7 +391,7 @@ def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
 
 def test_processes_share_a_batch_evenly_or_say_so():
     assert [list(ProcessGroup(rank, 2).rows(4)) for rank in (0, 1)] == [[0, 1], [2, 3]]
-    with pytest.raises(UsageError, match="batch of 5 cannot be shared evenly by 2"):
+    with pytest.raises(UsageError, match="batch of 5 does not divide evenly among 2"):
         ProcessGroup(0, 2).rows(5)
 
 

@@ -119,7 +119,7 @@ def enhance(
     from qatie_cli.enhance import memory
     from qatie_cli.model import shipped
 
-    memory.keep_together(bounded=max_memory is not None)  # before there are threads
+    memory.keep_together(bounded=max_memory is not None)  # before any thread starts
     paths = tuple(inputs or ())
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
@@ -156,7 +156,7 @@ def enhance(
         follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
             question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
-            confirm(question, "--in-place replaces originals and there is nobody to ask.")
+            confirm(question, "--in-place replaces originals and needs confirmation.")
         run.prepare()
         ready = enhancer(run.begun_on) if run.plan.tasks else None
         album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
@@ -224,13 +224,13 @@ def _album(out: Path, plan: Plan, ready: Enhancer | None, weights: str, strength
     from qatie_cli.gallery.album import Album
     from qatie_cli.gallery.entries import Provenance
 
-    # A page may be shared: it names no folders of this machine.
+    # A page may be shared, so it must not name this machine's folders.
     provenance = Provenance(Path(weights).name, "" if ready is None else ready.engine.arithmetic, strength)
     return Album(out, plan, provenance, max_pixels)
 
 
 def _work(follower: Follower, ready: Enhancer | None, album: Album | None) -> Exit:
-    """Run, then finish the gallery; the exit code it deserves."""
+    """Run, then finish the gallery; returns the exit code."""
     run, interrupted = follower.run, False
     try:
         if ready is not None:

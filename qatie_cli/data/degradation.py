@@ -19,7 +19,7 @@ from PIL import Image
 
 from qatie_cli.photo.colour import luma
 
-_HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may end up brighter than they were: they clip a little sooner
+_HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may become brighter and clip sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
 _FINE_PX = 5.0  # standard deviation of the Gaussian that separates fine detail from coarse
 SHARES = ("untouched",)  # settings that are one number, not a range
@@ -62,7 +62,7 @@ class ParameterRange:
         return [self.probability, self.low, self.high]
 
     def sample(self, rng: np.random.Generator, neutral: float) -> float:
-        """A value, or `neutral` where the degradation is not applied. Consumes the same randomness either way."""
+        """A value, or `neutral` if the degradation is not applied; consumes the same randomness either way."""
         applied, value = rng.random() < self.probability, rng.uniform(self.low, self.high)
         return float(value) if applied else neutral
 
@@ -71,7 +71,7 @@ class ParameterRange:
 class DegradationConfig:
     """Every degradation with its probability and range; the defaults are those of the shipped weights."""
 
-    untouched: float = 0.175  # share of crops left as they are: a good photo stays a good photo
+    untouched: float = 0.175  # share of unchanged crops, so that good photos stay good
     exposure: ParameterRange = ParameterRange(0.8, -2.6, 0.0)  # EV, linear light
     overexposure: ParameterRange = ParameterRange(0.2, 0.0, 3.0)  # EV, linear light; replaces `exposure`
     highlights: ParameterRange = ParameterRange(0.6, 0.0, 3.0)  # EV of white above the photo's own (`_with_highlights`)
@@ -161,7 +161,7 @@ UNTOUCHED = DegradationParameters()
 
 
 def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationParameters:
-    """One photo's parameters. The same number of random values is consumed whatever they turn out to be."""
+    """One photo's parameters; always consumes the same number of random values."""
     untouched = rng.random() < config.untouched
     red, blue = config.white_balance.sample(rng, 1.0), config.white_balance.sample(rng, 1.0)
     tint = config.tint.sample(rng, 1.0)
@@ -205,11 +205,11 @@ def to_encoded(linear: np.ndarray) -> np.ndarray:
 
 
 def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
-    """Linear light with white raised by `ev`, fading out at 0.8: the highlights that clipping took from the photo.
+    """Linear light with white raised by `ev`, fading out at 0.8: restores the highlights lost to clipping.
 
-    A lamp or a sky stays white in an underexposed photo. Without this, darkened photos contain no white at all, and a
-    tone stage trained on them takes a dark photo with a lamp in it for a well exposed one. `ev` barely above the
-    exposure's loss leaves highlights about as bright as they were.
+    Lamps and skies stay white in underexposed photos. Without this, darkened photos contain no white, and the tone
+    stage takes dark photos with a lamp for well exposed ones. With `ev` just above the exposure's loss, highlights keep
+    their brightness.
     """
     if ev <= 0:
         return linear
@@ -220,8 +220,8 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
 def faint(photo: np.ndarray, most: float) -> np.ndarray:
     """An encoded photo (H, W, 3) in 0..1 with its fine detail limited to an amplitude of `most`; unchanged for 0.
 
-    Plaster, leaves and asphalt are as faint and as fine as noise. A network that has seen faint detail only in noisy
-    photos takes it for noise; one that has seen both must tell them apart by their structure.
+    Plaster, leaves and asphalt are as faint and fine as noise. A network that sees faint detail only in noisy photos
+    takes it for noise; seeing both, it learns their structure.
     """
     if not most:
         return photo
@@ -245,8 +245,8 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
     """Noise (H, W, 3) of variance 1, correlated between neighbours and channels as in developed photos.
 
     Demosaicing and noise reduction spread a pixel's noise. In the real noise of the PolyU photos neighbours correlate
-    at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has 0 everywhere, and a
-    network trained on it takes real noise for texture.
+    at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has none, and a network
+    trained on it takes real noise for texture.
     """
     rng = np.random.default_rng(parameters.noise_seed)
     fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray
@@ -265,7 +265,7 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
 
 
 def averaged_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.ndarray:
-    """What is left of `unit_noise` in a thumbnail, each of whose pixels is the mean of several of a photo."""
+    """`unit_noise` as it appears in a thumbnail, whose pixels are means of several."""
     noise = _white(np.random.default_rng(parameters.noise_seed), shape, parameters.noise_gray)
     return noise * np.float32(_PIXELS_IN_A_POINT**-0.5)
 
@@ -310,14 +310,14 @@ def from_u8(photo: np.ndarray) -> np.ndarray:
 
 
 def without_noise(parameters: DegradationParameters) -> DegradationParameters:
-    """The same exposure, colours and tone, measured by a sensor without noise."""
+    """The same parameters without noise."""
     return dataclasses.replace(parameters, shot_noise=0.0, read_noise=0.0)
 
 
 def apply(parameters: DegradationParameters, clean: np.ndarray, *, tone_only: bool = False) -> np.ndarray:
     """The degraded photo, (H, W, 3) float32 in 0..1, values as an 8-bit file would hold them.
 
-    `tone_only` leaves out what a thumbnail of the whole photo does not show: blur, sharpening, JPEG, most of the noise.
+    `tone_only` omits what a thumbnail does not show: blur, sharpening, JPEG and most of the noise.
     """
     if parameters == UNTOUCHED:
         return clean

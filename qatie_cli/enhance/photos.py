@@ -14,7 +14,7 @@ from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
 
-_LARGE = 3 * kernels.WORTH_IMPORTING  # values: from there on a photo has the compiled kernels loaded
+_LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,6 @@ class Enhancer:
             PhotoError: that is too little.
             ValueError: the strength is not in 0..1.
         """
-        with self.engine.computing():  # whoever waits measures the free memory when its turn comes
+        with self.engine.computing():  # so that free memory is measured when its turn comes
             budget = memory.available(max_memory) + photo.pixels.nbytes
             return self(photo, self.tile_side_within(budget, photo.pixels))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEAST_SQUARED_ERROR = 1e-8  # 80 dB: nearer than a photo of 8 bit can come
+_LEAST_SQUARED_ERROR = 1e-8  # 80 dB, beyond the precision of 8 bits
 _DETAIL_SQUARED_ERROR = 5e-6  # 53 dB: half a level of 8 bit
 _TONE_SQUARED_ERROR = 1e-3  # 30 dB
 _EXACT_SQUARED_ERROR, _EXACT_WEIGHT = 5e-5, 0.4
@@ -26,8 +26,8 @@ class LossWeights:
     """Weight of each term of the network's loss.
 
     Behind a tone stage, the terms compare with the restored photo at the tone of the input (`matched_tone`), put
-    through the same tone stage: the network then learns noise and detail, undisturbed by the tone stage's errors,
-    which it cannot predict. (Against the plain target it had learnt nothing after 1,200 steps.)
+    through the same tone stage: the network then learns noise and detail, undisturbed by the tone stage's errors, which
+    it cannot predict.
     """
 
     l1: float = 1.0
@@ -55,9 +55,9 @@ def l1(output: Tensor, target: Tensor) -> Tensor:
 def tone_error(output: Tensor, target: Tensor, exact: Tensor) -> Tensor:
     """Mean over photos of the logarithm of the mean squared error, in decades, saturating at 30 dB PSNR.
 
-    Many tones of a photo are plausible; this loss settles on the likeliest, where a mean error would take the average.
-    Where `exact` (N,) is set the error saturates at 43 dB and weighs less: on a page or a night sky a change of a level
-    or two shows, and is nothing next to a degraded photo's error.
+    Many tones of a photo are plausible; this loss picks the likeliest, while a mean error would average them.
+    Where `exact` (N,) is set, the error saturates at 43 dB and weighs less: on pages and night skies a change of one or
+    two levels shows, but is tiny beside a degraded photo's error.
     """
     squared = (output - target).square().mean((1, 2, 3))
     errors = torch.log10(squared / _TONE_SQUARED_ERROR + 1)
@@ -93,7 +93,7 @@ def dissimilarity(output: Tensor, target: Tensor) -> Tensor:
 def matched_tone(target: Tensor, base: Tensor) -> Tensor:
     """`target` with one cubic curve per photo and channel, fitted by least squares to `base`; no gradient.
 
-    In double precision: in single, the fit varied by a thousandth with the number of photos in the batch.
+    In double precision: in single, the fit varies by a thousandth with the batch size.
     """
     device = torch.device("cpu") if target.device.type == "mps" else target.device  # which has no double precision
     x = target.detach().flatten(2).to(device, torch.float64)
