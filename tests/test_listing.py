@@ -40,9 +40,9 @@ def test_half_characters_are_never_taken_for_names(encoding, text):
 
 
 def test_text_that_is_not_what_its_mark_says_is_refused():
-    with pytest.raises(UsageError, match="begins as UTF-16.* not valid"):
+    with pytest.raises(UsageError, match=r"begins as UTF-16.* not valid"):
         listing.read(b"\xff\xfea")
-    with pytest.raises(UsageError, match="begins as UTF-8.* not valid"):
+    with pytest.raises(UsageError, match=r"begins as UTF-8.* not valid"):
         listing.read(b"\xef\xbb\xbf\xff.jpg")
 
 

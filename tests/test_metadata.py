@@ -312,8 +312,10 @@ def test_names_and_positions_of_places_go_whatever_their_prefix():
 
 @pytest.mark.parametrize(
     "name",
-    ["GPSLatitude", "GpsLongtitude", "DestLongitude", "City", "State", "Country", "CountryCode", "CountryName"]
-    + ["ProvinceState", "Location", "LocationCreated", "LocationShown", "Sublocation", "WorldRegion"],
+    (
+        *("GPSLatitude", "GpsLongtitude", "DestLongitude", "City", "State", "Country", "CountryCode", "CountryName"),
+        *("ProvinceState", "Location", "LocationCreated", "LocationShown", "Sublocation", "WorldRegion"),
+    ),
 )
 def test_every_property_of_a_place_goes_whether_attribute_or_element(name):
     """EXIF 2.32 in XMP, photoshop:*, Iptc4xmpCore:* and Iptc4xmpExt:* (IPTC Photo Metadata 2023.1), DJI's drones."""
