@@ -121,7 +121,7 @@ class Model:
         return better
 
     def enhance(
-        self, photo: Photo, *, strength: float = 1.0, fast: bool = True, max_memory: int | str | None = None
+        self, photo: Photo, *, strength: float = 1.0, fast: bool | None = None, max_memory: int | str | None = None
     ) -> Photo:
         """Enhance a photo in its own colour space and bit depth; gray stays gray, transparency passes through.
 
@@ -129,7 +129,8 @@ class Model:
             photo: as `read` returns it.
             strength: 0..1; 0 leaves the pixels as they are, 1 is the full effect.
             fast: run the network on photos above 4 megapixels at reduced size, and bring its residual to full size
-                guided by the photo; tone and edges stay at full size. False takes about twice as long.
+                guided by the photo; tone and edges stay at full size. False takes about twice as long. None does so for
+                photos that are noisy at full size, and takes the fast way for all others.
             max_memory: memory limit of the whole process, in bytes or as "1.5GB"; larger photos are processed in tiles,
                 with the same result. None allows 60% of the free memory.
 
@@ -142,7 +143,7 @@ class Model:
         """
         return self._enhancer(strength, fast).within(photo, _bytes(max_memory))
 
-    def _enhancer(self, strength: float, fast: bool) -> Enhancer:
+    def _enhancer(self, strength: float, fast: bool | None) -> Enhancer:
         from qatie_cli.enhance.photos import Effect, Enhancer
 
         return Enhancer(self._engine, Effect(strength, fast))
@@ -224,7 +225,7 @@ def enhance_file(
     *,
     model: Model | None = None,
     strength: float = 1.0,
-    fast: bool = True,
+    fast: bool | None = None,
     quality: Quality = None,
     overwrite: bool = False,
     hdr: bool = True,
@@ -318,7 +319,7 @@ def enhance_folder(
     model: Model | None = None,
     on_result: Callable[[PhotoResult], None] | None = None,
     strength: float = 1.0,
-    fast: bool = True,
+    fast: bool | None = None,
     format: Format = "keep",
     quality: Quality = None,
     suffix: str = "",
@@ -395,7 +396,7 @@ def _public(result: Result) -> PhotoResult:
     )
 
 
-def _settings(model: Model | None, strength: float, fast: bool, quality: Quality) -> Settings:
+def _settings(model: Model | None, strength: float, fast: bool | None, quality: Quality) -> Settings:
     if model is None:
         return Settings(shipped.DEFAULT, shipped.digest(shipped.DEFAULT), INT8, strength, fast, quality)
     arithmetic = FLOAT if model.engine == FLOAT else INT8

@@ -10,7 +10,7 @@
     settings         what shapes an output, by digest
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
                      input_bytes, output_bytes, seconds {decode, network, encode}, settings (the digest of those that
-                     the output was made with, or null)
+                     the output was made with, or null), reduction (by which the network saw the photo reduced)
 
 Status is enhanced, skipped (done before), failed, not begun, not a photo (by its name), or not searched (a folder of a
 system's or another program's own, such as #recycle).
@@ -99,6 +99,7 @@ def _row(result: Result, settings: str | None) -> dict:
         "output_bytes": result.output_bytes,
         "seconds": {name: round(value, 4) for name, value in _seconds(result.seconds).items()},
         "settings": settings if has_output else None,
+        "reduction": result.reduction,
     }
 
 

@@ -67,6 +67,7 @@ class Result:
     output_bytes: int = 0
     reason: str = ""
     notes: tuple[str, ...] = ()
+    reduction: int = 1  # by which the network saw the photo reduced
 
     @property
     def megapixels(self) -> float:
@@ -134,6 +135,7 @@ class _InHand:
     input_bytes: int = 0
     seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
+    reduction: int = 1  # by which the network sees it reduced
     before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # set if it ended before the network
     elsewhere: bool = False  # another run is working on it
@@ -152,11 +154,11 @@ class Runner:
         writing: Writing,
         network_bytes_per_pixel: float = 0.0,
         max_memory: int | None = None,
-        reduction: Callable[[int, int], int] = lambda width, height: 1,
+        reduction: Callable[[np.ndarray], int] = lambda pixels: 1,
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
     ) -> None:
-        """`reduction` gives the factor by which the network's view of a photo is reduced, from its width and height."""
+        """`reduction` gives the factor by which the network's view of a photo is reduced, from its pixels."""
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
@@ -205,6 +207,10 @@ class Runner:
                     pending.append(encoder.submit(self._finish, hand))
                     del hand
                     if self._stop.is_set():
+                        # What stopped the run may be the next photo, whose own reason is to be told.
+                        if ahead is not None and not ahead.cancel() and ahead.result().early is not None:
+                            begun += 1
+                            pending.append(encoder.submit(self._finish, ahead.result()))
                         break
             except BaseException:
                 self._stop.set()
@@ -332,9 +338,9 @@ class Runner:
         if trimmed:
             memory.give_free_memory_back()
         try:
+            hand.reduction = self._reduction(hand.photo.pixels)
             side = self._tile_side(hand, hand.photo.pixels)
-            reduction = self._reduction(hand.width, hand.height)
-            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, reduction)
+            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
@@ -349,7 +355,7 @@ class Runner:
     def _tile_side(self, hand: _InHand, pixels: np.ndarray) -> int | None:
         """Tiles that fit beside the neighbouring photos or, if none do, into the whole budget."""
         size = hand.width, hand.height, self._network_bytes
-        kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
+        kind = pixels.itemsize, hand.reduction, pixels.shape[2] == 1
         try:
             return memory.tile_side(*size, self._budget.left + hand.held - hand.beside, *kind)
         except PhotoError:
@@ -375,9 +381,8 @@ class Runner:
             if claim := self._claims.pop(hand.task, None):
                 claim.give_up()
         seconds = Seconds(hand.decode, hand.network, encode)
-        return Result(
-            hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
-        )
+        sizes = hand.width, hand.height, hand.input_bytes, size
+        return Result(hand.task, Status.ENHANCED, seconds, *sizes, notes=hand.notes, reduction=hand.reduction)
 
     def _write(self, hand: _InHand, photo: Photo) -> int:
         task, writing = hand.task, self._writing

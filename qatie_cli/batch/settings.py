@@ -23,7 +23,7 @@ class Settings:
     weights_sha256: str
     arithmetic: str = INT8  # or FLOAT
     strength: float = 1.0
-    fast: bool = True
+    fast: bool | None = None
     quality: int | str | None = None
     strip_metadata: bool = False
     strip_gps: bool = False

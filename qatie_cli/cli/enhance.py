@@ -60,7 +60,7 @@ def enhance(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
     ] = 1,
-    fast: Fast = True,
+    fast: Fast = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Output format; keep turns HEIC into JPEG, BMP into PNG.")
     ] = Format.keep,

@@ -111,7 +111,7 @@ class Follower:
             seconds = result.seconds
             self.screen.print(
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
-                f"network {seconds.network:.2f} s  encode {seconds.encode:.2f} s"
+                f"network {seconds.network:.2f} s at {_size(result.reduction)}  encode {seconds.encode:.2f} s"
             )
         told = self.quiet or result.status == "failed"  # the reason already contains what matters in them
         for note in () if told else result.notes:
@@ -176,6 +176,10 @@ class Follower:
         if failed:
             names = ", ".join(plain(result.task.source) for result in failed)
             self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+
+
+def _size(reduction: int) -> str:
+    return "full size" if reduction == 1 else f"1/{reduction} size"
 
 
 def _files(paths: tuple[Path, ...], what: str = "files") -> str:

@@ -78,10 +78,11 @@ Folders = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network.")]
 Fast = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--fast/--full",
         help="Run the network on photos above 4 megapixels at reduced size; tone and edges stay at full size.",
+        show_default="--fast, and --full for photos that are noisy at full size",
     ),
 ]
 QualityOption = Annotated[

@@ -194,7 +194,9 @@ class DegradedSource:
         )
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A crop (crop, crop, 3) with faint detail and drawn surfaces, which must be distinguished from noise."""
+        """A crop (crop, crop, 3) softened, with faint detail and drawn surfaces: to be distinguished from noise."""
+        if softness := self.config.softness.sample(rng, 0.0):
+            target = degradation.gaussian_blur(target, softness)
         target = degradation.faint(target, self.config.faint.sample(rng, 0.0))
         deviation = self.config.surface.sample(rng, 0.0)
         if not deviation:

@@ -83,6 +83,8 @@ class DegradationConfig:
     # Demosaicing spreads a pixel's noise over its neighbours: Gaussian, standard deviation in pixels.
     noise_correlation: ParameterRange = ParameterRange(0.6, 0.4, 1.1)
     noise_gray: ParameterRange = ParameterRange(0.6, 0.2, 0.9)  # share of the noise's variance common to all channels
+    # Noise reduction leaves blotches of colour: the rest of the variance is that of noise blurred by a wider Gaussian.
+    colour_noise_correlation: ParameterRange = ParameterRange(0.0, 1.5, 4.0)
     # Share of the noise's variance at wavelengths of about 8 pixels.
     low_frequency_noise: ParameterRange = ParameterRange(0.55, 0.0, 0.6)
     gamma: ParameterRange = ParameterRange(0.5, 0.8, 1.4)  # exponent
@@ -92,8 +94,10 @@ class DegradationConfig:
     denoise_blur: ParameterRange = ParameterRange(0.25, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: ParameterRange = ParameterRange(0.75, 55, 95)  # quality, 4:2:0 below 90
-    # Of the network's targets: the amplitude limit of fine detail (`faint`), the standard deviation of a drawn surface.
+    # Of the network's targets: the amplitude limit of fine detail (`faint`), a Gaussian's standard deviation in pixels
+    # (photos at full size are soft, and what is sharp in them is noise), the standard deviation of a drawn surface.
     faint: ParameterRange = ParameterRange(0.35, 0.01, 0.04)
+    softness: ParameterRange = ParameterRange(0.0, 0.4, 1.2)
     surface: ParameterRange = ParameterRange(0.35, 0.006, 0.025)
 
     def __post_init__(self) -> None:
@@ -136,6 +140,7 @@ class DegradationParameters:
     read_noise: float = 0.0
     noise_correlation: float = 0.0
     noise_gray: float = 0.0
+    colour_noise_correlation: float = 0.0
     low_frequency_noise: float = 0.0
     gamma: float = 1.0
     contrast: float = 1.0
@@ -180,6 +185,10 @@ def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationPa
         jpeg=round(jpeg) or None,
         noise_seed=int(rng.integers(2**32)),
         highlights=config.highlights.sample(rng, 0.0),
+        # Drawn only where a recipe asks for it: those of before have no value of it in their sequence.
+        colour_noise_correlation=config.colour_noise_correlation.sample(rng, 0.0)
+        if config.colour_noise_correlation.probability
+        else 0.0,
     )
     return UNTOUCHED if untouched else parameters
 
@@ -240,9 +249,13 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
     trained on it takes real noise for texture.
     """
     rng = np.random.default_rng(parameters.noise_seed)
-    noise = _white(rng, shape, parameters.noise_gray)
-    if parameters.noise_correlation:
-        noise = _correlated(noise, parameters.noise_correlation)
+    fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray
+    if wide:
+        common = _correlated(rng.standard_normal((*shape, 1), np.float32), fine)
+        colours = _correlated(rng.standard_normal((*shape, 3), np.float32), wide)
+        noise = np.float32(gray**0.5) * common + np.float32((1 - gray) ** 0.5) * colours
+    else:
+        noise = _correlated(_white(rng, shape, gray), fine)
     if parameters.low_frequency_noise:
         coarse = _white(rng, (-(-shape[0] // 2), -(-shape[1] // 2)), parameters.noise_gray)
         coarse = _correlated(coarse, 1.5).repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
@@ -266,7 +279,9 @@ def _white(rng: np.random.Generator, shape: tuple[int, int], gray: float) -> np.
 
 
 def _correlated(noise: np.ndarray, sigma: float) -> np.ndarray:
-    """White noise blurred by a Gaussian of `sigma` pixels and scaled back to its variance."""
+    """White noise blurred by a Gaussian of `sigma` pixels and scaled back to its variance; unchanged for 0."""
+    if not sigma:
+        return noise
     return gaussian_blur(noise, sigma) / np.float32((_gaussian(sigma) ** 2).sum())
 
 

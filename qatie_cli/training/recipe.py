@@ -54,6 +54,7 @@ class Recipe:
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
+    tone_colour: float = 1.0  # share of what it decides about colours that is kept when it is trained
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -89,6 +90,8 @@ class Recipe:
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
             raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
+        if not 0 <= self.tone_colour <= 1:
+            raise ValueError(f"tone_colour must lie in 0..1, not {self.tone_colour}")
         if not 0 < self.validation_share < 1:
             raise ValueError("the validation share must lie between 0 and 1")
         if self.crop % 8 or self.crop < 32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from typing import ClassVar
 
@@ -201,7 +202,7 @@ class ToneTraining(Stage):
     def start(self, state: State, pairs: list[PairPixels]) -> None:
         """Score the given tone stage, to keep it unless training improves it."""
         state.best_db = self.group.broadcast(validation.score(state.ema, pairs, None).psnr_db)
-        self.keep_best(state)
+        state.best_tone = _copied(_tone(state.ema))
 
     def leave(self, state: State) -> None:
         """Continue from the best validation: the tone stage overfits a few hundred photos before its end."""
@@ -213,7 +214,10 @@ class ToneTraining(Stage):
         return None
 
     def keep_best(self, state: State) -> None:
-        state.best_tone = {k: v.clone() for k, v in _tone(state.ema).state_dict().items()}
+        kept = copy.deepcopy(_tone(state.ema))
+        if self.recipe.tone_colour < 1:
+            kept.keep_colours(self.recipe.tone_colour)
+        state.best_tone = _copied(kept)
 
 
 class FloatTraining(Stage):
@@ -309,6 +313,10 @@ def build(inputs: RunInputs) -> tuple[Stage, ...]:
         stages.append(kinds[name](inputs, first, steps))
         first += steps
     return tuple(stages)
+
+
+def _copied(stage: ToneStage) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in stage.state_dict().items()}
 
 
 def _tone(model: Model) -> ToneStage:
