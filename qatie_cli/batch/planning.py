@@ -9,7 +9,7 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from qatie_cli.batch import listing
 from qatie_cli.batch.journal import Journal
@@ -265,29 +265,29 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
     return Task(source, out)
 
 
-def _key(output: Path) -> str:
+def key(output: PurePath) -> str:
     """Equal for names that some file system treats as the same."""
-    return os.path.normcase(output.absolute()).casefold()
+    return os.path.normcase(os.path.abspath(output)).casefold()  # noqa: PTH100 (of a PurePath, too)
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     """Resolve clashes that come from a change of format by keeping the source's suffix in the name: a.heic.jpg."""
-    outputs = Counter(_key(task.output) for task in tasks)
+    outputs = Counter(key(task.output) for task in tasks)
     return [
         Task(task.source, task.output.with_name(formats.long_output_name(task.source, naming.fmt, naming.suffix)))
-        if outputs[_key(task.output)] > 1 and task.output.suffix != task.source.suffix
+        if outputs[key(task.output)] > 1 and task.output.suffix != task.source.suffix
         else task
         for task in tasks
     ]
 
 
 def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
-    taken = {_key(task.output) for task in tasks}
+    taken = {key(task.output) for task in tasks}
     made = []
     for task in tasks:
         png = task.output.with_suffix(".png")
         by_default = naming.fmt == "keep" and formats.format_of_name(task.source) == "heic"
-        made.append(Task(task.source, task.output, png) if by_default and _key(png) not in taken else task)
+        made.append(Task(task.source, task.output, png) if by_default and key(png) not in taken else task)
     return made
 
 
@@ -319,10 +319,10 @@ def _refused(tasks: Sequence[Task]) -> list[Refused]:
     originals = Originals(tasks)
     sharing: dict[str, list[Task]] = {}
     for task in tasks:
-        sharing.setdefault(_key(task.output), []).append(task)
+        sharing.setdefault(key(task.output), []).append(task)
     refused = []
     for task in tasks:
-        others = [other for other in sharing[_key(task.output)][:2] if other is not task]
+        others = [other for other in sharing[key(task.output)][:2] if other is not task]
         if reason := originals.refusal(task.output):
             refused.append(Refused(task, reason))
         elif others:

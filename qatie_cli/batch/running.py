@@ -155,13 +155,17 @@ class Runner:
         reduction: Callable[[int, int], int] = lambda width, height: 1,
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
+        budget: memory.Budget | None = None,
     ) -> None:
-        """`reduction` tells by how much the network sees a photo of that width and height reduced."""
+        """`reduction` tells by how much the network sees a photo of that width and height reduced.
+
+        Runners of one process share a `budget`; it then stands for `max_memory`.
+        """
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
-        self._budget = memory.Budget(memory.available(max_memory))
+        self._budget = budget or memory.Budget(memory.available(max_memory))
         # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
         self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
@@ -185,6 +189,12 @@ class Runner:
                 claim.give_up()
             self._claims.clear()
 
+    def stop(self) -> None:
+        """Let `run` end soon, from another thread: what is not in the network yet is not begun."""
+        self._stop.set()
+        self._budget.close()  # the next photo may wait for what this one holds
+        self._reader.interrupt()
+
     def _pass(self, tasks: Sequence[Task], on_result: Callable[[Result], None], wait: bool) -> list[Task]:
         """Enhance `tasks`, except those that another run has in hand, which are returned unless `wait` says to wait."""
         elsewhere: list[Task] = []
@@ -207,9 +217,7 @@ class Runner:
                     if self._stop.is_set():
                         break
             except BaseException:
-                self._stop.set()
-                self._budget.close()  # the next photo may wait for what this one holds
-                self._reader.interrupt()
+                self.stop()
                 raise
             finally:
                 if ahead is not None:
