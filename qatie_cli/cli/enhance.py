@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli import stream
+from qatie_cli.cli import large, stream
 from qatie_cli.cli.console import confirm, console, plain
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
+    Cluster,
     Device,
     DeviceOption,
     EngineName,
     EngineOption,
     Fast,
+    FilesFrom,
     Format,
+    Gallery,
+    MaxMemory,
     MaxPixels,
     NoHdr,
     NoMotion,
@@ -28,6 +32,7 @@ from qatie_cli.cli.options import (
     Threads,
     Verbose,
     WeightsOption,
+    WorkersOption,
     Yes,
     check_sidecars,
     load_engine,
@@ -44,14 +49,20 @@ if TYPE_CHECKING:
 
 
 def enhance(
+    # Texts, since a Path would make s3:/bucket of a URL.
     inputs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT", help="Photos and folders; - is standard input.", show_default=False, readable=False
+            metavar="INPUT",
+            help="Photos and folders, on this machine or in a store (s3://, gs://, az://); - is standard input.",
+            show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write to; - is standard output.", show_default=False)
+    out_place: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="PATH", help="Folder or URL to write to; - is standard output.", show_default=False
+        ),
     ] = None,
     engine: EngineOption = EngineName.auto,
     weights: WeightsOption = DEFAULT,
@@ -78,28 +89,13 @@ def enhance(
     yes: Yes = False,
     preserve_times: Annotated[bool, typer.Option("--preserve-times", help="Keep the photos' times.")] = False,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Do not search subfolders.")] = False,
-    files_from: Annotated[
-        Path | None,
-        typer.Option(
-            help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
-            "paths are kept under OUT; folders are searched, but for . and /.",
-            show_default=False,
-        ),
-    ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
-    ] = None,
+    files_from: FilesFrom = None,
+    max_memory: MaxMemory = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     report: ReportFile = None,
-    gallery: Annotated[
-        bool | None,
-        typer.Option(
-            "--gallery/--no-gallery",
-            help="Write OUT/index.html, a page to look through before and after.",
-            show_default="if OUT has one, refresh it",
-        ),
-    ] = None,
+    gallery: Gallery = None,
+    cluster: Cluster = None,
+    workers: WorkersOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -109,7 +105,8 @@ def enhance(
     Originals are never modified unless --in-place is given. Folders are searched recursively and keep their tree under
     OUT. Run the same command again to resume: an output made from this photo with these settings is skipped, one made
     from another version or with other settings is redone, and one that was edited since is listed and left alone.
-    OUT/.qatie records what each output was made from.
+    OUT/.qatie records what each output was made from. URLs of stores need the extra `cloud`, --cluster the extra
+    `cluster`.
     """
     from qatie_cli import sizes
     from qatie_cli.batch import session
@@ -120,7 +117,8 @@ def enhance(
     from qatie_cli.model import shipped
 
     memory.keep_together(bounded=max_memory is not None)  # before there are threads
-    paths = tuple(inputs or ())
+    texts, out = tuple(inputs or ()), None if out_place is None else Path(out_place)
+    paths = tuple(map(Path, texts))
     naming = Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
     check_sidecars(sidecars, in_place, strip_metadata)
@@ -141,10 +139,16 @@ def enhance(
         for note in () if quiet else notes:
             console().print(f"[yellow]Note:[/] {plain(note)}.")
         return
-    listed = () if files_from is None else _read_list(files_from)
+    names = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
     asked = fine, strip_metadata, strip_gps, no_hdr, no_motion, sidecars
     settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, *asked)
+    if large.is_large(cluster, workers, (*texts, out_place or "", *names)):
+        refused = {"--in-place": in_place, "--sidecars": sidecars, "--preserve-times": preserve_times}
+        asked = large.Asked(texts, out_place, names, naming, writing, settings, engine, threads, device, allowed)
+        shown = large.Shown(report, gallery, dry_run, quiet, verbose)
+        raise typer.Exit(large.run(asked, large.Where(cluster, workers), shown, refused))
+    listed = tuple(map(Path, names))
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
         follower = Follower(run, console(), quiet, verbose)
@@ -189,11 +193,11 @@ def _check(
         raise UsageError(f"Invalid suffix '{naming.suffix}'.", "Choose one without slashes.")
 
 
-def _read_list(path: Path) -> tuple[Path, ...]:
+def _read_list(path: Path) -> tuple[str, ...]:
     from qatie_cli.batch import listing
 
     try:
-        return listing.read(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
+        return listing.names(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
 

@@ -1,4 +1,4 @@
-"""Which photos of stores a run enhances, into which files, and which are done: the rules of `batch.planning`, page by page.
+"""Which photos of stores a run enhances, into which files, and which are done: the rules of `batch.planning`.
 
 Memory holds a page of the listing; all else is in the table, on disk.
 """
@@ -142,7 +142,9 @@ def _kept(page: Sequence[Entry], folder: str, relative: str, out: str, table: Ta
             yield entry, posixpath.join(relative, inner) if inner else relative
 
 
-def _add(found: Sequence[tuple[Entry, str]] | Iterator[tuple[Entry, str]], out: str, naming: Naming, table: Table) -> None:
+def _add(
+    found: Sequence[tuple[Entry, str]] | Iterator[tuple[Entry, str]], out: str, naming: Naming, table: Table
+) -> None:
     rows = []
     for entry, folder in found:
         name = PurePosixPath(urls.name(entry.url))
@@ -249,7 +251,9 @@ def _state(
     if fitting is None:
         why = "was changed since qatie made it" if known else "exists, and qatie has no record of making it"
         return REFUSED, f"{urls.people_s(place)} {why}; it stays as it is. {_REDO}"
-    if fitting.source != row.source and (table.has_source(fitting.source) or stores.of(fitting.source).entry(fitting.source)):
+    if fitting.source != row.source and (
+        table.has_source(fitting.source) or stores.of(fitting.source).entry(fitting.source)
+    ):
         return REFUSED, f"{urls.people_s(place)} was made from another photo, {fitting.source}. {_REDO}"
     from_this = (fitting.source_size, fitting.version) == (row.size, row.version)
     return (DONE if from_this and fitting.settings == record.digest else TODO), ""

@@ -2,9 +2,9 @@
 
 OUT/.qatie/made/ holds files of lines such as those of OUT/.qatie/made.jsonl (`batch.made`): an output with its size and
 MD5, its source with size and version, the digest of the settings and the engine. Stores do not append, so a worker
-writes a file for each batch, before it puts the batch's outputs: an output without a line is somebody else's. The driver
-merges them into compressed files of up to `MERGED` batches. A line that fits no output, as a killed run leaves it, is
-harmless.
+writes a file for each batch, before it puts the batch's outputs: an output without a line is somebody else's. The
+driver merges them into compressed files of up to `MERGED` batches. A line that fits no output, as a killed run leaves
+it, is harmless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -49,7 +48,7 @@ class Record:
         row: dict[str, Any] = {
             "output": urls.below(outcome.output, self._out) or outcome.output,
             "made": [len(content), md5(content)],
-            "from": [relative(item.source, self._out), item.size, item.version],
+            "from": [urls.relative(item.source, self._out), item.size, item.version],
             "settings": self.digest,
             "engine": self._engine,
             "result": [outcome.width, outcome.height, *dataclasses.astuple(outcome.seconds), *outcome.notes],
@@ -76,7 +75,7 @@ class Record:
         store = stores.of(self._out)
         if store.entry(self._file(batch.number)) is None:
             return {}
-        items = {relative(item.source, self._out): item for item in batch.items}
+        items = {urls.relative(item.source, self._out): item for item in batch.items}
         found = {}
         for row in _rows(store.read(self._file(batch.number))):
             item = items.get(row["from"][0])
@@ -114,7 +113,7 @@ class Record:
         output = urls.join(self._out, row["output"])
         if row["settings"] == self.digest:
             self.begun_on = str(row.get("engine", ""))
-        return Made(output, size, digest, absolute(source, self._out), source_size, version, row["settings"])
+        return Made(output, size, digest, urls.absolute(source, self._out), source_size, version, row["settings"])
 
 
 class Merger:
@@ -179,26 +178,3 @@ def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Ite
 def md5(content: bytes) -> str:
     """The digest that stores have, too."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def relative(source: str, out: str) -> str:
-    """The source's path from the output folder, where one bucket holds both; else its URL."""
-    bucket = _bucket(out)
-    if _bucket(source) != bucket:
-        return source
-    return posixpath.relpath(source.removeprefix(bucket), out.removeprefix(bucket))
-
-
-def absolute(source: str, out: str) -> str:
-    """The inverse of `relative`."""
-    if urls.is_url(source):
-        return source
-    bucket = _bucket(out)
-    return bucket + posixpath.normpath(posixpath.join(out.removeprefix(bucket), source))
-
-
-def _bucket(url: str) -> str:
-    """`s3://bucket/`; `file:///` for files of this machine."""
-    start = url.index("://") + 3
-    end = url.find("/", start)
-    return url if end < 0 else url[: end + 1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from qatie_cli.cloud import scratch
 from qatie_cli.cloud.table import Row, Table
 from qatie_cli.photo import decoding
 from qatie_cli.photo.decoding import Header
@@ -27,14 +27,14 @@ def estimate(table: Table, photos: int) -> tuple[float, int]:
 
 def sample(table: Table) -> list[Header | None]:
     """The headers of a few photos to do; None for one that cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="qatie-") as scratch, ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda row: _header(row, Path(scratch)), table.sample(_MOST)))
+    with scratch.folder() as folder, ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda row: _header(row, folder), table.sample(_MOST)))
 
 
-def _header(row: Row, scratch: Path) -> Header | None:
+def _header(row: Row, folder: Path) -> Header | None:
     if urls.protocol(row.source) == urls.FILE:
         return decoding.header(urls.to_path(row.source))
-    target = scratch / str(row.number)
+    target = folder / str(row.number)
     try:
         stores.of(row.source).fetch(row.source, target)
         return decoding.header(target)

@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import json
 import secrets
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Seconds, Status, Writing, remove_stale
 from qatie_cli.batch.session import Estimate
 from qatie_cli.batch.settings import Settings
-from qatie_cli.cloud import planning, sampling
+from qatie_cli.cloud import planning, sampling, scratch
 from qatie_cli.cloud.items import Batch, Done, Outcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.record import Merger, Record
@@ -68,8 +67,8 @@ def opened(request: Request) -> Iterator[Session]:
         UsageError: it cannot be planned.
         StoreError: a store cannot be listed.
     """
-    with tempfile.TemporaryDirectory(prefix="qatie-plan-") as scratch:
-        table = Table(Path(scratch, "plan.sqlite"))
+    with scratch.folder() as folder:
+        table = Table(folder / "plan.sqlite")
         try:
             yield Session(request, table)
         finally:
@@ -90,7 +89,8 @@ class Session:
             self.begun_on = self._record.begun_on
         self.todo, self.done, self.refused = (table.count(state) for state in (TODO, DONE, REFUSED))
         self.counts: Counter[Status] = Counter()
-        self.failures: list[str] = []  # names of the first that failed
+        refused = next(table.pages(REFUSED), [])[:MOST_NAMED]
+        self.failures = [row.source for row in refused]  # the first that failed
         self.megapixels = self.network_seconds = 0.0
         self.repeated = 0  # requests that a store had to be asked again
         self.workers: set[str] = set()  # that have done something
@@ -126,7 +126,13 @@ class Session:
             stores.of(probe).remove([probe])
         except (OSError, StoreError) as error:
             reason = error.one_line() if isinstance(error, QatieError) else f"{error.strerror or error}."
-            raise QatieError(f"{urls.people_s(self.out)} cannot be written to: {reason}", "Name another with -o.") from error
+            name = urls.people_s(self.out)
+            raise QatieError(f"{name} cannot be written to: {reason}", "Name another with -o.") from error
+
+    def files_needed(self) -> list[Path]:
+        """Files and folders of this machine that every worker has to see."""
+        places = (*self.request.places.inputs, *self.request.places.listed, self.out)
+        return [urls.to_path(url) for url in places if urls.protocol(url) == urls.FILE]
 
     # --- at work ------------------------------------------------------------------------------------------------------
 
@@ -204,6 +210,13 @@ class Session:
         """How many folders could not be listed."""
         return self.table.count_others(_UNSEARCHED)
 
+    def bytes_of(self, output: str) -> int | None:
+        """The size of an output that was there when the run was planned."""
+        if self.request.local:
+            path = urls.to_path(output)
+            return path.stat().st_size if path.is_file() else None
+        return self.table.there([output]).get(output, (None, ""))[0]
+
     def exit_code(self) -> Exit:
         """What a command that ran this ends with, an interruption aside."""
         if not self.failed and not self.not_begun and not self.unsearched and (self.reached or self.done):
@@ -260,7 +273,7 @@ def outcome_of(text: str) -> Outcome:
 
 
 def _plan_files(request: Request, table: Table) -> tuple[str, str]:
-    """Plan folders that every worker sees as `batch.planning` does; the output folder, and the engine of its outputs."""
+    """Plan folders that every worker sees, as `batch.planning` does; the output folder, and its outputs' engine."""
     places, out = request.places, urls.to_path(request.places.out)
     ledger = Ledger(local_planning.folder_of(out), request.settings)
     inputs, listed = (tuple(map(urls.to_path, urls_)) for urls_ in (places.inputs, places.listed))

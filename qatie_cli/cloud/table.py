@@ -142,9 +142,7 @@ class Table:
 
     def change(self, changed: Iterable[tuple[int, str, str, str | None]]) -> None:
         """Set number, output, key and alpha."""
-        self._db.executemany(
-            "UPDATE photos SET output = ?2, key = ?3, alpha = ?4 WHERE number = ?1", changed
-        )
+        self._db.executemany("UPDATE photos SET output = ?2, key = ?3, alpha = ?4 WHERE number = ?1", changed)
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Forget photos."""
@@ -179,7 +177,9 @@ class Table:
     def pages(self, state: str | None = None) -> Iterator[list[Row]]:
         """The photos in the order of the plan, a page at a time. They may be changed meanwhile."""
         last, chosen = 0, "" if state is None else "AND state = ?2"
-        while rows := self._rows(f"WHERE number > ?1 {chosen} ORDER BY number LIMIT {_PAGE}", (last, state)[: 1 + bool(chosen)]):
+        while rows := self._rows(
+            f"WHERE number > ?1 {chosen} ORDER BY number LIMIT {_PAGE}", (last, state)[: 1 + bool(chosen)]
+        ):
             last = rows[-1].number
             yield rows
 

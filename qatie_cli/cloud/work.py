@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from qatie_cli.batch.made import Ledger
 from qatie_cli.batch.planning import Task
 from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing
 from qatie_cli.batch.settings import Settings
-from qatie_cli.cloud import record
+from qatie_cli.cloud import record, scratch
 from qatie_cli.cloud.items import Batch, Done, Item, Outcome
 from qatie_cli.cloud.record import Record
 from qatie_cli.enhance import memory
@@ -87,13 +86,14 @@ class Worker:
             self._ledger.engine = job.engine
         self._runners: set[Runner] = set()
         self._lock, self._stopped = threading.Lock(), False
+        scratch.remove_stale()
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
     def run(self, batch: Batch) -> Done:
         """Enhance a batch; errors of one photo are its outcome."""
         try:
             done = self._run_here(batch) if self._job.local else self._run_in_scratch(batch)
-        except StoreError as error:  # the record cannot be read or written
+        except Exception as error:  # no record can be written, or no scratch folder made
             done = Done(batch.number, tuple(_failed(item, error) for item in batch.items))
         return dataclasses.replace(done, repeated=patience.repeated.taken(), worker=self._name)
 
@@ -126,8 +126,7 @@ class Worker:
         before = self._record.begun(batch)
         outcomes = list(before.values())
         left = [item for item in batch.items if item.source not in before]
-        with tempfile.TemporaryDirectory(prefix="qatie-") as scratch, ThreadPoolExecutor(_TRANSFERS) as transfers:
-            folder = Path(scratch)
+        with scratch.folder() as folder, ThreadPoolExecutor(_TRANSFERS) as transfers:
             fetched = list(transfers.map(lambda item: self._fetch(item, folder), left))
             outcomes += [outcome for outcome in fetched if outcome is not None]
             items = {
@@ -185,7 +184,9 @@ class Worker:
         if not folder.is_dir():
             return outcomes
         base = urls.join(self._job.out, GALLERY_FOLDER)
-        puts = [transfers.submit(stores.of(base).put, urls.join(base, p.name), p, "image/webp") for p in folder.iterdir()]
+        puts = [
+            transfers.submit(stores.of(base).put, urls.join(base, p.name), p, "image/webp") for p in folder.iterdir()
+        ]
         errors = [put.exception() for put in puts]
         lost = next((str(error) for error in errors if error is not None), "")
         return [dataclasses.replace(o, previews_lack=lost) if lost and o.change is not None else o for o in outcomes]

@@ -101,7 +101,7 @@ class Store:
         asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "MaxKeys": _KEYS_A_PAGE}
         asked |= {} if recursive else {"Delimiter": "/"}
         while True:
-            page = self._try(folder, lambda: self._system.call_s3("list_objects_v2", **asked))  # noqa: B023
+            page = self._try(folder, lambda: self._system.call_s3("list_objects_v2", **asked))
             listed = [(start + found["Key"], found) for found in page.get("Contents", ())]
             # A key that ends with a slash stands for a folder.
             yield [self._entry(url, info | {"size": info["Size"]}) for url, info in listed if not url.endswith("/")]
@@ -214,8 +214,9 @@ def _opened(protocol: str) -> Store:
         command = installation.extra("cloud")
         raise UsageError(f"{protocol}:// needs {' and '.join(needed)}.", f"Run: {command}")
     import fsspec
+    from fsspec.registry import known_implementations
 
-    known = fsspec.registry.known_implementations.get(protocol)
+    known = known_implementations.get(protocol)
     if known is None and protocol not in fsspec.available_protocols():
         raise UsageError(f"{protocol}:// names no store that fsspec knows.", "Use s3://, gs:// or az://, for example.")
     try:

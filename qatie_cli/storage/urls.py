@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,29 @@ def below(url: str, folder: str) -> str | None:
     """The path of `url` relative to `folder`; None where it is not below it."""
     start = folder.rstrip("/") + "/"
     return url[len(start) :] if url.startswith(start) else None
+
+
+def relative(url: str, folder: str) -> str:
+    """The path of `url` from `folder`, upwards, too, where one bucket holds both; else the URL."""
+    bucket = _bucket(folder)
+    if _bucket(url) != bucket:
+        return url
+    return posixpath.relpath(url.removeprefix(bucket) or ".", folder.removeprefix(bucket) or ".")
+
+
+def absolute(place: str, folder: str) -> str:
+    """The inverse of `relative`."""
+    if is_url(place):
+        return place
+    bucket = _bucket(folder)
+    return bucket + posixpath.normpath(posixpath.join(folder.removeprefix(bucket), place))
+
+
+def _bucket(url: str) -> str:
+    """`s3://bucket/`; `file:///` for files of this machine."""
+    start = url.index("://") + 3
+    end = url.find("/", start)
+    return f"{url}/" if end < 0 else url[: end + 1]
 
 
 def name(url: str) -> str:

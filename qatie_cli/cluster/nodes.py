@@ -1,0 +1,143 @@
+"""A Ray cluster: connected to, and its nodes checked before work begins."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qatie_cli import __version__
+from qatie_cli.errors import EngineError, QatieError, UsageError
+
+LOCAL, AUTO = "local", "auto"
+_SECONDS = 120.0  # that a node may take to answer: its first process imports qatie
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster: its name for people, and what Ray may use of it."""
+
+    id: str
+    name: str
+    cpus: float
+    memory: float  # bytes
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be connected to a cluster; its actors end with the block, and a local one with them.
+
+    Args:
+        address: `local` starts one on this machine, `auto` is the one that this machine belongs to.
+
+    Raises:
+        QatieError: there is no such cluster.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    import ray
+
+    if ray.is_initialized():  # by a program that goes on using it
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address == LOCAL:
+            # Its actors import the code that this process runs.
+            ray.init(address=LOCAL, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise QatieError(
+            f"There is no Ray cluster at {address} ({reason}).",
+            "Start one (ray start --head), name its address, or use --cluster local.",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """The machines of the cluster that can run something."""
+    import ray
+
+    found = []
+    for node in ray.nodes():
+        resources = node["Resources"]
+        if node["Alive"] and resources.get("CPU"):
+            name = node.get("NodeName") or node["NodeManagerAddress"]
+            found.append(Node(node["NodeID"], name, resources["CPU"], resources.get("memory", 0.0)))
+    return found
+
+
+def check(paths: Sequence[Path], engine: str) -> list[Node]:
+    """The machines, each of which has this version of qatie, the engine, and sees `paths`.
+
+    Raises:
+        QatieError: one does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = nodes()
+    if not here:
+        raise QatieError("The Ray cluster has no node with a CPU to use.", "Add one, or use --cluster local.")
+    probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
+    names = [str(path) for path in paths]
+    asked = [
+        (
+            node,
+            probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+                names, engine
+            ),
+        )
+        for node in here
+    ]
+    for node, answer in asked:
+        try:
+            version, missing, lacks = ray.get(answer, timeout=_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            raise QatieError(f"The node {node.name} does not answer.", "Look at it with: ray status") from None
+        except (ray.exceptions.RayError, ImportError) as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, ImportError):
+                raise QatieError(
+                    f"The node {node.name} cannot import qatie ({cause}).", "Install the same qatie on every node."
+                ) from None
+            reason = str(cause).strip().splitlines()[-1:]
+            raise QatieError(f"The node {node.name} cannot be used: {''.join(reason)}.") from None
+        _refuse(node, version, missing, lacks)
+    return here
+
+
+def _refuse(node: Node, version: str, missing: list[str], lacks: str) -> None:
+    if version != __version__:
+        raise QatieError(
+            f"The node {node.name} has qatie {version}, this one {__version__}.", "Install the same on every node."
+        )
+    if missing:
+        raise UsageError(
+            f"{missing[0]} is not on the node {node.name}: a cluster needs folders that all its nodes see.",
+            "Mount the folder everywhere under this path, or use an object store.",
+        )
+    if lacks:
+        raise EngineError(f"On the node {node.name}: {lacks}", "Choose an --engine that every node has.")
+
+
+def _probe(paths: list[str], engine: str) -> tuple[str, list[str], str]:
+    """What a node has: qatie's version, the paths that it does not see, and why it lacks the engine."""
+    import qatie_cli
+    from qatie_cli import engines
+
+    lacks = ""
+    try:
+        engines.resolve(engine)
+    except QatieError as error:
+        lacks = str(error)
+    return qatie_cli.__version__, [path for path in paths if not os.path.lexists(path)], lacks
