@@ -6,10 +6,12 @@ import itertools
 import logging
 import math
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qatie_cli import chatter
 from qatie_cli.batch.running import Status
 from qatie_cli.cloud.items import Batch, Done, Outcome
 from qatie_cli.cloud.work import AT_ONCE, Job, Worker
@@ -98,31 +100,38 @@ class Pool:
         import ray
 
         rows = [{"batch": pickle.dumps(batch)} for batch in window]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        with warnings.catch_warnings():  # `max_task_retries` is to go, and has no other place yet
+            warnings.simplefilter("ignore", DeprecationWarning)
+            dataset = self._mapped(ray.data.from_items(rows, override_num_blocks=len(rows)))
+        with chatter.hidden():  # Ray's C++ remarks
+            for row in dataset.iter_rows():
+                yield pickle.loads(row["done"])
+
+    def _mapped(self, dataset: Any) -> Any:
+        import ray
+
+        return dataset.map_batches(
             _Actor,
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                min_size=min(self._range.least, len(window)),
-                max_size=min(self._range.most, len(window)),
+                min_size=self._range.least,
+                max_size=self._range.most,
                 max_tasks_in_flight_per_actor=AT_ONCE + 1,
+                max_concurrent_calls_per_actor=AT_ONCE,
                 enable_true_multi_threading=True,
             ),
             fn_constructor_args=(self._job,),
             num_cpus=self._job.threads,
             memory=self._memory,
-            max_concurrency=AT_ONCE,
-            max_restarts=-1,
             max_task_retries=_TRIES - 1,
         )
-        for row in dataset.iter_rows():
-            yield pickle.loads(row["done"])
 
 
 class _Actor:
     """A worker in an actor."""
 
     def __init__(self, job: Job) -> None:
-        from qatie_cli import chatter, threads
+        from qatie_cli import threads
         from qatie_cli.enhance import memory
 
         threads.bound_spin()
