@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli.cli import large, stream
+from qatie_cli.cli import galleries, large, stream
 from qatie_cli.cli.console import confirm, console, plain
 from qatie_cli.cli.follow import Follower, count
 from qatie_cli.cli.options import (
@@ -43,7 +43,7 @@ from qatie_cli.model.shipped import DEFAULT
 from qatie_cli.photo import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from qatie_cli.batch.planning import Naming, Plan
+    from qatie_cli.batch.planning import Naming
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.album import Album
 
@@ -109,23 +109,20 @@ def enhance(
     `cluster`.
     """
     from qatie_cli import sizes
-    from qatie_cli.batch import session
-    from qatie_cli.batch.planning import Naming
-    from qatie_cli.batch.running import Writing
+    from qatie_cli.batch import planning, running, session
     from qatie_cli.batch.settings import FLOAT, INT8, Settings
     from qatie_cli.enhance import memory
     from qatie_cli.model import shipped
 
     memory.keep_together(bounded=max_memory is not None)  # before there are threads
-    texts, out = tuple(inputs or ()), None if out_place is None else Path(out_place)
-    paths = tuple(map(Path, texts))
-    naming = Naming(format.value, suffix, not no_recursive, overwrite)
+    texts = tuple(inputs or ())
+    paths, out = tuple(map(Path, texts)), None if out_place is None else Path(out_place)
+    naming = planning.Naming(format.value, suffix, not no_recursive, overwrite)
     _check(paths, out, naming, files_from, in_place, bool(gallery))
     check_sidecars(sidecars, in_place, strip_metadata)
     fine = parse_quality(quality)
-    writing = Writing(
-        fine, strip_metadata, strip_gps, overwrite, preserve_times, max_pixels, no_hdr, no_motion, sidecars
-    )
+    stripped = strip_metadata, strip_gps
+    writing = running.Writing(fine, *stripped, overwrite, preserve_times, max_pixels, no_hdr, no_motion, sidecars)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
     def enhancer(begun_on: str = "") -> Enhancer:
@@ -135,19 +132,16 @@ def enhance(
 
     if out is not None and stream.is_stream(paths, out):
         stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
-        notes = stream.run(paths[0], out, naming.fmt, writing, lambda photo: enhancer().within(photo, allowed))
-        for note in () if quiet else notes:
-            console().print(f"[yellow]Note:[/] {plain(note)}.")
-        return
+        return _tell(stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer().within(p, allowed)), quiet)
     names = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
-    asked = fine, strip_metadata, strip_gps, no_hdr, no_motion, sidecars
-    settings = Settings(weights, shipped.digest(weights), arithmetic, strength, fast, *asked)
+    shaping = strength, fast, fine, *stripped, no_hdr, no_motion, sidecars
+    settings = Settings(weights, shipped.digest(weights), arithmetic, *shaping)
     if large.is_large(cluster, workers, (*texts, out_place or "", *names)):
-        refused = {"--in-place": in_place, "--sidecars": sidecars, "--preserve-times": preserve_times}
+        large.refuse({"--in-place": in_place, "--sidecars": sidecars, "--preserve-times": preserve_times})
         asked = large.Asked(texts, out_place, names, naming, writing, settings, engine, threads, device, allowed)
         shown = large.Shown(report, gallery, dry_run, quiet, verbose)
-        raise typer.Exit(large.run(asked, large.Where(cluster, workers), shown, refused))
+        raise typer.Exit(large.run(asked, large.Where(cluster, workers), shown))
     listed = tuple(map(Path, names))
     request = session.Request(paths, None if in_place else out, naming, writing, listed, allowed, settings)
     with session.opened(request) as run:
@@ -155,21 +149,30 @@ def enhance(
         if dry_run:
             follower.show_plan()
             raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
-        has_gallery = _wants_gallery(out, gallery, run.plan)
+        has_gallery = galleries.wanted(out, gallery, run.plan)
         follower.check_report(report)
         follower.tell_left_out()
         if in_place and run.plan.tasks and not yes:
-            question = f"Replace {count(len(run.plan.tasks))} by their enhanced versions?"
-            confirm(question, "--in-place replaces originals and there is nobody to ask.")
+            _ask(len(run.plan.tasks))
         run.prepare()
         ready = enhancer(run.begun_on) if run.plan.tasks else None
-        album = _album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
+        album = galleries.album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine
         if report is not None and not follower.write_report(report, run.report(engine_used, weights, strength)):
             code = Exit.SOME_FAILED if code is Exit.OK else code
         follower.summarize("" if engine_used is None else f"{weights}, {engine_used.described}", album)
     raise typer.Exit(code)
+
+
+def _tell(notes: tuple[str, ...], quiet: bool) -> None:
+    for note in () if quiet else notes:
+        console().print(f"[yellow]Note:[/] {plain(note)}.")
+
+
+def _ask(photos: int) -> None:
+    question = f"Replace {count(photos)} by their enhanced versions?"
+    confirm(question, "--in-place replaces originals and there is nobody to ask.")
 
 
 def _check(
@@ -200,37 +203,6 @@ def _read_list(path: Path) -> tuple[str, ...]:
         return listing.names(sys.stdin.buffer.read() if path == stream.DASH else path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", "Check --files-from.") from error
-
-
-def _wants_gallery(out: Path | None, asked: bool | None, plan: Plan) -> bool:
-    """Whether this run writes or refreshes a gallery.
-
-    Raises:
-        QatieError: one is asked for that cannot be written.
-    """
-    from qatie_cli.photo.discovery import GALLERY_FOLDER
-
-    if out is None or asked is False:
-        return False
-    if asked is None and not (out / GALLERY_FOLDER).is_dir():
-        return False  # before anything is imported for it
-    from qatie_cli.gallery import album
-
-    if any(task.output == out for task in (*plan.tasks, *plan.done)):
-        raise UsageError(f"--gallery needs a folder, and {out} is one photo.", "Name a folder with -o.")
-    if (asked and (plan.tasks or plan.done)) or album.exists(out):
-        album.check(out, plan)
-        return True
-    return False
-
-
-def _album(out: Path, plan: Plan, ready: Enhancer | None, weights: str, strength: float, max_pixels: int) -> Album:
-    from qatie_cli.gallery.album import Album
-    from qatie_cli.gallery.entries import Provenance
-
-    # A page may be shared: it names no folders of this machine.
-    provenance = Provenance(Path(weights).name, "" if ready is None else ready.engine.arithmetic, strength)
-    return Album(out, plan, provenance, max_pixels)
 
 
 def _work(follower: Follower, ready: Enhancer | None, album: Album | None) -> Exit:

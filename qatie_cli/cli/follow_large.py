@@ -157,10 +157,11 @@ class Follower:
 
     def summarize(self, how: str, album: StoredAlbum | None) -> None:
         """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
+        from qatie_cli.batch.running import Status
         from qatie_cli.storage.urls import people_s
 
         run = self.run
-        enhanced = run.counts.get("enhanced", 0)
+        enhanced = run.counts[Status.ENHANCED]
         if run.interrupted:
             self.screen.print(f"[red]Interrupted[/] after {count(enhanced)}; run the same command to resume.")
         elif how:
@@ -171,10 +172,11 @@ class Follower:
             self.screen.print(f"Look through them: {plain(people_s(album.url))}")
 
     def _count_up(self, how: str, enhanced: int) -> None:
+        from qatie_cli.batch.running import Status
         from qatie_cli.storage.urls import people_s
 
         run = self.run
-        skipped = run.done + run.counts.get("skipped", 0)
+        skipped = run.done + run.counts[Status.SKIPPED]
         if not self.quiet:
             already = f", {skipped:,} done already" if skipped else ""
             speed = f"{run.megapixels:.1f} MP in {run.seconds:.1f} s, {run.megapixels / run.seconds:.1f} MP/s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud.session import Executor, Request, Session
     from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.pool import Workers
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.stored import StoredAlbum
 
@@ -73,21 +75,25 @@ def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) 
     return cluster is not None or any(map(urls.is_url, places))
 
 
-def run(asked: Asked, where: Where, shown: Shown, refused: Mapping[str, bool]) -> Exit:
+def refuse(options: Mapping[str, bool]) -> None:
+    """Raise UsageError where an option is used that only folders of this machine have."""
+    if used := [option for option, is_used in options.items() if is_used]:
+        raise UsageError(f"{used[0]} is for folders of this machine.", "Leave it out, or leave out URLs and --cluster.")
+
+
+def run(asked: Asked, where: Where, shown: Shown) -> Exit:
     """Plan, work, report; the exit code.
 
     Raises:
         QatieError: it cannot be begun.
     """
-    if used := [option for option, is_used in refused.items() if is_used]:
-        raise UsageError(f"{used[0]} is for folders of this machine.", "Leave it out, or leave out URLs and --cluster.")
     if where.cluster is not None:
         need_extra("cluster", "ray", "pyarrow")
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud import session
-    from qatie_cli.cluster.pool import Workers
+    from qatie_cli.cluster import pool
 
-    workers = None if where.workers is None else Workers.parse(where.workers)
+    workers = None if where.workers is None else pool.Workers.parse(where.workers)
     request = _request(asked, where.cluster)
     with ExitStack() as until_done:
         large = until_done.enter_context(session.opened(request))
@@ -173,29 +179,26 @@ def _job(asked: Asked, large: Session, enhancer: Enhancer, previews: bool) -> Jo
     )
 
 
-def _executor(job: Job, cluster: str | None, workers: object, large: Session, enhancer: Enhancer):
-    import contextlib
-
+@contextlib.contextmanager
+def _executor(
+    job: Job, cluster: str | None, workers: Workers | None, large: Session, enhancer: Enhancer
+) -> Iterator[Executor]:
     from qatie_cli.cloud.here import Here
     from qatie_cli.cloud.work import Worker
 
-    @contextlib.contextmanager
-    def made() -> Iterator[Executor]:
-        if cluster is None:
-            yield Here(Worker(job, enhancer))
-            return
-        from qatie_cli.cloud import sampling
-        from qatie_cli.cluster import estimates, nodes, pool
+    if cluster is None:
+        yield Here(Worker(job, enhancer))
+        return
+    from qatie_cli.cloud import sampling
+    from qatie_cli.cluster import estimates, nodes, pool
 
-        threads = job.threads or 1
-        needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
-        with nodes.connected(cluster):
-            here = nodes.check(large.files_needed(), job.engine)
-            pool.check_room(here, threads, needed)
-            chosen = workers or pool.Workers.filling(here, threads, needed)
-            yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
-
-    return made()
+    threads = job.threads or 1
+    needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
+    with nodes.connected(cluster):
+        here = nodes.check(large.files_needed(), job.engine)
+        pool.check_room(here, threads, needed)
+        chosen = workers or pool.Workers.filling(here, threads, needed)
+        yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
 
 
 def _album(asked: Asked, large: Session, enhancer: Enhancer | None, wanted: bool | None) -> StoredAlbum | None:

@@ -120,7 +120,8 @@ class Merger:
     """Merges the files of a run's batches, for the driver."""
 
     def __init__(self, record: Record) -> None:
-        self._record, self._waiting, self._merged = record, [], 0
+        self._record, self._merged = record, 0
+        self._waiting: list[Done] = []
 
     def add(self, done: Done) -> None:
         """Note what a worker wrote; every now and then a merged file replaces those of the batches.
