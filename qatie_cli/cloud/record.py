@@ -53,7 +53,7 @@ class Record:
             "engine": self._engine,
             "result": [outcome.width, outcome.height, *dataclasses.astuple(outcome.seconds), *outcome.notes],
         }
-        return json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+        return _line(row)
 
     def write(self, batch: Batch, lines: bytes) -> None:
         """Write the lines of a batch.
@@ -66,17 +66,19 @@ class Record:
     def _spelt_out(self) -> bytes:
         return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self._settings)}).encode() + b"\n"
 
-    def begun(self, batch: Batch) -> dict[str, Outcome]:
-        """What an earlier try of this batch in this run put, by source: its worker was lost before it could tell.
+    def begun(self, batch: Batch) -> tuple[dict[str, Outcome], bytes]:
+        """What an earlier try of this batch in this run put, by source, and their lines.
+
+        There is one where a worker was lost before it could tell.
 
         Raises:
             StoreError: the store cannot be asked.
         """
         store = stores.of(self._out)
         if store.entry(self._file(batch.number)) is None:
-            return {}
+            return {}, b""
         items = {urls.relative(item.source, self._out): item for item in batch.items}
-        found = {}
+        found, lines = {}, b""
         for row in _rows(store.read(self._file(batch.number))):
             item = items.get(row["from"][0])
             output = urls.join(self._out, row["output"])
@@ -88,7 +90,8 @@ class Record:
                 found[item.source] = Outcome(
                     item.number, output, Status.ENHANCED, seconds, width, height, item.size, size, notes=notes
                 )
-        return found
+                lines += _line(row)
+        return found, lines
 
     def _file(self, number: int) -> str:
         return f"{self._folder}/{self._run}/{number:08}.jsonl"
@@ -149,6 +152,10 @@ class Merger:
         self._merged += 1
         store.put(name, gzip.compress(lines, mtime=0), _GZIP)
         store.remove([record._file(done.batch) for done in waiting])
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:

@@ -123,7 +123,7 @@ class Worker:
     # --- files in stores ----------------------------------------------------------------------------------------------
 
     def _run_in_scratch(self, batch: Batch) -> Done:
-        before = self._record.begun(batch)
+        before, lines = self._record.begun(batch)
         outcomes = list(before.values())
         left = [item for item in batch.items if item.source not in before]
         with scratch.folder() as folder, ThreadPoolExecutor(_TRANSFERS) as transfers:
@@ -146,8 +146,8 @@ class Worker:
                     made[item] = outcome, result.task.output
                 else:
                     outcomes.append(outcome)
-            lines = b"".join(self._record.line(item, o, path.read_bytes()) for item, (o, path) in made.items())
-            if lines:
+            lines += b"".join(self._record.line(item, o, path.read_bytes()) for item, (o, path) in made.items())
+            if made:
                 self._record.write(batch, lines)
             outcomes += transfers.map(lambda pair: self._put(pair[0], *pair[1]), made.items())
             outcomes = self._put_previews(gallery, outcomes, transfers)

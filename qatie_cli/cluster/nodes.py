@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from qatie_cli import __version__
 from qatie_cli.errors import EngineError, QatieError, UsageError
 
 LOCAL, AUTO = "local", "auto"
+_SECONDS_TO_CONNECT = 10.0
 _SECONDS = 120.0  # that a node may take to answer: its first process imports qatie
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -39,6 +41,7 @@ def connected(address: str) -> Iterator[None]:
         QatieError: there is no such cluster.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    _check_that_something_listens(os.environ.get("RAY_ADDRESS", "") if address == AUTO else address)
     import ray
 
     if ray.is_initialized():  # by a program that goes on using it
@@ -52,15 +55,29 @@ def connected(address: str) -> Iterator[None]:
         else:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise QatieError(
-            f"There is no Ray cluster at {address} ({reason}).",
-            "Start one (ray start --head), name its address, or use --cluster local.",
-        ) from None
+        raise _no_cluster(address, str(error)) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_that_something_listens(address: str) -> None:
+    """Raise QatieError where nothing does: Ray would try for eight minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> QatieError:
+    where = "that this machine belongs to" if address == AUTO else f"at {address}"
+    short = " ".join(reason.split()).partition(". ")[0].rstrip(".")
+    hint = "Start one (ray start --head), name its address, or use --cluster local."
+    return QatieError(f"There is no Ray cluster {where} ({short}).", hint)
 
 
 def nodes() -> list[Node]:

@@ -1,0 +1,237 @@
+"""S3 to S3 in one process and on a Ray cluster: the same outputs, byte for byte, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import qatie
+from PIL import Image
+
+from qatie_cli.batch.running import Status
+from qatie_cli.cloud.items import Batch, Item
+from qatie_cli.cluster import estimates, pool
+from qatie_cli.cluster.nodes import Node
+from qatie_cli.cluster.pool import Pool, Workers
+from qatie_cli.errors import UsageError
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+pytest.importorskip("flask_cors")
+
+import s3
+from s3 import BUCKET
+
+DAMAGED = ("d1/05.jpg", "d2/10.jpg")
+IN, OUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[s3.Server]:
+    made = s3.Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def photos(astronaut, coffee) -> dict[str, bytes]:
+    """Twenty small photos by their names, two of them damaged."""
+    found = {}
+    for index in range(20):
+        content = io.BytesIO()
+        picture = Image.fromarray((astronaut, coffee)[index % 2]).resize((96 + 8 * index, 120))
+        picture.save(content, "JPEG", quality=90)
+        name = f"d{index % 4}/{index:02}.jpg"
+        found[name] = b"no photo" if name in DAMAGED else content.getvalue()
+    return found
+
+
+@pytest.fixture
+def bucket(server, photos, monkeypatch) -> s3.Server:
+    """The server with the photos in it and no outputs, and this process its client."""
+    server.remove("out")
+    for name, content in photos.items():
+        server.put(f"in/{name}", content)
+    server.requests.clear()
+    for name, value in s3.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests niced workers would starve
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield server
+    server.fail = lambda method, path: None
+
+
+def _outputs(server: s3.Server, folder: str = "out") -> dict[str, bytes]:
+    keys = [key for key in server.keys(f"{folder}/") if "/." not in key]
+    return {key.removeprefix(f"{folder}/"): server.get(key) for key in keys}
+
+
+def _report(path: Path, *places: tuple[str, str]) -> dict:
+    """A report without times, the names of its places replaced."""
+    text = path.read_text()
+    for place, name in places:
+        text = text.replace(place, name)
+    content = json.loads(text)
+    for name in ("started", "seconds", "network_seconds"):
+        del content[name]
+    for photo in content["photos"]:
+        photo.pop("seconds", None)
+    return content
+
+
+@pytest.fixture(scope="module")
+def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict]:
+    """What a folder of this machine becomes: outputs by name, and the report."""
+    root = tmp_path_factory.mktemp("here")
+    for name, content in photos.items():
+        path = root / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--threads", 1, code=3)
+    outputs = {p.relative_to(root / "out").as_posix(): p.read_bytes() for p in (root / "out").glob("d*/*")}
+    return outputs, _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+
+
+# --- one process ----------------------------------------------------------------------------------------------------
+
+
+def test_from_s3_to_s3_is_as_from_folder_to_folder(bucket, made_here, tmp_path):
+    outputs, report = made_here
+    assert len(outputs) == 18
+    done = qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--gallery", "--threads", 1, code=3)
+    assert {k: v for k, v in _outputs(bucket).items() if k != "index.html"} == outputs
+    assert _report(tmp_path / "r.json") == report
+    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in _outputs(bucket)}
+    assert kinds == dict.fromkeys(outputs, "image/jpeg") | {"index.html": "text/html"}
+    page = bucket.get("out/index.html").decode()
+    assert all(name in page for name in outputs)
+    assert "../in/" in page
+    secret = s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
+    assert not any(secret in text for text in (done.stderr, (tmp_path / "r.json").read_text(), page))
+    again = qatie("enhance", IN, "-o", OUT, code=3)
+    assert "0 photos enhanced, 18 done already" in again.stderr
+
+
+def test_dry_run_reads_no_more_than_it_needs_and_writes_nothing(bucket):
+    done = qatie("enhance", IN, "-o", OUT, "--dry-run")
+    assert f"{IN}/d0/00.jpg -> {OUT}/d0/00.jpg" in done.stdout
+    assert "20 photos to enhance, 0.4 MP" in done.stderr
+    assert "2 of them cannot be read" in done.stderr
+    assert all(method in ("GET", "HEAD") for method, _ in bucket.requests)
+
+
+def test_a_server_that_fails_for_a_while_costs_nothing(bucket, made_here, tmp_path):
+    answers = iter([500, 503, 0, 503, 500, 0] * 5)
+    bucket.fail = lambda method, path: next(answers, None) if "/d" in path else None
+    qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--threads", 1, code=3)
+    assert next(answers, None) is None
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
+
+
+def test_a_bucket_that_is_not_there_or_denied_is_one_line(bucket):
+    done = qatie("enhance", "s3://nobody/in", "-o", OUT, code=2)
+    assert "There is no file or folder s3://nobody/in" in done.stderr
+    bucket.fail = lambda method, path: 403 if method == "PUT" else None
+    done = qatie("enhance", IN, "-o", OUT, code=1)
+    assert "access is denied" in done.stderr
+    assert s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+
+
+# --- a cluster ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    """Two nodes of two logical CPUs each on this machine."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        size = {"num_cpus": 2, "object_store_memory": 100 << 20, "memory": 8 << 30}
+        made = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
+        made.add_node(**size)
+        made.size = size
+        yield made
+        made.shutdown()
+
+
+def test_two_nodes_make_what_one_process_makes(bucket, cluster, made_here, tmp_path):
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    done = qatie("enhance", IN, "-o", OUT, *options, code=3)
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
+    assert "18 photos enhanced" in done.stderr
+    again = qatie("enhance", IN, "-o", OUT, *options, code=3)
+    assert "0 photos enhanced, 18 done already" in again.stderr
+
+
+def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for name, content in photos.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", *options, code=3)
+    outputs = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").glob("d*/*")}
+    assert outputs == made_here[0]
+    places = (str(tmp_path / "in"), IN), (str(tmp_path / "out"), OUT)
+    assert _report(tmp_path / "r.json", *places) == made_here[1]
+    again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", code=3)  # without Ray: the same record
+    assert "0 photos enhanced, 18 done already" in again.stderr
+
+
+def test_no_cluster_is_one_line():
+    pytest.importorskip("ray")
+    done = qatie("enhance", ".", "-o", "out", "--cluster", "127.0.0.1:1", code=1)
+    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_a_number_or_a_range():
+    assert Workers.parse("4") == Workers(4, 4)
+    assert Workers.parse("2:8") == Workers(2, 8)
+    for wrong in ("0", "8:2", "a", "1:", ":1", "1:2:3", "-1", "٣"):
+        with pytest.raises(UsageError, match="Invalid number of workers"):
+            Workers.parse(wrong)
+
+
+def test_a_cluster_is_filled_and_one_without_room_is_refused():
+    nodes = [Node("a", "a", 4, 8e9), Node("b", "b", 2, 1e9)]
+    assert Workers.filling(nodes, 1, 10**9) == Workers(5, 5)
+    assert Workers.filling(nodes, 4, 10**9) == Workers(1, 1)
+    with pytest.raises(UsageError, match="A worker needs 8 CPU"):
+        pool.check_room(nodes, 8, 10**9)
+
+
+def test_batches_that_ray_does_not_give_back_fail_their_photos(monkeypatch):
+    batches = [Batch(n, (Item(n, f"s3://b/{n}.jpg", f"s3://o/{n}.jpg"),)) for n in range(3)]
+    monkeypatch.setattr(pool, "_be_quiet", lambda: None)
+    monkeypatch.setattr(Pool, "_dones", lambda self, window: iter(()))
+    seen = []
+    Pool(None, Workers(1, 1), 1).run(iter(batches), lambda done: seen.append(done) or True)
+    assert [done.batch for done in seen] == [0, 1, 2]
+    assert all(done.outcomes[0].status is Status.FAILED for done in seen)
+    assert "was lost 4 times" in seen[0].outcomes[0].reason
+
+
+def test_a_worker_s_memory_grows_with_its_photos(weights):
+    from qatie_cli import engines
+    from qatie_cli.enhance.photos import Effect, Enhancer
+    from qatie_cli.photo.decoding import Header
+
+    enhancer = Enhancer(engines.load(weights, "float"), Effect())
+    sizes = [Header(side, side, 10 * side * side) for side in (1000, 4000)]
+    small, large = (estimates.worker_bytes([header], enhancer) for header in sizes)
+    assert estimates.PROCESS_BYTES < small < large < 4e9
+    assert estimates.worker_bytes([None], enhancer) > small
