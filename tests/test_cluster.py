@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import qatie
+from conftest import QATIE, qatie
 from PIL import Image
 
 from qatie_cli.batch.running import Status
@@ -146,8 +146,8 @@ def test_a_bucket_that_is_not_there_or_denied_is_one_line(bucket):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[object]:
-    """Two nodes of two logical CPUs each on this machine."""
+def cluster(server) -> Iterator[object]:
+    """Two nodes of two logical CPUs each on this machine, clients of the server."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -155,6 +155,8 @@ def cluster() -> Iterator[object]:
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        for name, value in (s3.ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
+            patch.setenv(name, value)
         size = {"num_cpus": 2, "object_store_memory": 100 << 20, "memory": 8 << 30}
         made = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
         made.add_node(**size)
@@ -187,6 +189,31 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
     assert _report(tmp_path / "r.json", *places) == made_here[1]
     again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", code=3)  # without Ray: the same record
     assert "0 photos enhanced, 18 done already" in again.stderr
+
+
+@pytest.mark.parametrize("nodes_lost", [1])
+def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path, nodes_lost):
+    """The third node is killed with a worker's photos in hand: its batch is done again elsewhere."""
+    import subprocess
+    import threading
+
+    lost = cluster.add_node(**cluster.size)
+    begun = threading.Event()
+
+    def watch(method: str, path: str) -> None:
+        if method == "PUT" and path.startswith(f"/{BUCKET}/out/d"):
+            begun.set()
+
+    bucket.fail = watch
+    options = ("--cluster", cluster.address, "--workers", "3", "--report", str(tmp_path / "r.json"))
+    command = [*QATIE, "enhance", IN, "-o", OUT, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert begun.wait(120)
+        cluster.remove_node(lost, allow_graceful=False)
+        error = process.communicate(timeout=240)[1]
+    assert process.returncode == 3, error
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
 
 
 def test_no_cluster_is_one_line():

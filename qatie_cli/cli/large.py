@@ -195,7 +195,7 @@ def _executor(
     threads = job.threads or 1
     needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
     with nodes.connected(cluster):
-        here = nodes.check(large.files_needed(), job.engine)
+        here = nodes.check(large.places(), job.engine)
         pool.check_room(here, threads, needed)
         chosen = workers or pool.Workers.filling(here, threads, needed)
         yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)

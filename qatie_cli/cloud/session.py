@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from qatie_cli import files
@@ -33,6 +32,7 @@ from qatie_cli.storage.patience import StoreError
 
 _SILENT_BATCHES = 3  # in a row that found a store silent: nothing would come of the others
 MOST_NAMED = 20  # failures that are listed at the end; the report has all
+_LISTED_TO_CHECK = 16
 _UNSEARCHED = "unsearched"
 
 
@@ -129,10 +129,9 @@ class Session:
             name = urls.people_s(self.out)
             raise QatieError(f"{name} cannot be written to: {reason}", "Name another with -o.") from error
 
-    def files_needed(self) -> list[Path]:
-        """Files and folders of this machine that every worker has to see."""
-        places = (*self.request.places.inputs, *self.request.places.listed, self.out)
-        return [urls.to_path(url) for url in places if urls.protocol(url) == urls.FILE]
+    def places(self) -> list[str]:
+        """What every worker has to see: inputs and output folder, and of a list a part."""
+        return [*self.request.places.inputs, *self.request.places.listed[:_LISTED_TO_CHECK], self.out]
 
     # --- at work ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from qatie_cli import __version__
@@ -93,8 +92,8 @@ def nodes() -> list[Node]:
     return found
 
 
-def check(paths: Sequence[Path], engine: str) -> list[Node]:
-    """The machines, each of which has this version of qatie, the engine, and sees `paths`.
+def check(places: Sequence[str], engine: str) -> list[Node]:
+    """The machines, each of which has this version of qatie, the engine, and sees `places`, which are URLs.
 
     Raises:
         QatieError: one does not.
@@ -106,19 +105,11 @@ def check(paths: Sequence[Path], engine: str) -> list[Node]:
     if not here:
         raise QatieError("The Ray cluster has no node with a CPU to use.", "Add one, or use --cluster local.")
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
-    names = [str(path) for path in paths]
-    asked = [
-        (
-            node,
-            probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-                names, engine
-            ),
-        )
-        for node in here
-    ]
-    for node, answer in asked:
+    there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in here]
+    answers = [probe.options(scheduling_strategy=one).remote(list(places), engine) for one in there]
+    for node, answer in zip(here, answers, strict=True):
         try:
-            version, missing, lacks = ray.get(answer, timeout=_SECONDS)
+            version, unseen, lacks = ray.get(answer, timeout=_SECONDS)
         except ray.exceptions.GetTimeoutError:
             raise QatieError(f"The node {node.name} does not answer.", "Look at it with: ray status") from None
         except (ray.exceptions.RayError, ImportError) as error:
@@ -129,32 +120,43 @@ def check(paths: Sequence[Path], engine: str) -> list[Node]:
                 ) from None
             reason = str(cause).strip().splitlines()[-1:]
             raise QatieError(f"The node {node.name} cannot be used: {''.join(reason)}.") from None
-        _refuse(node, version, missing, lacks)
+        _refuse(node, version, unseen, lacks)
     return here
 
 
-def _refuse(node: Node, version: str, missing: list[str], lacks: str) -> None:
+def _refuse(node: Node, version: str, unseen: str, lacks: str) -> None:
     if version != __version__:
         raise QatieError(
             f"The node {node.name} has qatie {version}, this one {__version__}.", "Install the same on every node."
         )
-    if missing:
+    if unseen:
         raise UsageError(
-            f"{missing[0]} is not on the node {node.name}: a cluster needs folders that all its nodes see.",
-            "Mount the folder everywhere under this path, or use an object store.",
+            f"The node {node.name} does not see all places: {unseen}",
+            "Folders must be mounted everywhere under one path; each node needs its own credentials for a store.",
         )
     if lacks:
         raise EngineError(f"On the node {node.name}: {lacks}", "Choose an --engine that every node has.")
 
 
-def _probe(paths: list[str], engine: str) -> tuple[str, list[str], str]:
-    """What a node has: qatie's version, the paths that it does not see, and why it lacks the engine."""
+def _probe(places: list[str], engine: str) -> tuple[str, str, str]:
+    """What a node has: qatie's version, why it does not see a place, and why it lacks the engine."""
     import qatie_cli
     from qatie_cli import engines
+    from qatie_cli.storage import stores, urls
 
+    unseen = ""
+    for place in places:
+        try:
+            if urls.protocol(place) == urls.FILE:
+                if not os.path.lexists(urls.to_path(place)):
+                    unseen = f"there is no {urls.to_path(place)}."
+            else:
+                stores.of(place).entry(place)
+        except QatieError as error:
+            unseen = error.one_line()
     lacks = ""
     try:
         engines.resolve(engine)
     except QatieError as error:
         lacks = str(error)
-    return qatie_cli.__version__, [path for path in paths if not os.path.lexists(path)], lacks
+    return qatie_cli.__version__, unseen, lacks

@@ -101,7 +101,10 @@ class Store:
         asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "MaxKeys": _KEYS_A_PAGE}
         asked |= {} if recursive else {"Delimiter": "/"}
         while True:
-            page = self._try(folder, lambda: self._system.call_s3("list_objects_v2", **asked))
+            try:
+                page = self._try(folder, lambda: self._system.call_s3("list_objects_v2", **asked))
+            except FileNotFoundError:  # the bucket
+                return
             listed = [(start + found["Key"], found) for found in page.get("Contents", ())]
             # A key that ends with a slash stands for a folder.
             yield [self._entry(url, info | {"size": info["Size"]}) for url, info in listed if not url.endswith("/")]
