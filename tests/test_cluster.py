@@ -12,7 +12,7 @@ from conftest import QATIE, qatie
 from PIL import Image
 
 from qatie_cli.batch.running import Status
-from qatie_cli.cloud.items import Batch, Item
+from qatie_cli.cloud.items import Batch, Done, Item, Outcome
 from qatie_cli.cluster import estimates, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
@@ -241,15 +241,25 @@ def test_a_cluster_is_filled_and_one_without_room_is_refused():
         pool.check_room(nodes, 8, 10**9)
 
 
-def test_batches_that_ray_does_not_give_back_fail_their_photos(monkeypatch):
-    batches = [Batch(n, (Item(n, f"s3://b/{n}.jpg", f"s3://o/{n}.jpg"),)) for n in range(3)]
+def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
+    items = [Item(n, f"s3://b/{n}.jpg", f"s3://o/{n}.jpg") for n in range(6)]
+    batches = [Batch(n, tuple(items[2 * n : 2 * n + 2])) for n in range(3)]
     monkeypatch.setattr(pool, "_be_quiet", lambda: None)
-    monkeypatch.setattr(Pool, "_dones", lambda self, window: iter(()))
-    seen = []
-    Pool(None, Workers(1, 1), 1).run(iter(batches), lambda done: seen.append(done) or True)
-    assert [done.batch for done in seen] == [0, 1, 2]
-    assert all(done.outcomes[0].status is Status.FAILED for done in seen)
-    assert "was lost 4 times" in seen[0].outcomes[0].reason
+    tries = []
+
+    def dones(self, window):
+        """A worker that one photo ends, with all that are beside it."""
+        tries.append([[item.number for item in batch.items] for batch in window])
+        for batch in window:
+            if 3 not in (numbers := [item.number for item in batch.items]):
+                yield Done(batch.number, tuple(Outcome(n, f"s3://o/{n}.jpg", Status.ENHANCED) for n in numbers))
+
+    monkeypatch.setattr(Pool, "_dones", dones)
+    seen = {}
+    Pool(None, Workers(1, 1), 1).run(iter(batches), lambda d: seen.update({o.number: o for o in d.outcomes}) or True)
+    assert tries == [[[0, 1], [2, 3], [4, 5]], [[2, 3]], [[2], [3]]]
+    assert [seen[n].status for n in range(6)] == [Status.ENHANCED] * 3 + [Status.FAILED] + [Status.ENHANCED] * 2
+    assert "s3://b/3.jpg: Its worker was lost 3 times" in seen[3].reason
 
 
 def test_a_worker_s_memory_grows_with_its_photos(weights):

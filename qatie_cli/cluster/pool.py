@@ -22,8 +22,12 @@ from qatie_cli.errors import UsageError
 # dataset: at 5 s a photo and 100 workers that is after an hour.
 WINDOW = 4096
 _MOST_WORKERS = 100_000
-_TRIES = 4  # of a batch whose worker is lost, before its photos fail
-_LOST = "Its worker was lost {} times while this photo or one beside it was in hand. Enhance it alone to see why."
+# Of a batch whose worker is lost; in the last, each photo is alone, so that one that ends every worker is found. Ray's
+# own retries are over within a second of a node's end, before the pool knows of it.
+_TRIES = 3
+_RETRIES = 3  # Ray's
+_ALONE = 10**9  # numbers of batches of one photo begin here
+_LOST = "Its worker was lost {} times while it was in hand."
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,13 @@ class Pool:
         _be_quiet()
         while window := list(itertools.islice(batches, WINDOW)):
             left = {batch.number: batch for batch in window}
-            for done in self._dones(window):
-                if left.pop(done.batch, None) is not None and not on_done(done):
-                    return
+            for tried in range(1, _TRIES + 1):
+                for done in self._dones(list(left.values())) if left else ():
+                    if left.pop(done.batch, None) is not None and not on_done(done):
+                        return
+                if tried == _TRIES - 1:
+                    items = [item for batch in left.values() for item in batch.items]
+                    left = {_ALONE + item.number: Batch(_ALONE + item.number, (item,)) for item in items}
             for batch in left.values():
                 on_done(_lost(batch))
 
@@ -123,7 +131,7 @@ class Pool:
             fn_constructor_args=(self._job,),
             num_cpus=self._job.threads,
             memory=self._memory,
-            max_task_retries=_TRIES - 1,
+            max_task_retries=_RETRIES,
         )
 
 
