@@ -107,7 +107,7 @@ def test_a_photo_s_name_is_no_output_of_several(tree, tmp_path, inputs):
 def test_a_pattern_that_the_shell_left_as_it_is_is_explained(tree, tmp_path):
     with pytest.raises(UsageError) as refused:
         planning.plan([tree / "*.png"], tmp_path / "out", Naming())
-    assert "Name the folder" in refused.value.hint
+    assert "Give the folder" in refused.value.hint
 
 
 def test_a_change_of_format_lets_no_photo_replace_another(tmp_path, coffee):

@@ -51,6 +51,18 @@ def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
     assert torch.equal(usual.view, rough.view)  # tone is decided by the photo itself
 
 
+def test_soft_targets_are_what_is_degraded(clean):
+    none, one = ParameterRange(0, 0.8, 0.8), ParameterRange(1, 0.8, 0.8)
+    kept = dataclasses.replace(DegradationConfig(), untouched=1.0, faint=none, surface=none)
+    sharp, soft = (
+        DegradedSource(clean, dataclasses.replace(kept, softness=s), 0, 32).crops(0, range(4)) for s in (none, one)
+    )
+    for before, after in zip(sharp.target, soft.target, strict=True):
+        blurred = degradation.gaussian_blur(before.permute(1, 2, 0).numpy(), 0.8)
+        np.testing.assert_allclose(after.permute(1, 2, 0).numpy(), blurred, atol=1e-6)
+    assert torch.equal(soft.input, soft.target)
+
+
 def test_what_is_restored_has_the_detail_of_the_target_at_the_tone_of_the_input(clean):
     never = ParameterRange(0, 0, 0)
     tone_only = dataclasses.replace(

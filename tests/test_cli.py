@@ -251,7 +251,7 @@ def test_standard_streams_may_be_closed(folder, tmp_path):
     done = _closed("<&-", *QATIE, "enhance", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Standard input is empty.")
-    assert "nobody to ask" in _closed("<&-", *QATIE, "enhance", photo, "--in-place").stderr
+    assert "needs confirmation" in _closed("<&-", *QATIE, "enhance", photo, "--in-place").stderr
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])

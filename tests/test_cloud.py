@@ -79,7 +79,7 @@ class _Inverter:
     """Stands for an engine with its effect."""
 
     engine = SimpleNamespace(network=SimpleNamespace(bytes_per_pixel=1.0))
-    effect = SimpleNamespace(reduction_of=lambda width, height: 1)
+    effect = SimpleNamespace(reduction_of=lambda pixels: 1)
 
     def __call__(self, photo: Photo, tile_side: int | None = None) -> Photo:
         return photo.with_pixels(255 - photo.rgb())

@@ -288,7 +288,7 @@ def test_a_page_of_somebody_else_stays(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "index.html").write_text("<title>my own</title>")
-    with pytest.raises(QatieError, match="not a gallery that qatie wrote"):
+    with pytest.raises(QatieError, match="not a gallery written by qatie"):
         _run(folder, out)
     assert (out / "index.html").read_text() == "<title>my own</title>"
     assert not (out / "a9.png").exists()
@@ -385,7 +385,7 @@ def test_the_command_line_writes_refreshes_and_leaves_alone(folder, tmp_path, co
     out = tmp_path / "out"
     (folder / "broken.jpg").write_bytes(b"no photo")
     done = qatie("enhance", folder, "-o", out, "--gallery", code=3)
-    assert f"Look through them: {out / 'index.html'}" in done.stderr
+    assert f"Browse them: {out / 'index.html'}" in done.stderr
     assert _Read(out / "index.html").names == ["a9.png", "a10.jpg", "sub/b.png"]
     assert _Read(out / "index.html").data["provenances"][0].startswith("qatie-c16, int8 on ")
     (folder / "broken.jpg").unlink()
@@ -401,7 +401,7 @@ def test_where_no_gallery_can_be_is_said_before_the_work(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("mine")
     done = qatie("enhance", folder, "-o", tmp_path / "out", "--gallery", code=1)
-    assert "index.html is not a gallery that qatie wrote; it stays." in done.stderr
+    assert "index.html is not a gallery written by qatie; it is left unchanged." in done.stderr
     assert not (tmp_path / "out" / "a9.png").exists()
     photo = folder / "a9.png"
     for arguments in (["--in-place", "--yes"], ["-o", tmp_path / "one.png"], ["-o", "-"]):

@@ -33,6 +33,7 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
         losses.dissimilarity,
         losses.ms_dissimilarity,
         losses.colour,
+        losses.psnr,
         losses.psnr_y,
         losses.cosine,
         losses.outlier,
@@ -106,6 +107,14 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
 
     assert loss(slice(0, 4)) == pytest.approx((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, rel=1e-5)
     assert loss(slice(0, 4)) > 0
+
+
+def test_the_psnr_of_a_loss_is_that_of_the_metric_until_it_saturates(astronaut):
+    target = torch.from_numpy(astronaut[:64, :64].astype(np.float32) / 255).permute(2, 0, 1)[None]
+    grainy = target + 0.03 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    expected = metrics.psnr(*((x[0].permute(1, 2, 0) * 255).numpy() for x in (grainy, target)))
+    assert 53.01 - 100 * float(losses.psnr(grainy, target)) == pytest.approx(expected, abs=0.05)
+    assert float(losses.psnr(target + 0.0005, target)) < 0.003
 
 
 def test_psnr_y_is_the_psnr_of_luma(astronaut):

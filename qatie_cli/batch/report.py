@@ -10,7 +10,7 @@
     settings         what shapes an output, by digest
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
                      input_bytes, output_bytes, seconds {decode, network, encode}, settings (the digest of those that
-                     the output was made with, or null)
+                     the output was made with, or null), reduction (by which the network saw the photo reduced)
 
 Status is enhanced, skipped (done before), failed, not begun, not a photo (by its name), or not searched (a folder of a
 system's or another program's own, such as #recycle).
@@ -25,7 +25,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from qatie_cli import __version__, files
 from qatie_cli.batch.planning import Plan
@@ -81,29 +81,13 @@ def head(run: Run, network_seconds: float, counts: dict[str, int], settings: Set
     }
 
 
-class Described(Protocol):
-    """What a report tells of a photo, beside its names."""
+def row(source: object, output: object, result: Any, settings: str | None) -> dict:
+    """A photo of the report.
 
-    @property
-    def status(self) -> Status: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def input_bytes(self) -> int: ...
-    @property
-    def output_bytes(self) -> int: ...
-    @property
-    def seconds(self) -> Seconds: ...
-
-
-def row(source: object, output: object, result: Described, settings: str | None) -> dict:
-    """A photo of the report; `settings` is the run's digest."""
+    Args:
+        result: a `Result`, or what else has its fields but the task.
+        settings: the run's digest.
+    """
     has_output = result.status in (Status.ENHANCED, Status.SKIPPED)
     return {
         "input": str(source),
@@ -117,6 +101,7 @@ def row(source: object, output: object, result: Described, settings: str | None)
         "output_bytes": result.output_bytes,
         "seconds": {name: round(value, 4) for name, value in _seconds(result.seconds).items()},
         "settings": settings if has_output else None,
+        "reduction": result.reduction,
     }
 
 

@@ -41,6 +41,7 @@ class Timing:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Timing:
+        """Median, 10th and 90th percentile of `seconds`."""
         return Timing(*(float(np.quantile(seconds, q)) for q in (0.5, 0.1, 0.9)))
 
 
@@ -61,6 +62,7 @@ class Machine:
 
     @property
     def is_busy(self) -> bool:
+        """Whether other processes took more than a tenth of the processor: trust ratios then, not seconds."""
         return self.others > BUSY_SHARE * self.cores
 
 

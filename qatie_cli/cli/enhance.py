@@ -71,7 +71,7 @@ def enhance(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="0 leaves the photo as it is, 1 is the full effect.")
     ] = 1,
-    fast: Fast = True,
+    fast: Fast = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="Output format; keep turns HEIC into JPEG, BMP into PNG.")
     ] = Format.keep,
@@ -114,7 +114,7 @@ def enhance(
     from qatie_cli.enhance import memory
     from qatie_cli.model import shipped
 
-    memory.keep_together(bounded=max_memory is not None)  # before there are threads
+    memory.keep_together(bounded=max_memory is not None)  # before any thread starts
     texts = tuple(inputs or ())
     paths, out = tuple(map(Path, texts)), None if out_place is None else Path(out_place)
     naming = planning.Naming(format.value, suffix, not no_recursive, overwrite)
@@ -172,7 +172,7 @@ def _tell(notes: tuple[str, ...], quiet: bool) -> None:
 
 def _ask(photos: int) -> None:
     question = f"Replace {count(photos)} by their enhanced versions?"
-    confirm(question, "--in-place replaces originals and there is nobody to ask.")
+    confirm(question, "--in-place replaces originals and needs confirmation.")
 
 
 def _check(
@@ -206,7 +206,7 @@ def _read_list(path: Path) -> tuple[str, ...]:
 
 
 def _work(follower: Follower, ready: Enhancer | None, album: Album | None) -> Exit:
-    """Run, then finish the gallery; the exit code it deserves."""
+    """Run, then finish the gallery; returns the exit code."""
     run, interrupted = follower.run, False
     try:
         if ready is not None:

@@ -89,8 +89,8 @@ def evaluate(
             except (DataError, PhotoError) as error:
                 failed.append(error)
             bar.advance(shown)
-    for error in failed:
-        screen.print(f"[yellow]Left out:[/] {plain(error.one_line())}")
+    for fault in failed:
+        screen.print(f"[yellow]Left out:[/] {plain(fault.one_line())}")
     if not measured:
         raise DataError(f"None of the {len(failed)} pairs in {data} can be used.")
     means = pairs.means(list(measured.values()))

@@ -37,7 +37,7 @@ def export(
         Path | None, typer.Option(help="Photo to check the model on; by default one of scikit-image's.")
     ] = None,
     least: Annotated[
-        float, typer.Option(help="Least PSNR in dB to qatie's own output; below it nothing is written.")
+        float, typer.Option(help="Minimum PSNR in dB to qatie's own output; below it nothing is written.")
     ] = 40.0,
     yes: Yes = False,
     threads: Threads = 0,
@@ -85,10 +85,10 @@ def export(
 
 
 def _check_target(out: Path, yes: bool) -> None:
-    """Make the file's folder, and ask before a file is replaced.
+    """Create the file's folder, and ask before replacing a file.
 
     Raises:
-        UsageError: it cannot be written, or exists and there is nobody to ask.
+        UsageError: it cannot be written, or it exists and confirmation is impossible.
     """
     from qatie_cli import files
 
@@ -109,7 +109,7 @@ def _sides(size: str) -> tuple[int, int] | None:
     """Height and width, or None for any.
 
     Raises:
-        UsageError: it is no size that a model can have.
+        UsageError: the size is not one that a model can have.
     """
     if size.lower() == "dynamic":
         return None

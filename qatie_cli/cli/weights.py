@@ -49,7 +49,7 @@ def path(
 
 @app.command("verify")
 def verify() -> None:
-    """Verify checksums, repair cached copies."""
+    """Verify checksums and repair cached copies."""
     from qatie_cli.errors import WeightsError
     from qatie_cli.model import shipped
 
@@ -86,14 +86,15 @@ def clear() -> None:
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite, .ckpt or .onnx file.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weights file to write; by default here, named as FILE.")
+        Path | None,
+        typer.Option("--out", "-o", help="Weights file to write; by default in this folder, named after FILE."),
     ] = None,
     photos: Annotated[
         list[Path] | None,
         typer.Option(help="Photo or folder to calibrate int8 on; repeatable. By default scikit-image's."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run a .tflite file itself in LiteRT, too, at the size that it takes.")
+        bool, typer.Option("--compare", help="Also run a .tflite file in LiteRT, at its own input size.")
     ] = False,
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -145,7 +146,7 @@ def import_(
 
 
 def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
-    """Photos to calibrate on, where that is needed, and to measure on, and what to call the latter.
+    """Photos for calibration (if needed) and for measuring, and a name for the latter.
 
     Raises:
         UsageError: there are none to calibrate on.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qatie_cli.enhance import memory
 from qatie_cli.enhance.photos import Enhancer
+from qatie_cli.enhance.pixels import fast_reduction
 from qatie_cli.photo import apart
 from qatie_cli.photo.decoding import Header
 
@@ -34,5 +35,6 @@ def _photo_bytes(header: Header, enhancer: Enhancer) -> int:
         memory.encode_bytes(*size, _FORMAT, header.progressive, header.sample_bytes),
     )
     pixel_bytes = enhancer.engine.network.bytes_per_pixel
-    network = memory.network_bytes(*size, pixel_bytes, None, enhancer.effect.reduction_of(*size))
+    reduction = 1 if enhancer.effect.fast is False else fast_reduction(*size)
+    network = memory.network_bytes(*size, pixel_bytes, None, reduction)
     return 2 * (held + header.beside_bytes) + network

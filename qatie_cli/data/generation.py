@@ -1,4 +1,4 @@
-"""Generated pairs: phone-like versions of good photos, written out to look at or to train on elsewhere."""
+"""Generated pairs: phone-like versions of good photos, written to disk."""
 
 from __future__ import annotations
 
@@ -107,14 +107,15 @@ def generate(
 
 
 def _wanted(photos: list[Path], clean: Path, versions: int) -> Iterator[tuple[Path, str, int]]:
-    """Every photo and version with its pair's name; photos whose names differ in their suffix only keep it."""
-    stems = [p.relative_to(clean).with_suffix("") for p in photos]
-    often = Counter(stems)
-    for path, stem in zip(photos, stems, strict=True):
-        base = path.relative_to(clean) if often[stem] > 1 else stem
+    """Every photo and version with its pair's name, which includes the suffix if names would clash."""
+    names = {path: path.relative_to(clean).with_suffix("").as_posix() for path in photos}
+    # Repeatedly: a name with suffix may clash as well, as for a.jpg.png beside a.jpg and a.png.
+    while shared := {name for name, often in Counter(names.values()).items() if often > 1}:
+        names |= {path: path.relative_to(clean).as_posix() for path, name in names.items() if name in shared}
+    for path, name in names.items():
         for version in range(versions):
             number = f"-{version + 1}" if versions > 1 else ""
-            yield path, f"{base.as_posix()}{number}.png", version
+            yield path, f"{name}{number}.png", version
 
 
 def _pair(path: Path, parameters: DegradationParameters, longest: int | None) -> PairPixels:

@@ -1,4 +1,4 @@
-"""Pairs from disk as a training run sees them."""
+"""Pairs from disk as a training source."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load(
         crop: side of training crops. Where most photos are smaller, it shrinks to fit them; photos too small for it are
             skipped.
         folders: see `layouts.recognise`.
-        separate_validation: validation pairs come from elsewhere; all of these are for training.
+        separate_validation: validation pairs come from another folder; all of these are for training.
         on_start: called with the number of pairs before the first is read.
 
     Raises:
@@ -104,7 +104,7 @@ def _split(
 def _fitting(
     usable: tuple[UsablePair, ...], crop: int, skipped: list[SkippedFile]
 ) -> tuple[int, tuple[UsablePair, ...]]:
-    """The side of crops that most photos allow, and the photos that are large enough for it."""
+    """The crop side that most photos allow, and the photos that are large enough."""
     if not usable:
         return crop, usable
     median = int(np.median([min(p.size) for p in usable]))
@@ -203,5 +203,5 @@ def load_pair(files: layouts.PairFiles, longest: int) -> PairPixels:
         raise DataError(f"Input and target of {files.name} differ in size: {sizes}.", "Remove or repair the pair.")
     seen, target = (resize.fit(image, longest) for image in images)
     if min(seen.size) < SMALLEST_MEASURED:
-        raise DataError(f"{files.name} is too small to be measured: {seen.width}x{seen.height}.", "Leave it out.")
+        raise DataError(f"{files.name} is too small to measure: {seen.width}x{seen.height}.", "Leave it out.")
     return PairPixels(np.asarray(seen), np.asarray(target))

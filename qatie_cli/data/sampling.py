@@ -1,7 +1,7 @@
 """Seeded sampling: the random generator of every sample, and the part of a photo that it shows.
 
-Every generator is a function of the run's seed and of what it is for. A resumed run therefore sees the same samples as
-an uninterrupted one, and processes that share a batch see its parts.
+Every generator is a function of the run's seed and its purpose, so a resumed run sees the same samples as an
+uninterrupted one, and processes that share a batch see its parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
+WHOLE_SHARE = 0.35  # share of crops of the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
 WHOLE_FULL_FRAMES = 0.2  # of the tone stage's samples that show the whole file
 Box = tuple[float, float, float, float]  # left, top, right, bottom

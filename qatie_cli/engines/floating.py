@@ -395,11 +395,10 @@ class _Folded:
 
 @torch.no_grad()
 def _folded(block: Fuse) -> _Folded:
-    assert block.up.bias is not None and block.reduce.bias is not None
     channels = block.up.weight.shape[0]
     own, encoded, pair = block.reduce.weight.split([channels, channels, 2 * channels], dim=1)
     weight = torch.einsum("oc,ciyx->oiyx", own[:, :, 0, 0], block.up.weight)
-    bias = own[:, :, 0, 0] @ block.up.bias
+    bias = own[:, :, 0, 0] @ network.bias_of(block.up)
     parts = network.fold_upsample(weight), encoded, pair
     up, encoded, pair = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-    return _Folded(up, bias.repeat(4), encoded, pair, block.reduce.bias.detach())
+    return _Folded(up, bias.repeat(4), encoded, pair, network.bias_of(block.reduce).detach())

@@ -306,12 +306,12 @@ def _every_byte(at: Activation) -> Tensor:
 def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Two tensors of 256 values with every value of the first beside every one of the second, (1, 1, 256, 256)."""
     first, second = x.int_repr().view(256, 1).expand(256, 256), y.int_repr().view(1, 256).expand(256, 256)
-    return tuple(
-        torch._make_per_tensor_quantized_tensor(
-            stored.contiguous().view(1, 1, 256, 256), like.q_scale(), like.q_zero_point()
-        )
-        for stored, like in ((first, x), (second, y))
-    )
+
+    def as_like(stored: Tensor, like: Tensor) -> Tensor:
+        square = stored.contiguous().view(1, 1, 256, 256)
+        return torch._make_per_tensor_quantized_tensor(square, like.q_scale(), like.q_zero_point())
+
+    return as_like(first, x), as_like(second, y)
 
 
 def _table(made: Tensor) -> np.ndarray:
@@ -410,7 +410,7 @@ _WIDTHS = {16: torch.complex128, 8: torch.int64, 4: torch.int32, 2: torch.int16,
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """The two halves of a tensor's channels, each contiguous."""
     half = x.shape[1] // 2
-    parts = tuple(_empty_like(x, channels=half) for _ in range(2))
+    parts = _empty_like(x, channels=half), _empty_like(x, channels=half)
     source = _wide(x, half)
     for part, values in zip(parts, source.chunk(2, dim=2), strict=True):
         _wide(part, half).copy_(values)
@@ -439,7 +439,7 @@ def _joined(parts: list[Tensor], phases: Tensor | None = None) -> Tensor:
     return out
 
 
-def _pack(conv: IntegerConv):
+def _pack(conv: IntegerConv) -> torch.ScriptObject:
     """A convolution packed for the selected engine."""
     zeros = torch.zeros(len(conv.scales), dtype=torch.long)
     values, scales = torch.from_numpy(conv.weight), torch.from_numpy(conv.scales).double()

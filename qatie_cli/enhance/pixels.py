@@ -13,7 +13,7 @@ from qatie_cli.enhance.toned_rows import blended
 from qatie_cli.enhance.toning import TonedPhoto
 from qatie_cli.photo.colour import Colours
 
-FAST_PIXELS = 4_000_000  # what the network sees of a photo in fast mode, at most
+FAST_PIXELS = 4_000_000  # most pixels that the network sees in fast mode
 
 
 def enhance(
@@ -86,10 +86,9 @@ def fast_reduction(width: int, height: int) -> int:
 
 
 def _residual_to_the_edge(network: ResidualNetwork[Features], pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
-    """`residual_of` a picture that goes on mirrored beyond its edges.
+    """`residual_of` a picture with mirrored margins.
 
-    The convolutions would see zeros there, and what they do to noise and fine texture would end 5 pixels before the
-    edge: a rim that shows once it is brought to full resolution.
+    With zero padding, noise reduction and texture end 5 pixels before the edge: a visible rim at full resolution.
     """
     mirrored = np.pad(pixels, ((MIRRORED_PX, MIRRORED_PX), (MIRRORED_PX, MIRRORED_PX), (0, 0)), mode="reflect")
     residual = residual_of(network, mirrored, tile_side)

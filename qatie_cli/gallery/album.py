@@ -22,7 +22,7 @@ from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import GALLERY_FOLDER, GALLERY_PAGE
 
 _SECONDS_BETWEEN_PAGES = 20  # during a run, or
-_TIMES_BETWEEN_PAGES = 20  # what the last one took: that of 20,000 photos takes seconds
+_TIMES_BETWEEN_PAGES = 20  # share of the time since the last one: writing 20,000 photos takes seconds
 
 
 def exists(out: Path) -> bool:
@@ -32,7 +32,7 @@ def exists(out: Path) -> bool:
 
 
 def check(out: Path, plan: Plan) -> None:
-    """Raise QatieError if no gallery can be written for a plan. Call it before the batch."""
+    """Raise QatieError if a plan's gallery could not be written. Call it before the batch."""
     folder = out / GALLERY_FOLDER
     page.check_replaceable(out / GALLERY_PAGE, page.GALLERY, "-o")
     if folder.exists() and not folder.is_dir():
@@ -77,7 +77,7 @@ class Album:
     # --- in the run's own thread ---------------------------------------------------------------------------------
 
     def add(self, result: Result) -> None:
-        """Record a photo's result; every now and then the page is written."""
+        """Record a photo's result; the page is rewritten from time to time."""
         self._results.append(result)
         self._seconds = time.monotonic() - self._began
         if result.status is Status.SKIPPED:
@@ -127,7 +127,7 @@ class Album:
             try:
                 photo = decoding.read(task.output, self._max_pixels)
                 size, after = (photo.pixels.shape[1], photo.pixels.shape[0]), previews.reduced(photo)
-                del photo  # two whole photos are never held together
+                del photo  # never hold two whole photos
                 self._maker.write(task, previews.reduced(decoding.read(task.source, self._max_pixels)), after)
                 self._enter(task, size, self._maker.changes.pop(task.output))
             except (QatieError, OSError, ValueError, RuntimeError, MemoryError) as error:
@@ -203,14 +203,14 @@ class Album:
 
 
 def _where_it_is(task: Task) -> Task:
-    """The task with its actual output: a photo with transparent parts may have been written as PNG instead."""
+    """The task with its actual output: a photo with transparency may have been written as PNG."""
     if task.with_alpha is not None and not task.output.exists():
         return dataclasses.replace(task, output=task.with_alpha, with_alpha=None)
     return task
 
 
 def _in_short(result: Result) -> str:
-    """The reason of a failure, with file names instead of paths: the page may be shared."""
+    """The reason for a failure, with file names instead of paths, since the page may be shared."""
     task, reason = result.task, result.reason
     source = str(task.source)
     if reason.startswith(f"{source} "):

@@ -74,6 +74,7 @@ class Blocks(Generic[T]):
     arithmetic: Arithmetic
 
     def features(self, photo: T) -> T:
+        """`Network.features`: a toned photo to the features that the tail reads."""
         x, pair1 = self.gate("down1", self.ops.store(photo, self.arithmetic.at("photo")))
         encoded1 = self._refine("refine1", x)
         x, pair2 = self.gate("down2", encoded1)

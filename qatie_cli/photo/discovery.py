@@ -1,4 +1,4 @@
-"""Which photos are in a folder, and how their names are sorted and shown."""
+"""Finding the photos of a folder, and sorting and displaying their names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from qatie_cli.errors import DataError
 from qatie_cli.files import TEMPORARY_PREFIX
 from qatie_cli.photo import formats
 
-# What a gallery writes into an output folder: a page, and a hidden folder beside it.
+# A gallery's page in an output folder, and its hidden folder.
 GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
-# Previews, waste baskets, snapshots and resource forks of NAS boxes, Windows, macOS and Linux, in lower case.
+# Previews, trash, snapshots and resource forks of NAS, Windows, macOS and Linux, in lower case.
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", ".@__thumb", ".snapshot"}
     | {"$recycle.bin", "recycler", "system volume information", "__macosx", ".appledouble", ".trashes", ".trash"}
     | {".spotlight-v100", ".fseventsd", ".temporaryitems", "lost+found", ".thumbnails"}
 )
-# Folders that are one document to their program, which alone may change the photos in it.
+# Folders that are a single document of a program, which alone may change their photos.
 _LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary", ".lrdata", ".cocatalog")
 _DIGITS = re.compile(r"(\d+)")
 
@@ -69,7 +69,7 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, f
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
         if recursive and not follow_links:
             links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not is_hidden(f)]
-            unsearched += [(Path(parent, f), "it is a link, which is not followed in place") for f in links]
+            unsearched += [(Path(parent, f), "it is a link, and links are not followed in place") for f in links]
             folders[:] = [f for f in folders if f not in links]
         if recursive:
             system_folders += [Path(parent, f) for f in sorted(folders) if is_system_folder(f)]
@@ -82,7 +82,7 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, f
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """The photos of `find`, sorted by path.
+    """The photos found by `find`, sorted by path.
 
     Raises:
         DataError: there is no such folder, or a part of it cannot be read.
@@ -114,7 +114,7 @@ def names_with_suffix(folder: Path, suffix: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _names_with_suffix(folder: Path, suffix: str, changed: int) -> tuple[str, ...]:
-    """As long as the folder has not `changed` (nanoseconds), one listing serves all of its photos."""
+    """Cached as long as the folder has not `changed` (nanoseconds): one listing serves all its photos."""
     with os.scandir(folder) as entries:
         return tuple(sorted(e.name for e in entries if e.name.lower().endswith(suffix) and e.is_file()))
 
@@ -131,7 +131,7 @@ def is_system_folder(name: str) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket, a device or a broken link. What cannot be asked fails later, when it is read."""
+    """Whether it is a pipe, socket, device or broken link. Inaccessible files are reported when they are read."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
