@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from qatie_cli.batch import listing
 from qatie_cli.batch.journal import Journal
@@ -266,10 +266,13 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
     return Task(source, out)
 
 
-def key(output: PurePath) -> str:
+def _key(output: Path) -> str:
+    return folded(os.path.normcase(output.absolute()))
+
+
+def folded(name: str) -> str:
     """Equal for names that some file system treats as equal: differing in case, or (macOS) in composed accents."""
-    name = unicodedata.normalize("NFD", os.path.normcase(os.path.abspath(output)))  # noqa: PTH100 (of a PurePath, too)
-    return unicodedata.normalize("NFD", name.casefold())
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
@@ -277,19 +280,19 @@ def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     outputs = Counter(key(task.output) for task in tasks)
     return [
         Task(task.source, task.output.with_name(formats.long_output_name(task.source, naming.fmt, naming.suffix)))
-        if outputs[key(task.output)] > 1 and task.output.suffix != task.source.suffix
+        if outputs[_key(task.output)] > 1 and task.output.suffix != task.source.suffix
         else task
         for task in tasks
     ]
 
 
 def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
-    taken = {key(task.output) for task in tasks}
+    taken = {_key(task.output) for task in tasks}
     made = []
     for task in tasks:
         png = task.output.with_suffix(".png")
         by_default = naming.fmt == "keep" and formats.format_of_name(task.source) == "heic"
-        made.append(Task(task.source, task.output, png) if by_default and key(png) not in taken else task)
+        made.append(Task(task.source, task.output, png) if by_default and _key(png) not in taken else task)
     return made
 
 
@@ -324,7 +327,7 @@ def _refused(tasks: Sequence[Task]) -> list[Refused]:
         sharing.setdefault(key(task.output), []).append(task)
     refused = []
     for task in tasks:
-        others = [other for other in sharing[key(task.output)][:2] if other is not task]
+        others = [other for other in sharing[_key(task.output)][:2] if other is not task]
         if reason := originals.refusal(task.output):
             refused.append(Refused(task, reason))
         elif others:

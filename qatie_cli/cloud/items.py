@@ -48,6 +48,7 @@ class Outcome:
     seconds: Seconds = Seconds()
     width: int = 0
     height: int = 0
+    reduction: int = 1
     input_bytes: int = 0
     output_bytes: int = 0
     reason: str = ""

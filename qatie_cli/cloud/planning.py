@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from qatie_cli.batch import report
 from qatie_cli.batch.made import FOLDER
-from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.planning import Naming, folded
 from qatie_cli.cloud.record import Record
 from qatie_cli.cloud.table import DONE, REFUSED, TODO, Made, Row, Table
 from qatie_cli.errors import UsageError
@@ -86,7 +86,7 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
         wanted = formats.format_of_name(single)
         if naming.fmt not in ("keep", wanted):
             raise UsageError(f"-o {single} and --format {naming.fmt} contradict each other.", "Leave one out.")
-        table.add([(one.url, one.size, one.version, out, out.casefold())])
+        table.add([(one.url, one.size, one.version, out, folded(out))])
         return posixpath.dirname(out)
     if store.entry(out) is not None:
         raise UsageError(f"{urls.people_s(out)} is a file.", "Name a folder with -o.")
@@ -150,7 +150,7 @@ def _add(
         name = PurePosixPath(urls.name(entry.url))
         if formats.has_photo_suffix(name):
             output = urls.join(out, posixpath.join(folder, formats.output_name(name, naming.fmt, naming.suffix)))
-            rows.append((entry.url, entry.size, entry.version, output, output.casefold()))
+            rows.append((entry.url, entry.size, entry.version, output, folded(output)))
         elif (why := unreadable.named(name)) is not None:
             table.refuse(entry.url, out, why.one_line().replace(str(name), urls.people_s(entry.url), 1))
         else:
@@ -171,7 +171,7 @@ def _tell_apart(table: Table, naming: Naming) -> None:
             if output.suffix != source.suffix:
                 name = formats.long_output_name(source, naming.fmt, naming.suffix)
                 longer = urls.join(posixpath.dirname(row.output), name)
-                changed.append((row.number, longer, longer.casefold(), None))
+                changed.append((row.number, longer, folded(longer), None))
         table.change(changed)
 
 
@@ -185,8 +185,8 @@ def _find_places_for_alpha(table: Table, naming: Naming) -> None:
             if formats.format_of_name(PurePosixPath(urls.name(row.source))) == "heic":
                 stem, _, _ = row.output.rpartition(".")
                 png = f"{stem}.png"
-                if not table.has_key(png.casefold()):
-                    changed.append((row.number, row.output, row.output.casefold(), png))
+                if not table.has_key(folded(png)):
+                    changed.append((row.number, row.output, row.folded(output), png))
         table.change(changed)
 
 

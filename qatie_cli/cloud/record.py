@@ -51,7 +51,13 @@ class Record:
             "from": [urls.relative(item.source, self._out), item.size, item.version],
             "settings": self.digest,
             "engine": self._engine,
-            "result": [outcome.width, outcome.height, *dataclasses.astuple(outcome.seconds), *outcome.notes],
+            "result": [
+                outcome.width,
+                outcome.height,
+                outcome.reduction,
+                *dataclasses.astuple(outcome.seconds),
+                *outcome.notes,
+            ],
         }
         return _line(row)
 
@@ -85,10 +91,19 @@ class Record:
             size, digest = row["made"]
             there = store.entry(output)
             if item is not None and there is not None and there.size == size and there.md5 in ("", digest):
-                width, height, *rest = row["result"]
+                width, height, reduction, *rest = row["result"]
                 seconds, notes = Seconds(*rest[:3]), tuple(rest[3:])
                 found[item.source] = Outcome(
-                    item.number, output, Status.ENHANCED, seconds, width, height, item.size, size, notes=notes
+                    item.number,
+                    output,
+                    Status.ENHANCED,
+                    seconds,
+                    width,
+                    height,
+                    reduction,
+                    item.size,
+                    size,
+                    notes=notes,
                 )
                 lines += _line(row)
         return found, lines

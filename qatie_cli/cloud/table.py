@@ -67,7 +67,7 @@ class Table:
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path)
         # What a crash would leave of it, nobody reads.
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;" + _SCHEMA)
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;" + _SCHEMA)
 
     def close(self) -> None:
         """Let go of the file."""
