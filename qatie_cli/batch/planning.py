@@ -277,7 +277,7 @@ def folded(name: str) -> str:
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     """Resolve clashes that come from a change of format by keeping the source's suffix in the name: a.heic.jpg."""
-    outputs = Counter(key(task.output) for task in tasks)
+    outputs = Counter(_key(task.output) for task in tasks)
     return [
         Task(task.source, task.output.with_name(formats.long_output_name(task.source, naming.fmt, naming.suffix)))
         if outputs[_key(task.output)] > 1 and task.output.suffix != task.source.suffix
@@ -324,7 +324,7 @@ def _refused(tasks: Sequence[Task]) -> list[Refused]:
     originals = Originals(tasks)
     sharing: dict[str, list[Task]] = {}
     for task in tasks:
-        sharing.setdefault(key(task.output), []).append(task)
+        sharing.setdefault(_key(task.output), []).append(task)
     refused = []
     for task in tasks:
         others = [other for other in sharing[_key(task.output)][:2] if other is not task]

@@ -186,7 +186,7 @@ def _find_places_for_alpha(table: Table, naming: Naming) -> None:
                 stem, _, _ = row.output.rpartition(".")
                 png = f"{stem}.png"
                 if not table.has_key(folded(png)):
-                    changed.append((row.number, row.output, row.folded(output), png))
+                    changed.append((row.number, row.output, folded(row.output), png))
         table.change(changed)
 
 
