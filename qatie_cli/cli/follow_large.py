@@ -47,7 +47,7 @@ class Follower:
         parts += [f"{run.done:,} done already"] if run.done else []
         parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
         others = run.table.count_others(report.NOT_A_PHOTO)
-        parts += [f"{others:,} files not named like photos"] if others else []
+        parts += [f"{_counted(others, 'files')} not named like photos"] if others else []
         self.screen.print("; ".join(parts) + ".")
         self._tell_refused()
 
@@ -57,11 +57,11 @@ class Follower:
 
         for kind, what in (
             (report.NOT_A_PHOTO, "files not named like photos"),
-            (report.NOT_SEARCHED, "system folders"),
+            (report.NOT_SEARCHED, "folders of a system's own"),
         ):
             number = self.run.table.count_others(kind)
             if number and not self.quiet:
-                self.screen.print(f"[yellow]Skipped:[/] {number:,} {what}.")
+                self.screen.print(f"[yellow]Skipped:[/] {_counted(number, what)}.")
         self._tell_refused()
 
     def _tell_refused(self) -> None:
@@ -187,3 +187,9 @@ class Follower:
             names = ", ".join(plain(people_s(url)) for url in run.failures)
             more = ", ..." if run.failed > len(run.failures) else ""
             self.screen.print(f"[red]{count(run.failed)} failed:[/] {names}{more}")
+
+
+def _counted(number: int, what: str) -> str:
+    """`1 file`, `2 files`, with what follows."""
+    first, _, rest = what.partition(" ")
+    return f"{number:,} {first.removesuffix('s') if number == 1 else first} {rest}".rstrip()

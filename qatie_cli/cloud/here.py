@@ -24,19 +24,24 @@ class Here:
         KeyboardInterrupt passes through after the photos in hand are put or given up.
         """
         waiting: deque[Future[Done]] = deque()
+
+        def first() -> Done:
+            done = waiting[0].result()  # an interruption while it waits leaves it there
+            waiting.popleft()
+            return done
+
         with ThreadPoolExecutor(AT_ONCE, "batch") as pool:
             try:
                 for batch in batches:
                     waiting.append(pool.submit(self._worker.run, batch))
-                    if len(waiting) > AT_ONCE and not on_done(waiting.popleft().result()):
+                    if len(waiting) > AT_ONCE and not on_done(first()):
                         break
                 while waiting:
-                    on_done(waiting[0].result())
-                    waiting.popleft()
+                    on_done(first())
             except BaseException:
                 self._worker.stop()
-                for future in waiting:
-                    on_done(future.result())
+                while waiting:
+                    on_done(first())
                 raise
             finally:
                 self._worker.close()

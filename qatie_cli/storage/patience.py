@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import random
 import threading
@@ -35,8 +34,6 @@ _NO_CREDENTIALS = (
     "DefaultCredentialsError",
     "CredentialRetrievalError",
 )
-
-suppressed = contextlib.suppress
 
 
 class StoreError(QatieError):

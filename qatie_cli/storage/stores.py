@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -187,7 +188,7 @@ class Store:
                 self._try(names[start], functools.partial(self._system.rm, paths))
             except FileNotFoundError:
                 for path in paths:
-                    with patience.suppressed(FileNotFoundError):
+                    with contextlib.suppress(FileNotFoundError):
                         self._system.rm_file(path)
 
     # --- within -------------------------------------------------------------------------------------------------------
