@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import QATIE, qatie
 from PIL import Image
