@@ -374,6 +374,15 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(module, url, na
     assert named in done.exception.one_line().replace("qatie-light", "qatie")
 
 
+def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--cluster", "local"])
+    assert isinstance(done.exception, UsageError)
+    assert "pip install 'qatie[cluster]'" in done.exception.one_line().replace("qatie-light", "qatie")
+    done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
+    assert "--workers is for --cluster" in str(done.exception)
+
+
 def test_a_protocol_that_nobody_knows_or_that_writes_halves_is_refused():
     with pytest.raises(UsageError, match="names no store"):
         Places.of(["shop://a/b"], OUT)

@@ -18,7 +18,7 @@ from qatie_cli.cloud.work import AT_ONCE, Job, Worker
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.errors import UsageError
 
-# Batches of one Ray Dataset, which the driver holds in the object store, some 6 MB. The pool is made anew for the next
+# Batches of one Ray Dataset, which the driver holds in the object store, some 8 MB. The pool is made anew for the next
 # dataset: at 5 s a photo and 100 workers that is after an hour.
 WINDOW = 4096
 _MOST_WORKERS = 100_000
