@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import signal
@@ -15,10 +16,12 @@ import psutil
 import pytest
 from conftest import QATIE, qatie
 from PIL import Image
+from typer.testing import CliRunner
 
 from qatie_cli.batch.running import Status
+from qatie_cli.cli import app
 from qatie_cli.cloud.items import Batch, Done, Item, Outcome
-from qatie_cli.cluster import estimates, pool
+from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
 from qatie_cli.errors import UsageError
@@ -281,6 +284,29 @@ def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
     assert tries == [[[0, 1], [2, 3], [4, 5]], [[2, 3]], [[2], [3]]]
     assert [seen[n].status for n in range(6)] == [Status.ENHANCED] * 3 + [Status.FAILED] + [Status.ENHANCED] * 2
     assert "s3://b/3.jpg: Its worker was lost 3 times" in seen[3].reason
+
+
+def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    name = "d0/00.jpg"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photos[name])
+    node = Node("a", "a", 4, 8e9)
+    monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(nodes, "check", lambda places, engine: [node])
+    monkeypatch.setattr(pool, "_be_quiet", lambda: None)
+
+    class Lost:
+        def iter_rows(self):
+            raise ray.exceptions.RaySystemError("gone")
+
+    monkeypatch.setattr(ray.data, "from_items", lambda rows, override_num_blocks: None)
+    monkeypatch.setattr(Pool, "_mapped", lambda self, dataset: Lost())
+    options = ["--cluster", "local", "--report", str(tmp_path / "r.json")]
+    done = CliRunner().invoke(app, ["enhance", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *options])
+    assert done.exit_code == 1, done.exception
+    assert "The cluster was lost" in done.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"not begun": 1}
 
 
 def test_a_worker_s_memory_grows_with_its_photos(weights):

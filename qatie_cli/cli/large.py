@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qatie_cli.cli.console import console
+from qatie_cli.cli.console import console, show_error
 from qatie_cli.cli.options import Device, EngineName, need_extra
 from qatie_cli.cli.stream import DASH, standard_output
-from qatie_cli.errors import Exit, UsageError
+from qatie_cli.errors import Exit, QatieError, UsageError
 
 if TYPE_CHECKING:
     from qatie_cli.batch.planning import Naming
@@ -134,9 +134,8 @@ def _request(asked: Asked, cluster: str | None) -> Request:
     if asked.out is None or str(DASH) in (asked.out, *asked.inputs):
         raise UsageError("URLs and --cluster need a folder to write to.", "Name one with -o.")
     if cluster is not None and not any(map(urls.is_url, (*asked.inputs, asked.out, *asked.listed))):
-        places = Places(
-            *((tuple(map(_of_path, asked.inputs)), _of_path(asked.out), tuple(map(_of_path, asked.listed))))
-        )
+        inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
+        places = Places(inputs, _of_path(asked.out), listed)
         return Request(places, asked.naming, asked.writing, asked.settings, local=True)
     need_extra("cloud", "fsspec")
     places = Places.of(asked.inputs, asked.out, asked.listed)
@@ -217,6 +216,9 @@ def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> 
         follower.work(executor, album)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    except QatieError as error:
+        show_error(error)
+        return Exit.SOME_FAILED if follower.run.reached else Exit.NOTHING_DONE
     return Exit.OK
 
 

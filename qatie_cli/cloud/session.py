@@ -147,7 +147,8 @@ class Session:
             self.repeated += done.repeated
             self.workers.add(done.worker)
             self._keep(done.outcomes, on_outcome)
-            merger.add(done)
+            with contextlib.suppress(StoreError):  # the files of the batches stay, and say the same
+                merger.add(done)
             self._silent = self._silent + 1 if done.unreachable else 0
             self.stopped = self.stopped or self._silent >= _SILENT_BATCHES or self._had_no_room(done)
             return not self.stopped
@@ -159,7 +160,7 @@ class Session:
             raise
         finally:
             self._ended = time.monotonic()
-            with contextlib.suppress(StoreError):  # the files of the batches stay
+            with contextlib.suppress(StoreError):
                 merger.merge()
         pace.remember(self.megapixels / max(1, executor.workers), self.seconds)
 

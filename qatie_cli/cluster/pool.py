@@ -16,7 +16,7 @@ from qatie_cli.batch.running import Status
 from qatie_cli.cloud.items import Batch, Done, Outcome
 from qatie_cli.cloud.work import AT_ONCE, Job, Worker
 from qatie_cli.cluster.nodes import Node
-from qatie_cli.errors import UsageError
+from qatie_cli.errors import QatieError, UsageError
 
 # Batches of one Ray Dataset, which the driver holds in the object store, some 8 MB. The pool is made anew for the next
 # dataset: at 5 s a photo and 100 workers that is after an hour.
@@ -90,6 +90,9 @@ class Pool:
         """Work on `batches`; `on_done` is called for each as it is done, in this thread, until it says no.
 
         What Ray raises for a batch fails its photos. KeyboardInterrupt passes through; the actors then end.
+
+        Raises:
+            QatieError: the cluster is lost, or no worker can start on it.
         """
         _be_quiet()
         while window := list(itertools.islice(batches, WINDOW)):
@@ -111,9 +114,15 @@ class Pool:
         with warnings.catch_warnings():  # `max_task_retries` is to go, and has no other place yet
             warnings.simplefilter("ignore", DeprecationWarning)
             dataset = self._mapped(ray.data.from_items(rows, override_num_blocks=len(rows)))
-        with chatter.hidden():  # Ray's C++ remarks
-            for row in dataset.iter_rows():
-                yield pickle.loads(row["done"])
+        try:
+            with chatter.hidden():  # Ray's C++ remarks
+                for row in dataset.iter_rows():
+                    yield pickle.loads(row["done"])
+        except ray.exceptions.RayError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise QatieError(
+                f"The cluster was lost: {reason.rstrip('.')}.", "Run the same command to resume."
+            ) from None
 
     def _mapped(self, dataset: Any) -> Any:
         import ray
