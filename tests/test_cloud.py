@@ -425,6 +425,20 @@ def test_a_listing_is_asked_for_as_it_is_used():
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ETag": '"0cc175b9c0f1b6a831c399e269772661"'},
+        {"etag": "CJ+Q", "md5Hash": "DMF1ucDxtqgxw5niaXcmYQ=="},
+        {"etag": "0x8D", "content_settings": {"content_md5": bytearray.fromhex("0cc175b9c0f1b6a831c399e269772661")}},
+    ],
+)
+def test_every_store_s_way_to_tell_an_md5_is_known(told):
+    entry = stores.Store("memory", None)._entry("memory://b/a", {"size": 1, **told})
+    assert entry.md5 == record.md5(b"a")
+    assert stores.Store("memory", None)._entry("memory://b/a", {"size": 1, "ETag": "abc-2"}).md5 == ""
+
+
 def test_urls_lead_from_one_place_to_another_and_back():
     for source, out in (
         ("s3://b/in/a.jpg", "s3://b/out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import shutil
@@ -115,7 +116,7 @@ class Store:
 
     def _entry(self, url: str, info: dict[str, Any]) -> Entry:
         version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "").strip('"')
-        return Entry(url, int(info["size"] or 0), version, md5_of(version))
+        return Entry(url, int(info["size"] or 0), version, md5_of(version) or _md5_beside(info))
 
     # --- reading and writing ------------------------------------------------------------------------------------------
 
@@ -239,6 +240,15 @@ def check_writable(url: str) -> None:
             f"qatie writes to no {protocol}:// store: readers might see half of a file.",
             "Use s3://, gs://, az:// or a folder with -o.",
         )
+
+
+def _md5_beside(info: dict[str, Any]) -> str:
+    """The digest that Google's and Azure's stores tell beside an ETag of their own."""
+    if isinstance(google := info.get("md5Hash"), str):
+        return base64.b64decode(google).hex()
+    azure = info.get("content_settings")
+    found = azure.get("content_md5") if isinstance(azure, dict) else None
+    return bytes(found).hex() if found else ""
 
 
 def md5_of(version: str) -> str:
