@@ -22,12 +22,11 @@ from qatie_cli.errors import QatieError, UsageError
 # dataset: at 5 s a photo and 100 workers that is after an hour.
 WINDOW = 4096
 _MOST_WORKERS = 100_000
-# Of a batch whose worker is lost; in the last, each photo is alone, so that one that ends every worker is found. Ray's
-# own retries are over within a second of a node's end, before the pool knows of it.
-_TRIES = 3
-_RETRIES = 3  # Ray's
+# Ray's, of a batch whose worker is lost. A node's end takes Ray up to a minute to notice, and until then it hands out
+# batches to it, whose tries are over at once; `run` gives them to a new pool.
+_RETRIES = 3
 _ALONE = 10**9  # numbers of batches of one photo begin here
-_LOST = "Its worker was lost {} times while it was in hand."
+_LOST = "Each worker that had it in hand was lost."
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,16 @@ class Pool:
         _be_quiet()
         while window := list(itertools.islice(batches, WINDOW)):
             left = {batch.number: batch for batch in window}
-            for tried in range(1, _TRIES + 1):
-                for done in self._dones(list(left.values())) if left else ():
-                    if left.pop(done.batch, None) is not None and not on_done(done):
-                        return
-                if tried == _TRIES - 1:
+            tried, alone = 0, False
+            while left and not (alone and tried == len(left)):
+                if tried == len(left):  # none came back, so one photo of each ends its workers
                     items = [item for batch in left.values() for item in batch.items]
                     left = {_ALONE + item.number: Batch(_ALONE + item.number, (item,)) for item in items}
+                    alone = True
+                tried = len(left)
+                for done in self._dones(list(left.values())):
+                    if left.pop(done.batch, None) is not None and not on_done(done):
+                        return
             for batch in left.values():
                 on_done(_lost(batch))
 
@@ -172,11 +174,10 @@ def _be_quiet() -> None:
 
 
 def _lost(batch: Batch) -> Done:
-    reason = _LOST.format(_TRIES)
     return Done(
         batch.number,
         tuple(
-            Outcome(i.number, i.output, Status.FAILED, input_bytes=i.size, reason=f"{i.source}: {reason}")
+            Outcome(i.number, i.output, Status.FAILED, input_bytes=i.size, reason=f"{i.source}: {_LOST}")
             for i in batch.items
         ),
     )
