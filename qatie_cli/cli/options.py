@@ -98,6 +98,40 @@ MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larg
 NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Drop HDR gain maps, so that every screen shows the same photo.")]
 NoMotion = Annotated[bool, typer.Option("--no-motion", help="Drop the video of motion photos.")]
 Sidecars = Annotated[bool, typer.Option("--sidecars", help="Copy XMP sidecars (a.xmp, a.jpg.xmp) to the outputs.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
+]
+FilesFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
+        "paths are kept under OUT; folders are searched, but for . and /.",
+        show_default=False,
+    ),
+]
+Gallery = Annotated[
+    bool | None,
+    typer.Option(
+        "--gallery/--no-gallery",
+        help="Write OUT/index.html, a page to look through before and after.",
+        show_default="if OUT has one, refresh it",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|local|ADDRESS",
+        help="Work on a Ray cluster: the one that this machine belongs to, one made of this machine, or that address.",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers", metavar="N|MIN:MAX", help="Workers of the cluster.", show_default="as many as it has room for"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each photo.")]
 
