@@ -132,8 +132,10 @@ def enhance(
 
     if out is not None and stream.is_stream(paths, out):
         stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
-        notes = stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer("", p.pixels.size).within(p, allowed))
-        return _tell(notes, quiet)
+        return _tell(
+            stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer("", p.pixels.size).within(p, allowed)),
+            quiet,
+        )
     names = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
     shaping = strength, fast, fine, *stripped, no_hdr, no_motion, sidecars
