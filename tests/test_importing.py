@@ -430,12 +430,12 @@ def test_an_export_that_does_not_agree_is_not_written(weights_file, tmp_path):
 def test_an_int8_export_must_agree_with_our_int8_and_our_float():
     ExportAgreement(to_float=41, to_int8=41, int8_to_float=50).check(int8=True, least=40)
     ExportAgreement(to_float=41, to_int8=30, int8_to_float=50).check(int8=False, least=40)
-    with pytest.raises(DataError, match="30.0 dB to qatie's int8"):
+    with pytest.raises(DataError, match=r"30\.0 dB to qatie's int8"):
         ExportAgreement(to_float=50, to_int8=30, int8_to_float=50).check(int8=True, least=40)
-    with pytest.raises(DataError, match="30.0 dB to qatie's float") as refused:
+    with pytest.raises(DataError, match=r"30\.0 dB to qatie's float") as refused:
         ExportAgreement(to_float=30, to_int8=50, int8_to_float=50).check(int8=True, least=40)
     assert "own int8" not in str(refused.value)
-    with pytest.raises(DataError, match="own int8 reaches 35.0 dB"):
+    with pytest.raises(DataError, match=r"own int8 reaches 35\.0 dB"):
         ExportAgreement(to_float=30, to_int8=50, int8_to_float=35).check(int8=True, least=40)
 
 
