@@ -21,7 +21,12 @@ _ENDINGS = (" ", "\t", "\r")
 
 
 def read(content: bytes) -> tuple[Path, ...]:
-    """The paths of a list: one per line, or ended by NUL as `find -print0` writes them.
+    """The paths of a list, as `names` reads it."""
+    return tuple(map(Path, names(content)))
+
+
+def names(content: bytes) -> tuple[str, ...]:
+    """The entries of a list: one per line, or ended by NUL as `find -print0` writes them.
 
     A byte order mark says which Unicode encoding it is in, as PowerShell and Windows' editors write it; without one,
     names are bytes in the encoding of the file system.
@@ -40,11 +45,11 @@ def read(content: bytes) -> tuple[Path, ...]:
                 ) from error
             break
     if b"\0" in content:
-        names = content.split(b"\0")
-        _refuse_other_encodings(names)
+        entries = content.split(b"\0")
+        _refuse_other_encodings(entries)
     else:
-        names = content.replace(b"\r\n", b"\n").split(b"\n")
-    return tuple(Path(os.fsdecode(name)) for name in names if name)
+        entries = content.replace(b"\r\n", b"\n").split(b"\n")
+    return tuple(os.fsdecode(entry) for entry in entries if entry)
 
 
 def _refuse_other_encodings(names: Sequence[bytes]) -> None:

@@ -267,9 +267,12 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 
 
 def _key(output: Path) -> str:
+    return folded(os.path.normcase(output.absolute()))
+
+
+def folded(name: str) -> str:
     """Equal for names that some file system treats as equal: differing in case, or (macOS) in composed accents."""
-    name = unicodedata.normalize("NFD", os.path.normcase(output.absolute()))
-    return unicodedata.normalize("NFD", name.casefold())
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:

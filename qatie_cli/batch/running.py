@@ -157,13 +157,14 @@ class Runner:
         reduction: Callable[[np.ndarray], int] = lambda pixels: 1,
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
+        budget: memory.Budget | None = None,
     ) -> None:
-        """`reduction` gives the factor by which the network's view of a photo is reduced, from its pixels."""
+        """`reduction` gives the factor by which the network's view is reduced; `budget` stands for `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
-        self._budget = memory.Budget(memory.available(max_memory))
+        self._budget = budget or memory.Budget(memory.available(max_memory))
         # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
         self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
@@ -186,6 +187,12 @@ class Runner:
             for claim in self._claims.values():
                 claim.give_up()
             self._claims.clear()
+
+    def stop(self) -> None:
+        """Let `run` end soon, from another thread: what is not in the network yet is not begun."""
+        self._stop.set()
+        self._budget.close()  # the next photo may wait for what this one holds
+        self._reader.interrupt()
 
     def _pass(self, tasks: Sequence[Task], on_result: Callable[[Result], None], wait: bool) -> list[Task]:
         """Enhance `tasks`, except those that another run has in hand, which are returned unless `wait` says to wait."""
@@ -213,9 +220,7 @@ class Runner:
                             pending.append(encoder.submit(self._finish, ahead.result()))
                         break
             except BaseException:
-                self._stop.set()
-                self._budget.close()  # the next photo may be waiting for this one's memory
-                self._reader.interrupt()
+                self.stop()
                 raise
             finally:
                 if ahead is not None:
@@ -386,9 +391,7 @@ class Runner:
 
     def _write(self, hand: _InHand, photo: Photo) -> int:
         task, writing = hand.task, self._writing
-        fmt, mode = self._format(task), None
-        if task.in_place:
-            mode = task.source.stat().st_mode & 0o7777
+        fmt, mode = self._format(task), task.source.stat().st_mode & 0o7777 if task.in_place else None
 
         def before_replace(made: Path) -> None:
             if task.in_place:

@@ -25,6 +25,7 @@ class EngineName(StrEnum):
     onednn = "onednn"
     x86 = "x86"
     onnxruntime = "onnxruntime"
+    llvm = "llvm"
 
 
 class Device(StrEnum):
@@ -59,7 +60,7 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
 EngineOption = Annotated[
     EngineName,
-    typer.Option("--engine", "--backend", help="int8 on onnxruntime or on one of PyTorch's engines, or float."),
+    typer.Option("--engine", "--backend", help="int8 on llvm, onnxruntime or one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[
@@ -98,6 +99,40 @@ MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larg
 NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Drop HDR gain maps, so that every screen shows the same photo.")]
 NoMotion = Annotated[bool, typer.Option("--no-motion", help="Drop the video of motion photos.")]
 Sidecars = Annotated[bool, typer.Option("--sidecars", help="Copy XMP sidecars (a.xmp, a.jpg.xmp) to the outputs.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
+]
+FilesFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
+        "paths are kept under OUT; folders are searched, but for . and /.",
+        show_default=False,
+    ),
+]
+Gallery = Annotated[
+    bool | None,
+    typer.Option(
+        "--gallery/--no-gallery",
+        help="Write OUT/index.html, a page to look through before and after.",
+        show_default="if OUT has one, refresh it",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|local|ADDRESS",
+        help="Work on a Ray cluster: the one that this machine belongs to, one made of this machine, or that address.",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers", metavar="N|MIN:MAX", help="Workers of the cluster.", show_default="as many as it has room for"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each photo.")]
 
@@ -124,13 +159,20 @@ def check_sidecars(sidecars: bool, in_place: bool, strip_metadata: bool) -> None
         raise UsageError(f"--sidecars and {other} contradict each other.", "Leave one out.")
 
 
-def load_engine(weights: str, engine: str, threads: int, device: Device = Device.cpu, begun_on: str = "") -> Engine:
-    """The engine that the options name."""
+def load_engine(
+    weights: str,
+    engine: str,
+    threads: int,
+    device: Device = Device.cpu,
+    begun_on: str = "",
+    pixels: int | None = None,
+) -> Engine:
+    """The engine that the options name; `begun_on` and `pixels` as in `engines.load`."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
 
-    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on)
+    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on, pixels)
 
 
 def use_threads(threads: int) -> None:

@@ -35,7 +35,7 @@ GROUPS = {
         "--size", "--rounds", "--runtimes", "--against", "--commands", "--longest", "--reduction", "--baselines",
         "--amplify", "--compare", "--least",
     ),
-    "Weights and engine": ("--weights", "--engine", "--device", "--threads", "--workers"),
+    "Weights and engine": ("--weights", "--engine", "--device", "--threads", "--cluster", "--workers"),
     "Limits": ("--max-memory", "--max-pixels"),
     "Report": (
         "--report", "--gallery", "--json", "--csv", "--plot", "--tensorboard", "--quiet", "--verbose",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +74,14 @@ def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]
     finally:
         for other in others:
             other.result()
+
+
+def pieces(first: int, last: int, rows: float, fewest: int) -> list[tuple[int, int]]:
+    """Pieces of rows first..last, of about so many each; more where threads would go without one, but not tiny ones."""
+    height = last - first
+    wanted = max(math.ceil(height / rows), min(number(), height // fewest), 1)
+    edges = [first + height * index // wanted for index in range(wanted + 1)]
+    return list(itertools.pairwise(edges))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -68,15 +68,15 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, f
             seen.add(here)
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
         if recursive and not follow_links:
-            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not _is_hidden(f)]
+            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not is_hidden(f)]
             unsearched += [(Path(parent, f), "it is a link, and links are not followed in place") for f in links]
             folders[:] = [f for f in folders if f not in links]
         if recursive:
-            system_folders += [Path(parent, f) for f in sorted(folders) if _is_system_folder(f)]
-        folders[:] = sorted(f for f in folders if not (_is_hidden(f) or _is_system_folder(f))) if recursive else []
+            system_folders += [Path(parent, f) for f in sorted(folders) if is_system_folder(f)]
+        folders[:] = sorted(f for f in folders if not (is_hidden(f) or is_system_folder(f))) if recursive else []
         for name in sorted(names):
             path = Path(parent, name)
-            if name != page and not _is_hidden(name) and not _is_special(path):
+            if name != page and not is_hidden(name) and not _is_special(path):
                 (photos if formats.has_photo_suffix(path) else others).append(path)
     return Found(tuple(photos), tuple(others), tuple(unsearched), tuple(system_folders))
 
@@ -119,11 +119,13 @@ def _names_with_suffix(folder: Path, suffix: str, changed: int) -> tuple[str, ..
         return tuple(sorted(e.name for e in entries if e.name.lower().endswith(suffix) and e.is_file()))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out without a word."""
     return name.startswith((".", TEMPORARY_PREFIX)) or name.lower() in _SYSTEM_FILES
 
 
-def _is_system_folder(name: str) -> bool:
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of this name is a system's or another program's own."""
     lower = name.lower()
     return lower in _SYSTEM_FOLDERS or lower.startswith(".trash-") or lower.endswith(_LIBRARIES)
 

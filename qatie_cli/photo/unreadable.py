@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from qatie_cli.errors import PhotoError
@@ -32,7 +32,7 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF markers
 _HEAD_BYTES = 1 << 16
 
 
-def named(path: Path) -> PhotoError | None:
+def named(path: PurePath) -> PhotoError | None:
     """The error for a file with this name; None if the name is not of an unreadable kind."""
     suffix = path.suffix.lower()
     if suffix in RAW_SUFFIXES:
