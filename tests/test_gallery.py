@@ -195,6 +195,15 @@ def test_an_output_that_has_gone_or_changed_is_no_longer_shown_as_it_was(folder,
     assert len(list((out / ".gallery").glob("*.webp"))) == 8
 
 
+def test_previews_follow_an_output_that_somebody_edited(folder, tmp_path):
+    out = tmp_path / "out"
+    _run(folder, out)
+    Image.new("RGB", (60, 40), (255, 0, 0)).save(out / "a9.png")
+    _run(folder, out)
+    _, after = _pictures(out, "a9.png")
+    assert np.abs(np.asarray(after)[..., :3].astype(int) - [255, 0, 0]).max() < 40
+
+
 def test_failures_stay_until_they_are_mended(folder, tmp_path, coffee):
     out = tmp_path / "out"
     (folder / "broken.png").write_bytes(b"no photo")

@@ -486,7 +486,7 @@ def test_an_edit_made_while_a_photo_was_enhanced_in_place_is_kept(folder, tmp_pa
 
     results = _in_place(folder, Journal(tmp_path / "journal"), enhance)
     assert results[0].status is Status.FAILED
-    assert "changed while it was enhanced" in results[0].reason
+    assert "changed while it was being enhanced" in results[0].reason
     assert (folder / "0.png").read_bytes() == b"the owner's edit"
 
 
