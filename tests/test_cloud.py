@@ -342,6 +342,18 @@ def test_no_credential_is_told(monkeypatch):
     assert "secret" not in refused.value.one_line()
 
 
+def test_a_store_that_does_not_answer_at_first_is_one_line_soon(monkeypatch):
+    monkeypatch.setattr(patience, "SECONDS", 1e9)
+    monkeypatch.setattr(patience, "SECONDS_AT_FIRST", 0.0)
+
+    def unreachable(self, path, **options):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", unreachable)
+    with pytest.raises(patience.StoreError, match="memory://shop/in cannot be reached: Connection refused"):
+        _request()
+
+
 def test_a_refusal_is_no_reason_to_wait():
     slept = []
 

@@ -41,11 +41,13 @@ class Places:
 
         Raises:
             UsageError: a URL cannot be used, or its store is not installed.
+            StoreError: a store refuses or does not answer.
         """
         made = cls(tuple(map(_url, inputs)), _url(out), tuple(map(_url, listed)))
-        for url in (*made.inputs, made.out, *made.listed):
-            stores.of(url)
+        opened = {url: stores.of(url) for url in (*made.inputs, made.out, *made.listed)}
         stores.check_writable(made.out)
+        for url in (*made.inputs, made.out):
+            opened[url].reach(url)
         return made
 
 

@@ -14,7 +14,8 @@ from qatie_cli.storage import urls
 
 T = TypeVar("T")
 
-SECONDS = 120.0  # that a store may be unable to answer; its own client's retries come on top
+SECONDS = 300.0  # that a store may be unable to answer; its own client's retries come on top
+SECONDS_AT_FIRST = 15.0  # before anything is done: an address may be wrong
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
 # Nothing that waiting mends.
 _FINAL = (

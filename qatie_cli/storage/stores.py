@@ -48,6 +48,16 @@ class Store:
     def __init__(self, protocol: str, system: Any) -> None:
         self.protocol, self._system = protocol, system
 
+    def reach(self, url: str) -> None:
+        """Ask for `url`, whether it exists or not.
+
+        Raises:
+            StoreError: the store refuses, or does not answer soon.
+        """
+        name, path = urls.people_s(url), self._path(url)
+        with contextlib.suppress(FileNotFoundError):
+            patience.patiently(name, lambda: self._system.info(path), patience.SECONDS_AT_FIRST)
+
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def entry(self, url: str) -> Entry | None:
