@@ -277,6 +277,20 @@ def test_on_another_processor_auto_takes_onnxruntime(narrow, monkeypatch):
         engines.load(narrow, "llvm")
 
 
+def test_it_is_left_alone_where_it_was_never_tried(monkeypatch):
+    monkeypatch.setattr(machine_code.platform, "system", lambda: "Windows")
+    assert not machine_code.runs_on_bytes.__wrapped__()
+
+
+@needs_llvm
+def test_an_llvm_with_other_pointers_is_left_alone(monkeypatch):
+    from llvmlite import binding
+
+    assert machine_code.runs_on_bytes.__wrapped__()
+    monkeypatch.setattr(binding, "llvm_version_info", (15, 0, 7))
+    assert not machine_code.runs_on_bytes.__wrapped__()
+
+
 @needs_llvm
 def test_without_numba_auto_takes_onnxruntime(narrow, monkeypatch):
     monkeypatch.setenv("QATIE_NO_NUMBA", "1")

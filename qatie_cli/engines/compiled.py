@@ -19,9 +19,6 @@ from qatie_cli.kernels import threads
 from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.moments import Moments, of_whole
 
-# Values at the peak of `features`, per pixel of the photo and per unit of width: 1.75 are kept between the norms, and
-# strips take the rest.
-VALUES_PER_PIXEL_AND_WIDTH = 3.0
 # Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. At width 32 a
 # strip of 1 << 23 took a twentieth more time than one of 1 << 24, and of 1 << 22 a sixth, for what is computed twice.
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
@@ -119,8 +116,7 @@ class CompiledNetwork:
     def __init__(self, config: NetworkConfig, arithmetic: Arithmetic) -> None:
         self._width, self._residual = config.width, config.residual
         self._arithmetic, self._convs = arithmetic, arithmetic.convs
-        size = np.dtype(arithmetic.kind).itemsize
-        self.bytes_per_pixel = VALUES_PER_PIXEL_AND_WIDTH * size * self._width + 3
+        self.bytes_per_pixel = arithmetic.bytes_per_pixel_and_width * self._width + 3
         self._scratch, self._pool = _Scratch(), _Pool()
 
     @contextlib.contextmanager
@@ -177,7 +173,7 @@ class CompiledNetwork:
         def work(first: int, last: int) -> None:
             block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
             self._refined("decode1", given, *block.rows, block.inside)
-            values = self._scratch.array("values", self._arithmetic.tail_kind, *block.whole.shape)
+            values = self._scratch.array("y", self._arithmetic.tail_kind, *block.whole.shape)
             self._arithmetic.before_tail(block.whole, values)
             self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
 
@@ -206,7 +202,7 @@ class CompiledNetwork:
     ) -> None:
         product = self._window("x", first - 1, last + 1, local.shape, "down1.product")
         top, bottom = product.rows
-        seen = self._window("photo", 2 * top - 1, 2 * bottom, (*photo.shape[:2], 4), "photo")
+        seen = self._window("y", 2 * top - 1, 2 * bottom, (*photo.shape[:2], 4), "photo")
         self._arithmetic.photo(photo[slice(*seen.rows)], seen.lines)
         self._convs["down1.pair"](seen.whole, pair[top:bottom], product.inside)
         self._branches("refine1", product, local[first:last], side[first:last])
@@ -251,6 +247,7 @@ class CompiledNetwork:
         first: int,
         last: int,
     ) -> None:
+        # What `_refined` leaves free is used again: `inner` and `y`.
         fuse, kind, scratch = f"fuse{number}", self._arithmetic.kind, self._scratch.array
         x = self._window("x", first - 1, last + 1, local.shape, f"{fuse}.reduced")
         # Rows of the phases are pairs of rows of what they become.
@@ -258,9 +255,9 @@ class CompiledNetwork:
         deep = self._window("out", upper - 1, lower + 1, (len(entered.local), *_deep(local)), f"{_DEEP[number]}.out")
         self._refined(_DEEP[number], entered, *deep.rows, deep.inside)
         conv = self._convs[f"{fuse}.up"]
-        phases = scratch("phases", kind, lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
+        phases = scratch("inner", kind, lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
         conv(deep.whole, phases)
-        joined = scratch("joined", kind, 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
+        joined = scratch("y", kind, 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
         self._arithmetic.fuse(number, phases, encoded[2 * upper : 2 * lower + 2], joined)
         self._convs[f"{fuse}.reduce"].of_two(joined[x.rows[0] - 2 * upper :], pair[x.rows[0] :], x.inside)
         self._branches(f"decode{number}", x, local[first:last], side[first:last])

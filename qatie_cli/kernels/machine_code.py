@@ -9,12 +9,14 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from qatie_cli import files
 from qatie_cli.home import user_folder
 
+_OLDEST = (20, 0, 0)  # LLVM's version in llvmlite 0.45; the one before has pointers of another kind
 CHANNELS = 16  # that convolutions compute at once, and features have multiples of
 Function = Callable[[int], None]  # of the address of its arguments; other Python threads run meanwhile
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -25,12 +27,17 @@ _ENGINES: list[object] = []  # own the code that functions point to
 def runs_on_bytes() -> bool:
     """Whether this processor adds 64 products of bytes and looks up 64 bytes at once, and llvmlite is here.
 
-    These are AVX-512 VNNI and VBMI: Intel's from 2019 on where they have AVX-512, and AMD's from Zen 4 on.
+    These are AVX-512 VNNI and VBMI: Intel's from 2019 on where they have AVX-512, and AMD's from Zen 4 on. Only on
+    Linux: code for other systems was never tried.
     """
+    if platform.system() != "Linux":
+        return False
     try:
         from llvmlite import binding
 
         features = binding.get_host_cpu_features()
+        if binding.llvm_version_info < _OLDEST:
+            return False
     except Exception:  # not only ImportError: a damaged library raises OSError, an unknown processor RuntimeError
         return False
     return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"))
