@@ -150,7 +150,7 @@ class Model:
 
 
 def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int = 0, device: str = "cpu") -> Model:
-    """Load weights; engines other than "onnxruntime" import PyTorch, which takes a second or two.
+    """Load weights; engines other than "llvm" and "onnxruntime" import PyTorch, which takes a second or two.
 
     Args:
         weights: the name of shipped weights (`qatie weights list`), or a weights file.

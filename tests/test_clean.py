@@ -84,7 +84,20 @@ def test_crops_reach_from_native_pixels_to_the_whole_frame():
         right - left for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng) for _ in range(500))
     ]
     assert min(sides) < 70
-    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.WHOLE_SHARE, abs=0.06)
+    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.CropScale().whole, abs=0.06)
+
+
+def test_crops_stay_near_native_pixels_where_a_recipe_says_so():
+    rng, scale = np.random.default_rng(0), sampling.CropScale(whole=0.1, reduction=2.0)
+    sides = np.array(
+        [
+            right - left
+            for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng, scale) for _ in range(500))
+        ]
+    )
+    whole = np.isclose(sides, 600)
+    assert whole.mean() == pytest.approx(0.1, abs=0.04)
+    assert 64 <= sides[~whole].min() < 66 and 120 < sides[~whole].max() <= 128
 
 
 def test_the_split_depends_on_names_and_seed_only():

@@ -34,6 +34,7 @@ class Built:
     taken: dict[int, bytes]
     place: dict[int, bytes]
     thumbnail: bytes
+    behind: bytes  # the thumbnail
 
     def read(self, block: bytes) -> tuple[dict, dict, dict]:
         """The same values as they are in another block."""
@@ -99,8 +100,9 @@ def exif_blocks(draw: st.DrawFn) -> Built:
     if thumbnail:
         at = int(starts[3]) + 2 + 8
         block = block[:at] + struct.pack(f"{order}I", len(block)) + block[at + 4 :] + thumbnail
+    behind = draw(st.binary(max_size=6)) if thumbnail else b""
     raws = [{tag: v[2] for tag, v in part.items() if tag not in pointers} for part in (main, taken, place)]
-    return Built(block, order, *raws, thumbnail)
+    return Built(block + behind, order, *raws, thumbnail, behind)
 
 
 @examples(30)
@@ -126,7 +128,8 @@ def test_an_upright_block_differs_in_orientation_size_and_thumbnail_only(built, 
         t: v for t, v in built.taken.items() if t not in SIZE_TAGS
     }
     assert place == built.place
-    assert len(upright) == len(built.block) - len(built.thumbnail)
+    start = len(built.block) - len(built.thumbnail) - len(built.behind)
+    assert upright[start:] == (bytes(len(built.thumbnail)) + built.behind if built.behind else b"")
     assert exif.upright(upright, (width, height)) == upright
 
 

@@ -201,7 +201,7 @@ def test_recipes_survive_their_table():
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(table):
-    with pytest.raises(ValueError, match=r"unknown|must|cannot|wrong kind|is now called"):
+    with pytest.raises(ValueError, match=r"unknown|must|cannot|wrong type|is now called"):
         Recipe.from_table(table)
 
 

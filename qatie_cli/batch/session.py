@@ -130,6 +130,12 @@ class Session:
         ledger = self._writing.ledger
         return "" if ledger is None else ledger.begun_on()
 
+    @property
+    def pixels_if_one(self) -> int | None:
+        """Pixels of the photo, where it is one and its header can be read."""
+        headers = [decoding.header(task.source) for task in self.plan.tasks] if len(self.plan.tasks) == 1 else []
+        return headers[0].width * headers[0].height if headers and headers[0] else None
+
     def run(self, enhancer: Enhancer, on_result: Callable[[Result], None], previews: Previews | None = None) -> None:
         """Enhance the plan's photos; `on_result` is called for each, in this thread and in their order.
 
@@ -147,8 +153,10 @@ class Session:
         runner = Runner(
             enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews
         )
+        bounded = self._request.max_memory is not None
         try:
-            runner.run(self.plan.tasks, keep)
+            with contextlib.nullcontext() if bounded else enhancer.engine.reusing_memory():
+                runner.run(self.plan.tasks, keep)
         except KeyboardInterrupt:
             self.interrupted = True
             raise

@@ -48,7 +48,9 @@ class Contender:
     @property
     def is_engine(self) -> bool:
         """Whether it is one of qatie's engines."""
-        return self.name in (engines.FLOAT, *engines.INT8) or (self.name, self.arithmetic) == (engines.LIGHT, INT8)
+        if self.name == engines.LIGHT:
+            return self.arithmetic == INT8
+        return self.name in (engines.FLOAT, engines.COMPILED, *engines.INT8)
 
 
 def load(name: str, arithmetic: str, weights: Weights, photo: np.ndarray, threads: int) -> Contender:

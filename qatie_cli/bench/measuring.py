@@ -1,4 +1,4 @@
-"""What is measured: times of the network alone, rates, agreement with float."""
+"""Measurements: times of the network alone, rates, agreement with float."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class _OtherProcesses:
         self._began, self._before = time.monotonic(), self._seconds()
 
     def cores(self) -> float:
-        """How many cores they kept busy in the mean."""
+        """Mean number of cores that they kept busy."""
         return max(0.0, (self._seconds() - self._before) / max(1e-9, time.monotonic() - self._began))
 
     @staticmethod

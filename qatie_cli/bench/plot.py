@@ -8,7 +8,7 @@ from qatie_cli import engines
 from qatie_cli.bench.measuring import Bench
 from qatie_cli.errors import DataError, UsageError
 
-_FLOAT_DB = 60.0  # upper limit of the axis; float itself is drawn there
+_FLOAT_DB = 60.0  # upper limit of the axis, where float itself is drawn
 
 
 def write(path: Path, bench: Bench) -> None:

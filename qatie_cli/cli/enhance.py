@@ -125,14 +125,17 @@ def enhance(
     writing = running.Writing(fine, *stripped, overwrite, preserve_times, max_pixels, no_hdr, no_motion, sidecars)
     allowed = None if max_memory is None else sizes.parse_bytes(max_memory)
 
-    def enhancer(begun_on: str = "") -> Enhancer:
+    def enhancer(begun_on: str = "", pixels: int | None = None) -> Enhancer:
         from qatie_cli.enhance.photos import Effect, Enhancer
 
-        return Enhancer(load_engine(weights, engine, threads, device, begun_on), Effect(strength, fast))
+        return Enhancer(load_engine(weights, engine, threads, device, begun_on, pixels), Effect(strength, fast))
 
     if out is not None and stream.is_stream(paths, out):
         stream.refuse_batch_options(dry_run or bool(report or files_from) or bool(gallery) or sidecars)
-        return _tell(stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer().within(p, allowed)), quiet)
+        return _tell(
+            stream.run(paths[0], out, naming.fmt, writing, lambda p: enhancer("", p.pixels.size).within(p, allowed)),
+            quiet,
+        )
     names = () if files_from is None else _read_list(files_from)
     arithmetic = FLOAT if engine is EngineName.float or device is not Device.cpu else INT8
     shaping = strength, fast, fine, *stripped, no_hdr, no_motion, sidecars
@@ -155,7 +158,7 @@ def enhance(
         if in_place and run.plan.tasks and not yes:
             _ask(len(run.plan.tasks))
         run.prepare()
-        ready = enhancer(run.begun_on) if run.plan.tasks else None
+        ready = enhancer(run.begun_on, run.pixels_if_one) if run.plan.tasks else None
         album = galleries.album(out, run.plan, ready, weights, strength, max_pixels) if out and has_gallery else None
         code = _work(follower, ready, album)
         engine_used = None if ready is None else ready.engine

@@ -169,7 +169,7 @@ class Follower:
         if not run.interrupted and run.not_begun:
             self.screen.print(f"[red]{count(run.not_begun)} not begun;[/] run the same command to resume.")
         if album is not None and not self.quiet and album.url not in album.missing:
-            self.screen.print(f"Look through them: {plain(people_s(album.url))}")
+            self.screen.print(f"Browse them: {plain(people_s(album.url))}")
 
     def _count_up(self, how: str, enhanced: int) -> None:
         from qatie_cli.batch.running import Status

@@ -25,6 +25,7 @@ class EngineName(StrEnum):
     onednn = "onednn"
     x86 = "x86"
     onnxruntime = "onnxruntime"
+    llvm = "llvm"
 
 
 class Device(StrEnum):
@@ -59,7 +60,7 @@ class Format(StrEnum):
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.", show_default=False)]
 EngineOption = Annotated[
     EngineName,
-    typer.Option("--engine", "--backend", help="int8 on onnxruntime or on one of PyTorch's engines, or float."),
+    typer.Option("--engine", "--backend", help="int8 on llvm, onnxruntime or one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
 Threads = Annotated[
@@ -158,13 +159,20 @@ def check_sidecars(sidecars: bool, in_place: bool, strip_metadata: bool) -> None
         raise UsageError(f"--sidecars and {other} contradict each other.", "Leave one out.")
 
 
-def load_engine(weights: str, engine: str, threads: int, device: Device = Device.cpu, begun_on: str = "") -> Engine:
-    """The engine that the options name."""
+def load_engine(
+    weights: str,
+    engine: str,
+    threads: int,
+    device: Device = Device.cpu,
+    begun_on: str = "",
+    pixels: int | None = None,
+) -> Engine:
+    """The engine that the options name; `begun_on` and `pixels` as in `engines.load`."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
 
-    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on)
+    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on, pixels)
 
 
 def use_threads(threads: int) -> None:

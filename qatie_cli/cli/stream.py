@@ -85,5 +85,5 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise QatieError(f"Standard output cannot be written to: {error.strerror or error}.") from error
+        raise QatieError(f"Cannot write to standard output: {error.strerror or error}.") from error
     return enhanced.notes

@@ -84,7 +84,7 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
     if formats.format_of_name(single) and not store.is_folder(out):
         one = stores.of(places.inputs[0]).entry(places.inputs[0]) if len(places.inputs) == 1 else None
         if one is None or places.listed:
-            raise UsageError(f"{out} names one photo, and the input is more than one.", "Name a folder with -o.")
+            raise UsageError(f"{out} names one photo, but there are several inputs.", "Name a folder with -o.")
         wanted = formats.format_of_name(single)
         if naming.fmt not in ("keep", wanted):
             raise UsageError(f"-o {single} and --format {naming.fmt} contradict each other.", "Leave one out.")

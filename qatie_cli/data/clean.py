@@ -16,6 +16,7 @@ from qatie_cli.data.checking import SMALLEST_SIDE
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import Frame, FullFrameConfig, Kind
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.sampling import EVERY_SCALE, CropScale
 from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.uneven_light import LightConfig
@@ -145,9 +146,11 @@ class DegradedSource:
         validation: ValidationSet | None = None,
         view_px: int = THUMBNAIL_PX,
         tone: ToneSampling = ToneSampling(),
+        scale: CropScale = EVERY_SCALE,
     ) -> None:
         self.photos, self.config, self.seed, self.crop = photos, config, seed, crop
         self.validation_set, self.view_px, self.tone = validation, view_px, tone
+        self.scale = scale
 
     @property
     def summary(self) -> dict[str, object]:
@@ -179,7 +182,7 @@ class DegradedSource:
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             clean = self.photos.store.get(self._photo(rng).path)
-            place = sampling.place(clean.image.size, self.crop, rng)
+            place = sampling.place(clean.image.size, self.crop, rng, self.scale)
             target = views.crop(clean.image, place.crop, self.crop, place.flip)
             view = views.view(clean.overview, place.frame, self.view_px, place.flip)
             parameters = degradation.sample(self.config, rng)

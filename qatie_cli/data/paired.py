@@ -13,6 +13,7 @@ import torch
 from qatie_cli.data import checking, layouts, sampling, source, splitting, views
 from qatie_cli.data.checking import Alignment, UsablePair
 from qatie_cli.data.layouts import SkippedFile
+from qatie_cli.data.sampling import EVERY_SCALE, CropScale
 from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
@@ -120,9 +121,14 @@ class PairSource:
     """Pairs from disk (see `source.Source`)."""
 
     def __init__(
-        self, pairs: Pairs, seed: int, validation: ValidationSet | None = None, view_px: int = THUMBNAIL_PX
+        self,
+        pairs: Pairs,
+        seed: int,
+        validation: ValidationSet | None = None,
+        view_px: int = THUMBNAIL_PX,
+        scale: CropScale = EVERY_SCALE,
     ) -> None:
-        self.pairs, self.seed, self.crop, self.view_px = pairs, seed, pairs.crop, view_px
+        self.pairs, self.seed, self.crop, self.view_px, self.scale = pairs, seed, pairs.crop, view_px, scale
         self.validation_set = validation or ValidationSet(pairs.validation, pairs.store)
 
     @property
@@ -149,7 +155,7 @@ class PairSource:
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             pair = self._pair(rng)
-            place = sampling.place(pair.size, self.crop, rng)
+            place = sampling.place(pair.size, self.crop, rng, self.scale)
             seen, target = (self.pairs.store.get(path) for path in (pair.files.input, pair.files.target))
             inputs.append(views.crop(seen.image, place.crop, self.crop, place.flip))
             targets.append(views.crop(target.image, place.crop, self.crop, place.flip))

@@ -1,7 +1,7 @@
-"""Engines: what turns a weights file into something that computes residuals.
+"""Engines: implementations of the network that run a weights file.
 
-`float` runs on CPU, CUDA or MPS; the int8 engines run on the CPU only. `onnxruntime` is one of them and needs no
-PyTorch; the others are PyTorch's quantized back ends.
+`float` runs on CPU, CUDA or MPS; the int8 engines run on the CPU only. `llvm`, our own convolutions compiled for the
+processor, and `onnxruntime` need no PyTorch; the others are PyTorch's quantized back ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from qatie_cli import installation
+from qatie_cli import installation, kernels
 from qatie_cli.errors import EngineError, UsageError, WeightsError
 from qatie_cli.kernels import threads as strips
 from qatie_cli.model.checkpoint import Weights
@@ -25,11 +25,13 @@ from qatie_cli.model.tone_map import ToneMap
 
 FLOAT = "float"
 LIGHT = "onnxruntime"
+COMPILED = "llvm"
 INT8 = ("fbgemm", "qnnpack", "onednn", "x86")  # PyTorch's
-# `auto` takes onnxruntime where it is installed: with AVX-512 VNNI its network took 0.93 times onednn's processor time,
-# and PyTorch's import alone takes a second. Else it takes the first of these that the machine supports. On x86, onednn
-# was measured faster than fbgemm, x86 and qnnpack at every width and size tried; on ARM only qnnpack is made for the
-# processor.
+WITHOUT_TORCH = (COMPILED, LIGHT)
+# `auto` takes llvm where it runs: its network took 0.65 times the processor time of onnxruntime's. Else onnxruntime
+# where it is installed: with AVX-512 VNNI it took 0.93 times onednn's, and PyTorch's import alone takes a second. Else
+# the first of these that the machine supports. On x86, onednn was measured faster than fbgemm, x86 and qnnpack at every
+# width and size tried; on ARM only qnnpack is made for the processor.
 _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
 
 
@@ -43,10 +45,10 @@ class ResidualNetwork(Protocol[Features]):
 
     @property
     def strips_at_once(self) -> int:
-        """How many strips of the residual it computes in the time of one."""
+        """Number of residual strips that it computes in parallel."""
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Features:
-        """What the residual is computed from, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
+        """Features that the residual is computed from, of an 8-bit photo (H, W, 3) whose sides are multiples of 8.
 
         Where the photo is a tile of a larger one, `moments` gives the norms the statistics of the whole.
         """
@@ -60,7 +62,7 @@ class Engine:
     """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice).
 
     `tone` decides the tone map of a whole photo (H, W, 3), uint8 or uint16; None where the weights have no tone stage.
-    `reason` says for people why it is this engine.
+    `reason` explains the choice of engine to the user.
     """
 
     name: str
@@ -73,12 +75,12 @@ class Engine:
 
     @property
     def arithmetic(self) -> str:
-        """`float`, or `int8 on` the engine, for people."""
+        """`float`, or `int8 on` the engine, for display."""
         return FLOAT if self.name == FLOAT else f"int8 on {self.name}"
 
     @property
     def described(self) -> str:
-        """The arithmetic, and the device where it is not the CPU."""
+        """The arithmetic, and the device unless it is the CPU."""
         return self.arithmetic if self.device == "cpu" else f"{self.arithmetic}, {self.device}"
 
     @contextlib.contextmanager
@@ -86,20 +88,25 @@ class Engine:
         """Hold this engine for one photo, with its number of threads set; other threads wait."""
         with self._lock, contextlib.ExitStack() as settings:
             number = self.threads
-            if self.name != LIGHT:
+            if self.name not in WITHOUT_TORCH:
                 from qatie_cli.engines import process
 
                 number = settings.enter_context(process.threads(number))
             settings.enter_context(strips.limited(number))
             yield
 
+    def reusing_memory(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which the network keeps its memory from photo to photo, where it can and that saves time."""
+        reusing = getattr(self.network, "reusing_memory", None)
+        return contextlib.nullcontext() if reusing is None else reusing()
+
 
 def available() -> tuple[str, ...]:
     """Engines of this machine, `float` first. Imports PyTorch where that is installed."""
-    light = (LIGHT,) if _has_light() else ()
+    light = tuple(name for name, here in ((COMPILED, _has_compiled()), (LIGHT, _has_light())) if here)
     if not installation.has("torch"):
         return light
-    with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
+    with warnings.catch_warnings():  # importing PyTorch adds warning filters, which belong to the host
         import torch
 
     supported = torch.backends.quantized.supported_engines
@@ -110,12 +117,23 @@ def _has_light() -> bool:
     return installation.has("onnxruntime") and installation.has("onnx")
 
 
+def _has_compiled() -> bool:
+    """Whether llvm runs here. What it leaves to others, the tone stage, onnxruntime does."""
+    if not _has_light() or not kernels.usable(kernels.WORTH_IMPORTING):
+        return False
+    from qatie_cli.kernels import machine_code
+
+    return machine_code.runs_on_bytes()
+
+
 def resolve(name: str) -> str:
-    """The engine that `name` (an engine, or `auto`) stands for on this machine.
+    """The engine that `name` (an engine, or `auto`) stands for on this machine, whatever the weights.
 
     Raises:
         EngineError: no such engine here; the message lists those that are.
     """
+    if name in ("auto", COMPILED) and _has_compiled():
+        return COMPILED
     if name in ("auto", LIGHT) and _has_light():
         return LIGHT
     if name in (FLOAT, *INT8):
@@ -132,14 +150,23 @@ def resolve(name: str) -> str:
     return name
 
 
-def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: int = 0, begun_on: str = "") -> Engine:
+def load(
+    weights: Weights,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int = 0,
+    begun_on: str = "",
+    pixels: int | None = None,
+) -> Engine:
     """Make `weights` ready to run, on `threads` of the processor; 0 is all usable cores, or PyTorch's own number.
 
     Args:
         begun_on: the engine that `auto` stays on where it can, since outputs of the same batch were made on it.
+        pixels: of all that will be enhanced, where that is known: for a few, `auto` takes what starts fastest.
 
     Raises:
-        EngineError: the engine or device does not exist here, or int8 was asked for on a GPU.
+        EngineError: the engine or device does not exist here, int8 was requested on a GPU, or the engine was requested
+            and cannot run a network like that of the weights.
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
     if device != "cpu":
@@ -147,10 +174,11 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
             raise EngineError(f"int8 ({engine}) runs on the CPU only.", f"Leave out --engine, or --device {device}.")
         check_device(device)
         engine = FLOAT
-    name, reason = _chosen(weights, engine, begun_on)
-    if name == LIGHT:
-        return _light(weights, threads, reason)
-    # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
+    auto = engine == "auto"
+    name, reason = _chosen(weights, begun_on, pixels) if auto else (_asked(weights, engine), "as asked")
+    if name in WITHOUT_TORCH:
+        return _without_torch(name, weights, threads, reason)
+    # Imported here, so that float runs never touch quantized data types, nor int8 runs the float network.
     with warnings.catch_warnings():
         from qatie_cli.engines import process
         from qatie_cli.engines.tone import ToneDecision
@@ -158,40 +186,78 @@ def load(weights: Weights, engine: str = "auto", device: str = "cpu", threads: i
     threads, model = process.bounded(threads), weights.build()
     tone = None if model.tone is None else ToneDecision(model.tone)
     if name == FLOAT:
-        from qatie_cli.engines.floating import FloatNetwork
-
-        return Engine(name, device, tone, FloatNetwork(model.network, device), threads, reason)
+        return Engine(name, device, tone, _float_network(weights, model, device), threads, reason)
     from qatie_cli.engines.int8 import Int8Network
 
     return Engine(name, device, tone, Int8Network(weights, name), threads, reason)
 
 
-def _chosen(weights: Weights, engine: str, begun_on: str) -> tuple[str, str]:
-    """The engine to load, and why it is this one."""
-    if engine != "auto":
-        if engine != FLOAT and weights.activations is None:
-            resolve(engine)
-            raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
-        return resolve(engine), "as asked"
+def _float_network(weights: Weights, model: Any, device: str) -> ResidualNetwork[Any]:
+    if device == "cpu" and _has_compiled() and _runs(COMPILED, weights):
+        from qatie_cli.engines.compiled import CompiledNetwork
+        from qatie_cli.engines.compiled_arithmetic import Floats
+
+        return CompiledNetwork(weights.config.network, Floats(weights))
+    from qatie_cli.engines.floating import FloatNetwork
+
+    return FloatNetwork(model.network, device)
+
+
+def _asked(weights: Weights, engine: str) -> str:
+    """The engine of this name, if it can run `weights`."""
+    name = resolve(engine)
+    if name != FLOAT and weights.activations is None:
+        raise WeightsError("These weights carry no int8 ranges.", "Use --engine float, or finish their training.")
+    if not _runs(name, weights):
+        network = f"a network of {weights.config.network.described}"
+        raise EngineError(f"The engine {name} cannot run {network}.", "Use --engine auto.")
+    return name
+
+
+def _chosen(weights: Weights, begun_on: str, pixels: int | None) -> tuple[str, str]:
+    """The engine that `auto` stands for, and why it is this one."""
     if weights.activations is None:
         return resolve(FLOAT), "the weights carry no int8 ranges"
-    if begun_on in INT8 or begun_on == LIGHT:
+    if begun_on in (*INT8, *WITHOUT_TORCH):
         with contextlib.suppress(EngineError, UsageError):
-            return resolve(begun_on), "the batch was begun on it"
+            return _asked(weights, begun_on), "the batch was begun on it"
+    if pixels is not None and pixels < kernels.WORTH_IMPORTING and _has_light():
+        return LIGHT, "it starts fastest, and the photo is small"
     name = resolve("auto")
-    if name == LIGHT:
-        return name, "the fastest here, and it starts without PyTorch"
+    if name == COMPILED and not _runs(name, weights):
+        name = LIGHT
+    if name in WITHOUT_TORCH:
+        return name, "the fastest here for these weights, and it starts without PyTorch"
     return name, "the fastest of PyTorch's here; onnxruntime is not installed"
 
 
-def _light(weights: Weights, threads: int, reason: str) -> Engine:
+def _runs(name: str, weights: Weights) -> bool:
+    """Whether the engine can run a network like that of the weights."""
+    if name != COMPILED:
+        return True
+    from qatie_cli.kernels.machine_code import CHANNELS
+
+    config = weights.config.network
+    return config.width % CHANNELS == 0 and not config.plain
+
+
+def _without_torch(name: str, weights: Weights, threads: int, reason: str) -> Engine:
     with warnings.catch_warnings():
         from qatie_cli.engines import built
         from qatie_cli.engines.light import Graphs, LightNetwork, ToneDecision
 
-    graphs = Graphs(built.of(weights))
+    models = built.of(weights)
+    if name == COMPILED:
+        from qatie_cli.engines.compiled import CompiledNetwork
+        from qatie_cli.engines.compiled_arithmetic import Integers
+
+        graphs = Graphs({name: graph for name, graph in models.items() if name == "tone"})
+        network: ResidualNetwork[Any] = CompiledNetwork(weights.config.network, Integers(weights))
+    else:
+        graphs = Graphs(models)
+        network = LightNetwork(weights, graphs)
     tone = None if weights.config.tone is None else ToneDecision(graphs, weights.config.tone)
-    return Engine(LIGHT, "cpu", tone, LightNetwork(weights, graphs), threads or strips.number(), reason)
+    return Engine(name, "cpu", tone, network, threads or strips.number(), reason)
 
 
 def best_device() -> str:

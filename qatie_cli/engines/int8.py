@@ -1,8 +1,8 @@
 """The int8 engines: the network written out on PyTorch's quantized operators.
 
 This is the only module that touches quantized data types. Nothing quantized is ever stored: the integers are made from
-a weights file's float tensors and ranges when the engine is built. What runs in float is visible here: the tail, which
-turns the last features into the residual, so that the residual has no steps that could show in a sky.
+a weights file's float tensors and ranges when the engine is built. Only the tail, from the last features to the
+residual, runs in float, so that the residual shows no steps in skies.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _OPS = torch.ops.quantized
 
 @contextlib.contextmanager
 def _deprecation_ignored() -> Iterator[None]:
-    """Silence PyTorch's announcement that quantized types will go; pyproject.toml bounds the version for that reason.
+    """Silence PyTorch's deprecation of quantized types, for which pyproject.toml bounds its version.
 
-    PyTorch makes it once in a process, when the first such tensor is made: here, and not while photos are enhanced.
+    PyTorch warns once per process, at the first such tensor: here rather than while photos are enhanced.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -315,7 +315,7 @@ def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _table(made: Tensor) -> np.ndarray:
-    """What became of every byte (256), of those of each channel (C, 256), or of every pair (256, 256)."""
+    """The results for every byte (256), for those of each channel (C, 256), or for every pair (256, 256)."""
     return made.int_repr().contiguous().view(-1, 256).squeeze(0).numpy()
 
 

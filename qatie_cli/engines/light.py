@@ -7,7 +7,6 @@ another between two layers, and none spins.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -18,15 +17,14 @@ import onnxruntime
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise
+from qatie_cli.engines.norms import Norms, rescaling
 from qatie_cli.engines.output import less_photo
 from qatie_cli.engines.pointwise import ByteLayer
 from qatie_cli.kernels import threads
 from qatie_cli.model import view
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, ToneConfig
+from qatie_cli.model.config import ToneConfig
 from qatie_cli.model.moments import Moments, of_whole
-from qatie_cli.model.quantization.scheme import activation_at
-from qatie_cli.model.tensors import refinements
 from qatie_cli.model.tone_map import ToneMap
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 2.0 of large photos, of which 1.75
@@ -36,7 +34,6 @@ BYTES_PER_PIXEL_AND_WIDTH = 3.0
 # its own rows took a tenth more time with 1 << 21 values than with 1 << 22, and a quarter more with 1 << 20.
 STRIP_VALUES, FEWEST_VALUES = 1 << 23, 1 << 20
 _RESIDUAL_REACH = 3  # rows, of the last block's two convolutions and the tail
-_EVERY = np.arange(256)
 # The block whose branches a graph of `graphs.parts` ends with.
 _ENDS_WITH = {"encode1": "refine1", "encode2": "refine2", "decode2": "decode2", "decode1": "decode1"}
 
@@ -101,15 +98,13 @@ class LightNetwork:
     """The refinement network in integers on onnxruntime."""
 
     def __init__(self, weights: Weights, graphs: Graphs) -> None:
-        activations, state = weights.activations, weights.state
+        activations = weights.activations
         assert activations is not None
         config = weights.config.network
         self._graphs, self._width, self._residual, self._plain = graphs, config.width, config.residual, config.plain
         self.bytes_per_pixel = BYTES_PER_PIXEL_AND_WIDTH * self._width + 3
-        self._at = lambda name: activation_at(name, activations)
-        keys = ("weight", "bias")
-        self._affine = {n: tuple(state[f"network.{n}.norm.{k}"] for k in keys) for n in refinements(config)}
-        self._rescaled = {"fuse1": self._rescaling("refine1", "fuse1"), "fuse2": self._rescaling("refine2", "fuse2")}
+        self._norms = Norms(weights)
+        self._rescaled = {number: rescaling(number, activations) for number in (1, 2)}
 
     @property
     def strips_at_once(self) -> int:
@@ -125,7 +120,7 @@ class LightNetwork:
         pair1, local, side = _in_strips(lambda photo: run("encode1", photo), part, 2, line)
 
         def encode(block: str, graph: str) -> Callable[..., list[np.ndarray]]:
-            tables = self._normed(block, local, moments)
+            tables = self._norms.tables(block, local, moments)
             return lambda local, side: run(graph, _joined(local, tables, side))
 
         branches = [Input(local, 2), Input(side, 2)]
@@ -134,11 +129,11 @@ class LightNetwork:
         encoded2, local, side = _in_strips(encode("refine2", "encode3"), branches, 2, 2 * line)
 
         def decode(block: str, number: int) -> Callable[..., list[np.ndarray]]:
-            tables = self._normed(block, local, moments)
+            tables = self._norms.tables(block, local, moments)
 
             def part(local: np.ndarray, side: np.ndarray, encoded: np.ndarray, pair: np.ndarray) -> list[np.ndarray]:
                 (phases,) = run(f"phases{number}", _joined(local, tables, side))
-                return run(f"decode{number}", _fused(phases, encoded, self._rescaled[f"fuse{number}"], pair))
+                return run(f"decode{number}", _fused(phases, encoded, self._rescaled[number], pair))
 
             return part
 
@@ -148,7 +143,7 @@ class LightNetwork:
         given = [Input(local, 1), Input(side, 1), Input(encoded1, 2), Input(pair1, 2)]
         local, side = _in_strips(decode("decode2", 1), given, 4, 4 * line)
         kept = None if self._residual else photo_u8_hwc
-        return LastBlock(local, side, self._normed("decode1", local, moments), kept)
+        return LastBlock(local, side, self._norms.tables("decode1", local, moments), kept)
 
     def _run(self, name: str, given: np.ndarray) -> list[np.ndarray]:
         """What the graph `name` gives; a plain block is complete in it, with no channels beside `local`."""
@@ -167,26 +162,8 @@ class LightNetwork:
             target = out[2 * upper - top : 2 * lower - top].reshape(lower - upper, 2, width, 2, 3)
             target[:] = core.transpose(0, 3, 1, 4, 2)
 
-        threads.in_turn(work, _pieces(top // 2, bottom // 2, math.inf, 4 * _RESIDUAL_REACH))
+        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, math.inf, 4 * _RESIDUAL_REACH))
         return less_photo(out, features.photo, top, bottom)
-
-    def _normed(self, name: str, local: np.ndarray, moments: Moments) -> np.ndarray | None:
-        """One photo's norm of one block, with its activation, as tables (C, 256); None of a plain block."""
-        if name in self._plain:
-            return None
-        mean, variance = moments(name, local)  # of the stored integers
-        stored, normed, y = (self._at(f"{name}.{point}") for point in ("local", "norm", "y"))
-        gain, offset = self._affine[name]
-        factor = gain / np.sqrt(variance * stored.scale**2 + NORM_EPS)
-        mean = (mean - stored.zero_point) * stored.scale
-        values = stored.real(_EVERY) * factor[:, None] + (offset - mean * factor)[:, None]
-        values = normed.real(normed.stored(values))
-        return y.stored(np.maximum(values, LEAKY_SLOPE * values))
-
-    def _rescaling(self, block: str, fuse: str) -> ByteLayer:
-        """From the scale of a block's output to that in which it is joined with the gates."""
-        before, after = self._at(f"{block}.out"), self._at(f"{fuse}.encoded")
-        return ByteLayer.ramp_of(after.stored(before.real(_EVERY)), before, after)
 
 
 def _joined(local: np.ndarray, tables: np.ndarray | None, side: np.ndarray) -> np.ndarray:
@@ -247,13 +224,5 @@ def _in_strips(
             kept[top * scale : bottom * scale] = x[(top - first) * scale : (bottom - first) * scale]
 
     values = max(FEWEST_VALUES, STRIP_VALUES // threads.number())
-    threads.in_turn(work, _pieces(0, height, values / widest, 2 * reach))
+    threads.in_turn(work, threads.pieces(0, height, values / widest, 2 * reach))
     return whole
-
-
-def _pieces(first: int, last: int, rows: float, fewest: int) -> list[tuple[int, int]]:
-    """Pieces of rows first..last, of about so many each; more where threads would go without one, but not tiny ones."""
-    height = last - first
-    number = max(math.ceil(height / rows), min(threads.number(), height // fewest), 1)
-    edges = [first + height * index // number for index in range(number + 1)]
-    return list(itertools.pairwise(edges))

@@ -88,14 +88,17 @@ def look_up(x: np.ndarray, layer: ByteLayer) -> None:
     over_rows(x.shape[0], x.size, lambda first, last: features.mapped(x, layer.table, layer.ramp, first, last))
 
 
-def join(x: np.ndarray, tables: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
-    """Each channel of `x` through its table (channels, 256), then the channels of `other`, into `out`."""
+def join(x: np.ndarray, tables: np.ndarray, other: np.ndarray, out: np.ndarray, margin: int = 0) -> None:
+    """Each channel of `x` through its table (channels, 256), then the channels of `other`, into `out`.
+
+    `out` has `margin` more columns to each side, which stay as they are.
+    """
     from qatie_cli.kernels import features
 
     unit = _unit(x.shape[2], other.shape[2])
     beside: np.ndarray = other.view(unit)
     words: np.ndarray = out.view(unit)
-    over_rows(x.shape[0], out.size, lambda first, last: features.joined(x, tables, beside, first, last, words))
+    over_rows(x.shape[0], out.size, lambda first, last: features.joined(x, tables, beside, first, last, words, margin))
 
 
 def add(x: np.ndarray, other: np.ndarray, layer: Sum) -> None:
@@ -114,14 +117,16 @@ def gate(pair: np.ndarray, layer: ByteLayer, product: Product, out: np.ndarray) 
     over_rows(out.shape[0], pair.size, lambda first, last: features.gated(*given, first, last, out))
 
 
-def fuse(phases: np.ndarray, encoded: np.ndarray, layer: ByteLayer, pair: np.ndarray, out: np.ndarray) -> None:
-    """Phases interleaved, `encoded` through `layer`, and `pair`: side by side in `out`."""
+def fuse(
+    phases: np.ndarray, encoded: np.ndarray, layer: ByteLayer, pair: np.ndarray, out: np.ndarray, margin: int = 0
+) -> None:
+    """Phases interleaved, `encoded` through `layer` but for its `margin` at each side, and `pair`, all into `out`."""
     from qatie_cli.kernels import features
 
     unit = _unit(phases.shape[2] // 4, encoded.shape[2], pair.shape[2])
     given: tuple[np.ndarray, ...] = phases.view(unit), encoded, layer.table, layer.ramp, pair.view(unit)
     words: np.ndarray = out.view(unit)
-    over_rows(out.shape[0], out.size, lambda first, last: features.fused(*given, first, last, words))
+    over_rows(out.shape[0], out.size, lambda first, last: features.fused(*given, first, last, words, margin))
 
 
 def _unit(*channels: int) -> type:

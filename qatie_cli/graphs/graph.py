@@ -1,4 +1,4 @@
-"""The network and the tone stage as graphs compute them: written once, for every format.
+"""The network and the tone stage as graphs, written once for all formats.
 
 Each function follows one of `qatie_cli.model` and names it. The formats' backends write the operators.
 """
@@ -25,7 +25,7 @@ LEVELS = 256
 
 
 def check(weights: Weights, int8: bool, size: tuple[int, int] | None) -> None:
-    """Raise where `size` (height, width; None for any) or the weights do not allow an export.
+    """Raise unless `size` (height, width; None for any) and the weights allow an export.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.

@@ -1,6 +1,7 @@
 """Compiled passes over pixels and feature maps: what NumPy does in several passes over memory, numba does in one.
 
-Every kernel has a twin in NumPy or PyTorch that gives the same bits and takes over where numba is missing.
+Every kernel has a twin in NumPy or PyTorch that gives the same bits and takes over where numba is missing, but for
+those of the engine `llvm`, which does not run then.
 """
 
 from __future__ import annotations

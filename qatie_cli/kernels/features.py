@@ -45,8 +45,11 @@ def _map_row(row, table, ramp, out):
 
 
 @kernel
-def joined(x, tables, beside, first, last, out):
-    """Channels of `x` through their own tables of 256, then the words of `beside`, into the words of `out`."""
+def joined(x, tables, beside, first, last, out, margin):
+    """Channels of `x` through their own tables of 256, then the words of `beside`, into the words of `out`.
+
+    `out` has `margin` more columns to each side, which stay as they are.
+    """
     width, channels = x.shape[1], x.shape[2]
     row = np.empty(width * channels, np.uint8)
     words = row.view(beside.dtype).reshape(width, -1)
@@ -57,10 +60,11 @@ def joined(x, tables, beside, first, last, out):
             for c in range(channels):
                 row[start + c] = tables[c, source[c]]
         for column in range(width):
+            target = out[y, column + margin]
             for i in range(own):
-                out[y, column, i] = words[column, i]
+                target[i] = words[column, i]
             for i in range(others):
-                out[y, column, own + i] = beside[y, column, i]
+                target[own + i] = beside[y, column, i]
 
 
 @kernel
@@ -113,17 +117,17 @@ def gated(pair, words, table, product, factors, first, last, out):
 
 
 @kernel
-def fused(phases, encoded, table, ramp, pair, first, last, out):
+def fused(phases, encoded, table, ramp, pair, first, last, out, margin):
     """Phases (see `network.interleave`) interleaved, `encoded` mapped, `pair`: side by side in rows of `out`.
 
-    All in words, but `encoded`, which passes through a function of one byte.
+    All in words, but `encoded`, which passes through a function of one byte and has `margin` pixels more to each side.
     """
     width = out.shape[1]
     row = np.empty(width * encoded.shape[2], np.uint8)
     skips = row.view(out.dtype).reshape(width, -1)
     deep, skipped, gates = phases.shape[2] // 4, skips.shape[1], pair.shape[2]
     for y in range(first, last):
-        _map_row(encoded[y].reshape(-1), table, ramp, row)
+        _map_row(encoded[y + margin, margin : margin + width].reshape(-1), table, ramp, row)
         p = y % 2
         for column in range(width):
             q = column % 2
@@ -134,6 +138,55 @@ def fused(phases, encoded, table, ramp, pair, first, last, out):
                 out[y, column, deep + i] = skips[column, i]
             for i in range(gates):
                 out[y, column, deep + skipped + i] = pair[y, column, i]
+
+
+@kernel
+def widened(photo, out):
+    """Pixels (h, w, 3) in four channels, the last one all zero, into `out` (h, w + 2, 4) but for its outer columns."""
+    for y in range(photo.shape[0]):
+        for column in range(photo.shape[1]):
+            for c in range(3):
+                out[y, column + 1, c] = photo[y, column, c]
+            out[y, column + 1, 3] = 0
+
+
+@kernel
+def halved(x, out):
+    """The largest of 2x2 pixels of `x` (2 * h, 2 * w + 2, channels) into `out` (h, w + 2, channels).
+
+    The outer columns of both are not read and stay as they are.
+    """
+    channels = x.shape[2]
+    for y in range(out.shape[0]):
+        above, below = x[2 * y], x[2 * y + 1]
+        for column in range(1, out.shape[1] - 1):
+            target = out[y, column]
+            for c in range(channels):
+                upper = max(above[2 * column - 1, c], above[2 * column, c])
+                lower = max(below[2 * column - 1, c], below[2 * column, c])
+                target[c] = max(upper, lower)
+
+
+@kernel
+def centred(x, zero, out):
+    """Bytes less their zero point, into `out` int16 of the same shape."""
+    source, target = x.reshape(-1), out.reshape(-1)
+    for i in range(source.shape[0]):
+        target[i] = np.int16(source[i]) - zero
+
+
+@kernel
+def framed(out, first, last, value):
+    """Fill the rows before `first` and from `last` on, and the outer columns."""
+    width, channels = out.shape[1], out.shape[2]
+    for y in range(out.shape[0]):
+        if y < first or y >= last:
+            out[y] = value
+            continue
+        for c in range(channels):
+            out[y, 0, c] = value
+        for c in range(channels):
+            out[y, width - 1, c] = value
 
 
 @kernel

@@ -64,3 +64,46 @@ def gated(pair, first, last, out):
         for column in range(out.shape[1]):
             for c in range(channels):
                 out[y, column, c] = pair[y, column, c] * pair[y, column, channels + c]
+
+
+@kernel
+def widened(photo, out):
+    """A photo (h, w, 3) uint8 in 0..1 and four channels, the last all zero, into `out` (h, w + 2, 4) without its edges.
+
+    The outer columns stay as they are.
+    """
+    for y in range(photo.shape[0]):
+        for column in range(photo.shape[1]):
+            for c in range(3):
+                out[y, column + 1, c] = np.float32(photo[y, column, c]) / np.float32(255)
+            out[y, column + 1, 3] = 0
+
+
+@kernel
+def gathered(phases, encoded, out):
+    """Phases (see `network.interleave`) interleaved, and `encoded` (h + 2, w + 2, channels) unframed, to `out`."""
+    deep, skipped = phases.shape[2] // 4, encoded.shape[2]
+    for y in range(out.shape[0]):
+        p = y % 2
+        for column in range(out.shape[1]):
+            q = column % 2
+            start = (2 * p + q) * deep
+            source, beside = phases[y // 2 + p, column // 2 + q], encoded[y + 1, column + 1]
+            target = out[y, column]
+            for i in range(deep):
+                target[i] = source[start + i]
+            for i in range(skipped):
+                target[deep + i] = beside[i]
+
+
+@kernel
+def row_sums(x, first, last, out):
+    """Sums and sums of squares of each channel of rows first..last, into `out` (h, 2, channels) float64."""
+    channels = x.shape[2]
+    for y in range(first, last):
+        out[y] = 0
+        for column in range(x.shape[1]):
+            for c in range(channels):
+                value = np.float64(x[y, column, c])
+                out[y, 0, c] += value
+                out[y, 1, c] += value * value

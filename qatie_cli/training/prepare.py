@@ -150,7 +150,14 @@ def prepare(
         if "clean" in notes:
             photos = clean_photos.load(Path(notes["clean"]), store, share, recipe.seed, separate_validation=separate)
             source = DegradedSource(
-                photos, recipe.degradation, recipe.seed, recipe.crop, validated, view_px, recipe.tone_sampling
+                photos,
+                recipe.degradation,
+                recipe.seed,
+                recipe.crop,
+                validated,
+                view_px,
+                recipe.tone_sampling,
+                recipe.crop_scale,
             )
         else:
             photos = paired.load(
@@ -164,7 +171,7 @@ def prepare(
                 on_start=on_start,
                 on_read=on_read,
             )
-            source = PairSource(photos, recipe.seed, validated, view_px)
+            source = PairSource(photos, recipe.seed, validated, view_px, recipe.crop_scale)
             if group.leads:
                 _list_skipped(photos.skipped, options.out / LEFT_OUT_FILE)
         yield Prepared(source, recipe, setting, options.resume, photos, validated)

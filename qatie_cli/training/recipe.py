@@ -14,6 +14,7 @@ from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import FullFrameConfig
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.sampling import CropScale
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
 from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
@@ -51,6 +52,8 @@ class Recipe:
     # runs on more or fewer processes agree to 1e-5 (what differs is the order of summation).
     micro_batch: int | None = None
     crop: int = 128
+    crop_whole: float = 0.35  # share of crops that show the whole frame
+    crop_reduction: float = 0.0  # by which the others are reduced at most; 0 for as far as the whole frame
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
@@ -80,6 +83,7 @@ class Recipe:
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and clip must be above 0, weight_decay and agreement at least 0")
+        _ = self.crop_scale  # raises ValueError for an impossible scale
         _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must be at least 0 and below 2^31")
@@ -140,6 +144,11 @@ class Recipe:
             if name in values:
                 values[name] = ranges.from_table(values[name])
         return Recipe(**values)
+
+    @property
+    def crop_scale(self) -> CropScale:
+        """How much of a frame the network's crops show."""
+        return CropScale(self.crop_whole, self.crop_reduction)
 
     @property
     def tone_sampling(self) -> ToneSampling:

@@ -77,7 +77,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     try:
         files.check_writable(setting.out)
     except OSError as error:
-        raise DataError(f"{setting.out} cannot be written to: {error.strerror}.", "Name another --out.") from error
+        raise DataError(f"{setting.out} is not writable: {error.strerror}.", "Name another --out.") from error
     if setting.tensorboard:
         reporting.check_tensorboard()
 

@@ -1,0 +1,295 @@
+"""The network in our own compiled convolutions, for processors with AVX-512: int8 or float, without PyTorch.
+
+What other engines do in a convolution, a table and a copy is one pass here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qatie_cli.engines.compiled_arithmetic import Arithmetic, Branches
+from qatie_cli.engines.output import less_photo
+from qatie_cli.kernels import threads
+from qatie_cli.model.config import NetworkConfig
+from qatie_cli.model.moments import Moments, of_whole
+
+# Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. At width 32 a
+# strip of 1 << 23 took a twentieth more time than one of 1 << 24, and of 1 << 22 a sixth, for what is computed twice.
+_STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
+_SHORTEST = 8  # rows of a strip, where there are as many
+_DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
+
+
+class _Scratch(threading.local):
+    """Memory of one thread, used again from strip to strip."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, kind: type, *shape: int) -> np.ndarray:
+        """An uninitialized array; the one of this name before is no longer to be used."""
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if name not in self._flat or self._flat[name].nbytes < size:
+            self._flat[name] = np.empty(size, np.uint8)
+        return self._flat[name][:size].view(kind).reshape(shape)
+
+
+class _Pool:
+    """Memory of features, which the next photo of the same size takes over while `keeps` is set.
+
+    New memory is filled with zeros page by page: of 13-megapixel photos, that took a fifth of the processor's time.
+    """
+
+    def __init__(self) -> None:
+        self.keeps = False
+        self._free: list[np.ndarray] = []
+
+    def array(self, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+        """An uninitialized array. Its memory is taken back when the array is gone, whatever became of its slices."""
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        fitting = [index for index, flat in enumerate(self._free) if flat.nbytes == size]
+        if not fitting:
+            self._free.clear()  # that of photos of another size
+        flat = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
+        taken: np.ndarray = flat.view(kind).reshape(shape)
+        weakref.finalize(taken, self._take_back, flat).atexit = False
+        return taken
+
+    def _take_back(self, flat: np.ndarray) -> None:
+        if self.keeps:
+            self._free.append(flat)
+
+    def let_go(self) -> None:
+        """Keep nothing any longer."""
+        self.keeps = False
+        self._free.clear()
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Rows first..last of features (height, width, C), with a column more to each side, as convolutions read them.
+
+    `whole` (last - first, width + 2, C) begins at row `first`, which may lie outside, as `last` may; all that lies
+    outside is filled already. `lines` are the rows that do not, with these columns, and `inside` without.
+    """
+
+    whole: np.ndarray
+    lines: np.ndarray
+    rows: tuple[int, int]  # of `lines`, among all
+
+    @staticmethod
+    def of(scratch: np.ndarray, first: int, last: int, height: int, value: int) -> _Window:
+        from qatie_cli.kernels.features import framed
+
+        upper, lower = max(0, first), min(height, last)
+        framed(scratch, upper - first, lower - first, value)
+        return _Window(scratch, scratch[upper - first : lower - first], (upper, lower))
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Pixels of the features, (rows, width, C)."""
+        return self.lines[:, 1:-1]
+
+
+@dataclass(frozen=True)
+class LastBlock:
+    """The last refinement block at half size; `photo` is what the network saw, where its output is not the residual."""
+
+    branches: Branches
+    photo: np.ndarray | None
+
+
+class CompiledNetwork:
+    """The refinement network in compiled convolutions.
+
+    It runs from norm to norm, each part in strips, one a thread, as `engines.light` does. A strip computes as many rows
+    beyond its own as its convolutions reach. What the decoder takes from the encoder is written into place by all
+    strips that compute it: they write the same bytes.
+    """
+
+    def __init__(self, config: NetworkConfig, arithmetic: Arithmetic) -> None:
+        self._width, self._residual = config.width, config.residual
+        self._arithmetic, self._convs = arithmetic, arithmetic.convs
+        self.bytes_per_pixel = arithmetic.bytes_per_pixel_and_width * self._width + 3
+        self._scratch, self._pool = _Scratch(), _Pool()
+
+    @contextlib.contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        """Keep memory from photo to photo inside the block."""
+        self._pool.keeps = True
+        try:
+            yield
+        finally:
+            self._pool.let_go()
+            self._scratch = _Scratch()
+
+    @property
+    def strips_at_once(self) -> int:
+        """Several for each thread: of a short strip, much is computed twice."""
+        return 4 * threads.number()
+
+    def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
+        c = self._width
+        (h1, w1), (h2, w2), (h3, w3) = ((photo_u8_hwc.shape[0] >> n, photo_u8_hwc.shape[1] >> n) for n in (1, 2, 3))
+
+        def branched(block: str, local: np.ndarray, side: np.ndarray) -> Branches:
+            return Branches(local, side, self._arithmetic.norm(block, local, moments))
+
+        local, side, pair1 = self._empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
+        self._in_strips(self._encode1, h1, 2 * w1 * c, photo_u8_hwc, pair1, local, side)
+        given = branched("refine1", local, side)
+        encoded1, pair2, local, side = self._empty(
+            (h1 + 2, w1 + 2, c), (h2, w2, 4 * c), (h2, w2, 2 * c), (h2, w2, 2 * c)
+        )
+        _fill_frame(encoded1, self._arithmetic.nothing("refine1.out"))
+        self._in_strips(self._encode2, h2, 4 * w1 * c, given, encoded1, pair2, local, side)
+        given = branched("refine2", local, side)
+        encoded2, local, side = self._empty((h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
+        self._in_strips(self._encode3, h3, 8 * w2 * c, given, encoded2, local, side)
+        given = branched("bottleneck", local, side)
+        local, side = self._empty((h2, w2, 2 * c), (h2, w2, 2 * c))
+        self._in_strips(self._decode, h2, 8 * w2 * c, 2, given, encoded2, pair2, local, side)
+        del encoded2, pair2
+        given = branched("decode2", local, side)
+        local, side = self._empty((h1, w1, c), (h1, w1, c))
+        self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local, side)
+        del encoded1, pair1
+        kept = None if self._residual else photo_u8_hwc
+        if not self._pool.keeps:
+            self._scratch = _Scratch()  # lets that of all threads go
+        return LastBlock(branched("decode1", local, side), kept)
+
+    def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
+        given = features.branches
+        height, width, channels = given.local.shape
+        out = np.empty((bottom - top, 2 * width, 3), np.float32)
+
+        def work(first: int, last: int) -> None:
+            block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
+            self._refined("decode1", given, *block.rows, block.inside)
+            values = self._scratch.array("y", self._arithmetic.tail_kind, *block.whole.shape)
+            self._arithmetic.before_tail(block.whole, values)
+            self._convs["tail"].phases(values, out[2 * first - top : 2 * last - top])
+
+        threads.in_turn(work, threads.pieces(top // 2, bottom // 2, self._rows(2 * width * channels), _SHORTEST))
+        return less_photo(out, features.photo, top, bottom)
+
+    def _rows(self, widest: int) -> int:
+        """How many rows a strip has, of so many values."""
+        most = max(_FEWEST_BYTES, min(_MOST_BYTES, _STRIPS_BYTES // threads.number()))
+        return max(_SHORTEST, most // (widest * np.dtype(self._arithmetic.kind).itemsize))
+
+    def _empty(self, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+        return [self._pool.array(self._arithmetic.kind, shape) for shape in shapes]
+
+    def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
+        """Call `part` with what it is given and first and last row of each strip of `height` rows.
+
+        Args:
+            widest: values of the largest tensor of a strip for each row.
+        """
+        strips = threads.pieces(0, height, self._rows(widest), _SHORTEST)
+        threads.in_turn(lambda first, last: part(*given, first, last), strips)
+
+    def _encode1(
+        self, photo: np.ndarray, pair: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
+    ) -> None:
+        product = self._window("x", first - 1, last + 1, local.shape, "down1.product")
+        top, bottom = product.rows
+        seen = self._window("y", 2 * top - 1, 2 * bottom, (*photo.shape[:2], 4), "photo")
+        self._arithmetic.photo(photo[slice(*seen.rows)], seen.lines)
+        self._convs["down1.pair"](seen.whole, pair[top:bottom], product.inside)
+        self._branches("refine1", product, local[first:last], side[first:last])
+
+    def _encode2(
+        self,
+        entered: Branches,
+        encoded: np.ndarray,
+        pair: np.ndarray,
+        local: np.ndarray,
+        side: np.ndarray,
+        first: int,
+        last: int,
+    ) -> None:
+        product = self._window("x", first - 1, last + 1, local.shape, "down2.product")
+        top, bottom = product.rows
+        start = max(0, 2 * top - 1)
+        self._refined("refine1", entered, start, 2 * bottom, encoded[start + 1 : 2 * bottom + 1, 1:-1])
+        self._convs["down2.pair"](encoded[2 * top :], pair[top:bottom], product.inside)
+        self._branches("refine2", product, local[first:last], side[first:last])
+
+    def _encode3(
+        self, entered: Branches, encoded: np.ndarray, local: np.ndarray, side: np.ndarray, first: int, last: int
+    ) -> None:
+        from qatie_cli.kernels.features import halved
+
+        x = self._window("x", first - 1, last + 1, local.shape, "refine2.out")
+        top, bottom = x.rows
+        made = encoded[2 * top + 1 : 2 * bottom + 1]
+        self._refined("refine2", entered, 2 * top, 2 * bottom, made[:, 1:-1])
+        halved(made, x.lines)
+        self._branches("bottleneck", x, local[first:last], side[first:last])
+
+    def _decode(
+        self,
+        number: int,
+        entered: Branches,
+        encoded: np.ndarray,
+        pair: np.ndarray,
+        local: np.ndarray,
+        side: np.ndarray,
+        first: int,
+        last: int,
+    ) -> None:
+        # What `_refined` leaves free is used again: `inner` and `y`.
+        fuse, kind, scratch = f"fuse{number}", self._arithmetic.kind, self._scratch.array
+        x = self._window("x", first - 1, last + 1, local.shape, f"{fuse}.reduced")
+        # Rows of the phases are pairs of rows of what they become.
+        upper, lower = x.rows[0] // 2, (x.rows[1] + 1) // 2
+        deep = self._window("out", upper - 1, lower + 1, (len(entered.local), *_deep(local)), f"{_DEEP[number]}.out")
+        self._refined(_DEEP[number], entered, *deep.rows, deep.inside)
+        conv = self._convs[f"{fuse}.up"]
+        phases = scratch("inner", kind, lower - upper + 1, deep.inside.shape[1] + 1, conv.channels)
+        conv(deep.whole, phases)
+        joined = scratch("y", kind, 2 * (lower - upper), local.shape[1], 2 * local.shape[2])
+        self._arithmetic.fuse(number, phases, encoded[2 * upper : 2 * lower + 2], joined)
+        self._convs[f"{fuse}.reduce"].of_two(joined[x.rows[0] - 2 * upper :], pair[x.rows[0] :], x.inside)
+        self._branches(f"decode{number}", x, local[first:last], side[first:last])
+
+    def _window(self, name: str, first: int, last: int, shape: tuple[int, ...], point: str) -> _Window:
+        """Rows first..last of features of a shape (height, width, C), to be stored as at `point`."""
+        height, width, channels = shape
+        scratch = self._scratch.array(name, self._arithmetic.kind, last - first, width + 2, channels)
+        return _Window.of(scratch, first, last, height, self._arithmetic.nothing(point))
+
+    def _branches(self, block: str, x: _Window, local: np.ndarray, side: np.ndarray) -> None:
+        """Both branches of a block for all rows of `x` but the first and the last."""
+        self._convs[f"{block}.local"](x.whole, local)
+        self._convs[f"{block}.side"](x.whole[1:, 1:], side)
+
+    def _refined(self, block: str, entered: Branches, first: int, last: int, out: np.ndarray) -> None:
+        """Rows first..last of what a block gives, into `out`."""
+        height, width, channels = entered.local.shape
+        y = self._window("y", first - 2, last + 2, (height, width, 2 * channels), f"{block}.y")
+        self._arithmetic.join(entered, slice(*y.rows), y.lines)
+        conv = self._convs[f"{block}.inner"]
+        inner = self._window("inner", first - 1, last + 1, (height, width, conv.channels), f"{block}.inner_leaky")
+        conv(y.whole[inner.rows[0] - (first - 1) :], inner.inside)
+        shortcut = self._scratch.array("shortcut", self._arithmetic.kind, *out.shape)
+        self._convs[f"{block}.shortcut"](y.whole[2:, 1:], shortcut)
+        self._convs[f"{block}.outer"](inner.whole, out, shortcut)
+
+
+def _deep(local: np.ndarray) -> tuple[int, int]:
+    """Width and channels of what is enlarged to features like `local`."""
+    return local.shape[1] // 2, 2 * local.shape[2]
+
+
+def _fill_frame(x: np.ndarray, value: int) -> None:
+    x[0], x[-1], x[:, 0], x[:, -1] = value, value, value, value

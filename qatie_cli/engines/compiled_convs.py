@@ -1,0 +1,274 @@
+"""The network's convolutions as compiled functions: their constants packed and their arguments passed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qatie_cli.engines.norms import Norm
+from qatie_cli.graphs.kernels import Kernel
+from qatie_cli.kernels import machine_code, vectors
+from qatie_cli.kernels.convolutions import Number
+from qatie_cli.kernels.vectors import LANES, PIXELS, After, Argument, Shape
+from qatie_cli.model.checkpoint import Weights
+from qatie_cli.model.config import LEAKY_SLOPE
+from qatie_cli.model.folding import fold_tail
+from qatie_cli.model.quantization.integers import IntegerConv, float_convs, integer_convs
+from qatie_cli.model.quantization.scheme import ACTIVATION_MAX, SMALLEST_SCALE, TANH, Activation, activation_at
+from qatie_cli.model.tensors import FUSES, GATES
+
+_F = np.float32
+_EVERY = np.arange(256)
+_AFTER: dict[str, After] = {"inner": "leaky", "outer": "sum", "pair": "gate"}
+_NONE = np.zeros(1, np.uint8)
+_INT16_MAX, _INT32_MAX = np.iinfo(np.int16).max, np.iinfo(np.int32).max
+# The points whose integers convolutions read: those of gates, of a block's branches, and of upsampled features.
+_BEFORE_GATES = {"down1": "photo", "down2": "refine1.out"}
+_BEFORE_BLOCKS = {
+    "refine1": "down1.product",
+    "refine2": "down2.product",
+    "bottleneck": "refine2.out",
+    "decode2": "fuse2.reduced",
+    "decode1": "fuse1.reduced",
+}
+_BEFORE_FUSES = {"fuse2": "bottleneck.out", "fuse1": "decode2.out"}
+_OUTPUTS = {"pair": "pre", "side": "y", "reduce": "reduced"}  # where a point has another name than its convolution
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One convolution, ready to run.
+
+    Attributes:
+        functions: by the pixels that they compute at once.
+        weights, bias, factors, numbers, table: as `kernels.convolutions` reads them.
+        taps: rows of them, and fours of bytes in each.
+        groups: of channels that are computed at once.
+        channels: that it gives.
+    """
+
+    functions: dict[int, machine_code.Function]
+    weights: np.ndarray
+    bias: np.ndarray
+    factors: np.ndarray
+    numbers: np.ndarray
+    table: np.ndarray
+    taps: tuple[int, int]
+    stride: int
+    groups: int
+    channels: int
+
+    def __call__(self, x: np.ndarray, out: np.ndarray, other: np.ndarray = _NONE) -> None:
+        """Into `out` (h, w, C): the pixels whose first taps are the first pixels of `x`.
+
+        Args:
+            other: (h, w, C) the second operand of the sum that follows, or (h, w, C / 2) where a gate's products go.
+        """
+        self._run(x, out, other, out.shape[:2], out.strides[0])
+
+    def of_two(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        """Of channels of `x` and then of `y`, (h, w, C) both: its rows of taps are a pixel of each."""
+        assert x.strides == y.strides
+        self._run(x, out, _NONE, out.shape[:2], out.strides[0], _address(y) - _address(x))
+
+    def phases(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Of the tail, into `out` (2 * h, 2 * w, 3) float32."""
+        self._run(x, out, out, (out.shape[0] // 2, out.shape[1] // 2), 2 * out.strides[0])
+
+    def _run(
+        self,
+        x: np.ndarray,
+        out: np.ndarray,
+        other: np.ndarray,
+        size: tuple[int, ...],
+        pitch: int,
+        taps_apart: int | None = None,
+    ) -> None:
+        apart = x.strides[0] if taps_apart is None else taps_apart
+        pointers = (_address(part) for part in (self.bias, self.factors, self.numbers))
+        given = np.array(
+            [
+                *(_address(x), apart, self.stride * x.strides[0], _address(out), pitch),
+                *(*size, *self.taps, _address(self.weights), self.groups, *pointers),
+                *(_address(other), other.strides[0], _address(self.table)),
+            ],
+            np.int64,
+        )
+        self.functions[max(pixels for pixels in self.functions if pixels <= size[1])](_address(given))
+
+
+@dataclass(frozen=True)
+class Join:
+    """Both branches of a block side by side, the first through its norm and activation."""
+
+    function: machine_code.Function
+
+    def __call__(self, local: np.ndarray, side: np.ndarray, norm: Norm, out: np.ndarray) -> None:
+        """Into `out` (h, w, 2 * C)."""
+        assert norm.factors is not None and norm.offsets is not None
+        given = np.zeros(len(Argument), np.int64)
+        given[Argument.INPUT], given[Argument.INPUT_STEP] = _address(local), local.strides[0]
+        given[Argument.OTHER], given[Argument.OTHER_ROW] = _address(side), side.strides[0]
+        given[Argument.OUTPUT], given[Argument.OUTPUT_ROW] = _address(out), out.strides[0]
+        given[Argument.ROWS], given[Argument.WIDTH] = local.shape[:2]
+        given[Argument.GROUPS] = local.shape[2] // LANES
+        given[Argument.FACTORS], given[Argument.BIAS] = _address(norm.factors), _address(norm.offsets)
+        given[Argument.NUMBERS] = _address(norm.numbers)
+        self.function(_address(given))
+
+
+def _address(x: np.ndarray) -> int:
+    return int(x.__array_interface__["data"][0])
+
+
+def integers(weights: Weights) -> tuple[dict[str, Conv], Join]:
+    """The convolutions of calibrated weights on bytes by name, with the `tail`, and what joins branches."""
+    convs = integer_convs(weights.state)
+    shapes = {name: _shape(name, conv.weight, conv.stride) for name, conv in convs.items()}
+    shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
+    functions, join = _functions(frozenset(shapes.values()), "convolutions")
+    made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
+    return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
+
+
+def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
+    """The convolutions of any weights on float32 by name, with the `tail`, and what joins branches."""
+    constants = {name: (weight, bias, stride) for name, weight, bias, stride in float_convs(weights.state)}
+    shapes = {name: _shape(name, weight, stride, size=4) for name, (weight, _, stride) in constants.items()}
+    shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
+    weight, bias = map(_in_rows, fold_tail(weights.state))
+    constants["tail"] = weight, bias, 1
+    functions, join = _functions(frozenset(shapes.values()), "float_convolutions")
+    slope, made = np.array([LEAKY_SLOPE], _F), {}
+    for name, (*both, stride) in constants.items():
+        weight, bias = map(_halves_in_turn, both) if name.endswith(".pair") else both
+        groups, taps, packed = _packed(_as_read(name, weight), shapes[name].vectors, 1)
+        given = packed.astype(_F), bias.astype(_F), _NONE, slope, _NONE, taps, stride, groups, len(weight)
+        made[name] = Conv(functions[shapes[name]], *given)
+    return made, Join(join)
+
+
+def _integer(
+    weights: Weights, convs: dict[str, IntegerConv], functions: dict[str, dict[int, machine_code.Function]]
+) -> Iterator[tuple[str, Conv]]:
+    def at(point: str) -> Activation:
+        assert weights.activations is not None
+        return activation_at(point, weights.activations)
+
+    for name, conv in convs.items():
+        block, part = name.split(".")
+        before, after = at(_input_of(block, part)), at(f"{block}.{_OUTPUTS.get(part, part)}")
+        bias, scales = Kernel(conv.weight, conv.bias, scales=conv.scales).integer_bias(before.scale)
+        bias = bias - before.zero_point * conv.weight.sum((1, 2, 3), dtype=np.int32)
+        constants = [conv.weight, bias, scales / _F(after.scale)]
+        numbers, table = np.zeros(len(Number), _F), _NONE
+        numbers[Number.ZERO], numbers[Number.SCALE], numbers[Number.SLOPE] = after.zero_point, after.scale, LEAKY_SLOPE
+        if part == "pair":
+            constants = [_halves_in_turn(values) for values in constants]
+            table = TANH.stored(np.tanh(after.real(_EVERY)))
+            product = at(f"{block}.product")
+            numbers[Number.GATE_FACTOR] = _F(TANH.scale) * _F(TANH.scale) * (_F(1) / _F(product.scale))
+            numbers[Number.GATE_ZERO] = product.zero_point
+        if part in ("inner", "outer"):
+            leaky = at(f"{name}_leaky")
+            numbers[Number.TO_LEAKY] = _F(1) / _F(leaky.scale)
+            numbers[Number.LEAKY_ZERO], numbers[Number.LEAKY_SCALE] = leaky.zero_point, leaky.scale
+        if part == "outer":
+            other, total = at(f"{block}.shortcut"), at(f"{block}.out")
+            numbers[Number.OTHER_ZERO], numbers[Number.OTHER_SCALE] = other.zero_point, other.scale
+            numbers[Number.TO_SUM], numbers[Number.SUM_ZERO] = _F(1) / _F(total.scale), total.zero_point
+        weight, bias, factors = constants
+        groups, taps, packed = _packed(_as_read(name, weight), _vectors(weight), 4)
+        yield (
+            name,
+            Conv(functions[name], packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight)),
+        )
+
+
+def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
+    """The tail on int16, stored bytes less their zero point, with weights as fine as int32 sums allow.
+
+    The residual comes in steps of a thousandth of a level.
+    """
+    at = activation_at("decode1.out", weights.activations or {})
+    weight, bias = (_in_rows(values) for values in fold_tail(weights.state))
+    largest = np.abs(weight).max((1, 2, 3)) / _INT16_MAX, np.abs(weight).sum((1, 2, 3)) * ACTIVATION_MAX / _INT32_MAX
+    scales = np.maximum(np.maximum(*largest), SMALLEST_SCALE)
+    integers = np.trunc(weight / scales[:, None, None, None]).astype(np.int16)
+    groups, taps, packed = _packed(integers, 1, 2)
+    nothing, unused = np.zeros(LANES, np.int32), np.zeros(len(Number), _F)
+    factors = (scales * at.scale).astype(_F)
+    return Conv(functions, packed, nothing, factors, unused, bias.astype(_F), taps, 1, groups, 12)
+
+
+def _in_rows(values: np.ndarray) -> np.ndarray:
+    """From three channels of four phases to the order in which they lie in rows; further lanes are not stored."""
+    rows = np.moveaxis(values.reshape(3, 4, *values.shape[1:]), 0, 1).reshape(values.shape)
+    return np.pad(rows, ((0, LANES - len(rows)), *((0, 0),) * (rows.ndim - 1)))
+
+
+def _input_of(block: str, part: str) -> str:
+    if block in GATES:
+        return _BEFORE_GATES[block]
+    if block in FUSES:
+        return _BEFORE_FUSES[block] if part == "up" else f"{block}.encoded"
+    if part in ("local", "side"):
+        return _BEFORE_BLOCKS[block]
+    return f"{block}.inner_leaky" if part == "outer" else f"{block}.y"
+
+
+def _shape(name: str, weight: np.ndarray, stride: int, size: int = 1) -> Shape:
+    """What the convolution `name` is compiled for, on values of `size` bytes."""
+    at_once = _vectors(weight)
+    after = _AFTER.get(name.split(".")[1], "stored")
+    return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[at_once], after)
+
+
+def _as_read(name: str, weight: np.ndarray) -> np.ndarray:
+    """Weights with a fourth channel of the photo, and those of `Conv.of_two` as two rows."""
+    weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4), (0, 0), (0, 0)))
+    if name.endswith(".reduce"):
+        weight = np.ascontiguousarray(weight.reshape(len(weight), 2, -1, 1).swapaxes(1, 2))
+    return weight
+
+
+def _vectors(weight: np.ndarray) -> int:
+    return 1 if len(weight) % (2 * LANES) else 2
+
+
+@functools.lru_cache(8)
+def _functions(
+    shapes: frozenset[Shape], module: str
+) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
+    """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins.
+
+    `module` is the one of `kernels` that writes them.
+    """
+    writer = importlib.import_module(f"qatie_cli.kernels.{module}")
+    wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
+    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writer)]
+    key = b"".join(sources) + repr(wanted).encode()
+    names = [*(shape.name for shape in wanted), writer.JOIN]
+    code = machine_code.functions(lambda: writer.source(wanted), names, key)
+    by_pixels = {
+        shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
+    }
+    return by_pixels, code[writer.JOIN]
+
+
+def _halves_in_turn(values: np.ndarray) -> np.ndarray:
+    """Vectors of the first and of the second half of all channels by turns."""
+    return np.ascontiguousarray(values.reshape(2, -1, LANES, *values.shape[1:]).swapaxes(0, 1)).reshape(values.shape)
+
+
+def _packed(weight: np.ndarray, at_once: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
+    """Groups, taps, and weights (out, in, h, w) as `kernels.convolutions` reads them; `unit` inputs make four bytes."""
+    outputs, inputs, height, width = weight.shape
+    groups, fours = outputs // (LANES * at_once), width * inputs // unit
+    ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, at_once, LANES)
+    return groups, (height, fours), np.ascontiguousarray(ordered.transpose(3, 0, 1, 4, 5, 2))

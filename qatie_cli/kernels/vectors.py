@@ -1,0 +1,244 @@
+"""Functions on vectors of 16 numbers, written in LLVM's intermediate representation for processors with AVX-512.
+
+Features are channels last, and as many bytes as a row of taps reads lie side by side: a tap is four of them. Weights
+are in the order in which they are read, (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+from llvmlite import ir
+
+from qatie_cli.kernels.machine_code import CHANNELS
+
+LANES = CHANNELS  # numbers of four bytes in a register
+PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as registers hold, beside weights and a tap
+PHASES = 6  # floats of a pixel in one row of the residual: two pixels of three channels
+
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+BYTES, INTS, FLOATS = (ir.VectorType(kind, LANES) for kind in (I8, I32, F32))
+_POINTER = ir.PointerType()
+
+After = Literal["stored", "leaky", "sum", "gate", "residual"]
+
+
+class Argument(IntEnum):
+    """The arguments of a function, int64 one after another: addresses, distances in bytes, and numbers of things."""
+
+    INPUT = 0  # the first tap of the first pixel
+    INPUT_ROW = 1  # from one row of taps to the next
+    INPUT_STEP = 2  # from one row of pixels to the next
+    OUTPUT = 3
+    OUTPUT_ROW = 4
+    ROWS = 5
+    WIDTH = 6  # at least the pixels of `Shape`
+    TAP_ROWS = 7
+    FOURS = 8  # of bytes in a row of taps
+    WEIGHTS = 9
+    GROUPS = 10  # of as many vectors as in `Shape`
+    BIAS = 11  # of the sums, and of their type
+    FACTORS = 12  # float32 for each channel, from sums of products to steps of the output, or to values
+    NUMBERS = 13  # float32, scales and zero points of what follows
+    OTHER = 14  # the second operand of a sum, rows like those of the output; or where a gate's products go
+    OTHER_ROW = 15
+    TABLE = 16  # of a gate: the tanh of every byte; of a residual: its bias, float32
+
+
+class Shape(NamedTuple):
+    """What a function is compiled for.
+
+    Attributes:
+        step: bytes from the taps of one pixel to those of the next.
+        vectors: of 16 channels, computed at once; those of a gate are one of its first half and one of its second.
+        pixels: computed at once.
+        after: what follows the convolution; that of `residual` is one of int16, two of them for each tap.
+    """
+
+    step: int
+    vectors: int
+    pixels: int
+    after: After
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return f"conv_{self.step}_{self.vectors}_{self.pixels}_{self.after}"
+
+
+@dataclass
+class Loop:
+    """A loop that is being written: its counter and its variables."""
+
+    counter: ir.Value
+    variables: Sequence[ir.Value]
+    end: Callable[[Sequence[ir.Value]], Sequence[ir.Value]]
+
+
+class Writer:
+    """Writes one function."""
+
+    def __init__(self, module: ir.Module, name: str) -> None:
+        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER]), name)
+        self.build = ir.IRBuilder(self.function.append_basic_block())
+        self.given = [self._argument(index) for index in Argument]
+        self.round = self._operator("llvm.rint.v16f32", FLOATS, [FLOATS])
+
+    def _operator(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        known = self.function.module.globals.get(name)
+        return known or ir.Function(self.function.module, ir.FunctionType(result, arguments), name)
+
+    def _argument(self, index: int) -> ir.Value:
+        place = self.build.gep(self.function.args[0], [number(index)], source_etype=I64)
+        return self.build.load(place, typ=I64)
+
+    def _loop(self, times: ir.Value, *variables: ir.Value) -> Loop:
+        """Begin a loop that runs at least once; `end` is given the next values of the variables."""
+        build, before = self.build, self.build.block
+        body = self.function.append_basic_block()
+        build.branch(body)
+        build.position_at_end(body)
+        counter = build.phi(I64)
+        counter.add_incoming(number(0), before)
+        held = []
+        for value in variables:
+            held.append(build.phi(value.type))
+            held[-1].add_incoming(value, before)
+
+        def end(following: Sequence[ir.Value]) -> Sequence[ir.Value]:
+            count = build.add(counter, number(1))
+            counter.add_incoming(count, build.block)
+            for phi, value in zip(held, following, strict=True):
+                phi.add_incoming(value, build.block)
+            after = self.function.append_basic_block()
+            build.cbranch(build.icmp_unsigned("<", count, times), body, after)
+            build.position_at_end(after)
+            return following
+
+        return Loop(counter, held, end)
+
+    def _pointer(self, address: ir.Value) -> ir.Value:
+        return self.build.inttoptr(address, _POINTER)
+
+    def _load(self, address: ir.Value, kind: ir.Type, offset: int = 0) -> ir.Value:
+        return self.build.load(self._pointer(self.build.add(address, number(offset))), typ=kind, align=1)
+
+    def _spread(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+        """One number in all lanes."""
+        empty = ir.Constant(kind, ir.Undefined)
+        one = self.build.insert_element(empty, value, ir.Constant(I32, 0))
+        return self.build.shuffle_vector(one, empty, ir.Constant(INTS, [0] * LANES))
+
+    def _larger(self, one: ir.Value, two: ir.Value) -> ir.Value:
+        return self.build.select(self.build.fcmp_ordered(">", one, two), one, two)
+
+    def _constant(self, value: float) -> ir.Value:
+        return ir.Constant(FLOATS, [value] * LANES)
+
+    def _rows(self, row: ir.Value) -> list[ir.Value]:
+        """Where this row of the input, of the output and of what is beside it begin."""
+        ends = (
+            (Argument.INPUT, Argument.INPUT_STEP),
+            (Argument.OUTPUT, Argument.OUTPUT_ROW),
+            (Argument.OTHER, Argument.OTHER_ROW),
+        )
+        return [self.build.add(self.given[start], self.build.mul(row, self.given[step])) for start, step in ends]
+
+    def _store(self, value: ir.Value, *address: ir.Value) -> None:
+        place = address[0]
+        for part in address[1:]:
+            place = self.build.add(place, part)
+        self.build.store(value, self._pointer(place), align=1)
+
+
+class Place(NamedTuple):
+    """Where sums belong: rows of the output and of what is beside it, the first pixel in them, and the group."""
+
+    output: ir.Value
+    other: ir.Value
+    pixel: ir.Value
+    group: ir.Value
+
+
+class ConvolutionWriter(Writer):
+    """Writes the function of one shape, but for what follows the sums.
+
+    Attributes:
+        kind: of the sums.
+        multiply_add: a function of taps, weights and sums.
+    """
+
+    kind: ir.VectorType
+    multiply_add: ir.Value
+
+    def __init__(self, module: ir.Module, shape: Shape) -> None:
+        super().__init__(module, shape.name)
+        self.shape = shape
+
+    def write(self) -> None:
+        """The whole function: loops over rows, groups of channels and blocks of pixels."""
+        a, build, shape = self.given, self.build, self.shape
+        channels = LANES * shape.vectors
+        group_bytes = build.mul(build.mul(a[Argument.TAP_ROWS], a[Argument.FOURS]), number(4 * channels))
+        last = build.sub(a[Argument.WIDTH], number(shape.pixels))
+        blocks = build.udiv(build.add(a[Argument.WIDTH], number(shape.pixels - 1)), number(shape.pixels))
+        row = self._loop(a[Argument.ROWS])
+        input_row, output_row, other_row = self._rows(row.counter)
+        group = self._loop(a[Argument.GROUPS])
+        weights = build.add(a[Argument.WEIGHTS], build.mul(group.counter, group_bytes))
+        first = build.mul(group.counter, number(channels))
+        bias = self._columns(a[Argument.BIAS], first, self.kind)
+        block = self._loop(blocks)
+        # The last block overlaps the one before it, and computes some pixels twice.
+        pixel = build.mul(block.counter, number(shape.pixels))
+        pixel = build.select(build.icmp_unsigned("<", pixel, last), pixel, last)
+        start = build.add(input_row, build.mul(pixel, number(shape.step)))
+        sums = self._sums(weights, start, [bias[v] for _ in range(shape.pixels) for v in range(shape.vectors)])
+        self._finish(sums, Place(output_row, other_row, pixel, group.counter))
+        for loop in (block, group, row):
+            loop.end(())
+        build.ret_void()
+
+    def _sums(self, weights: ir.Value, start: ir.Value, sums: list[ir.Value]) -> Sequence[ir.Value]:
+        """Sums of products of all taps, for each pixel and in it for each vector."""
+        a, build, shape = self.given, self.build, self.shape
+        stride = number(4 * LANES * shape.vectors)
+        rows = self._loop(a[Argument.TAP_ROWS], weights, start, *sums)
+        fours = self._loop(a[Argument.FOURS], *rows.variables)
+        place, taps, *held = fours.variables
+        columns = [self._load(place, self.kind, 4 * LANES * v) for v in range(shape.vectors)]
+        made = []
+        for p in range(shape.pixels):
+            tap = self._spread(self._load(taps, self.kind.element, p * shape.step), self.kind)
+            for v, column in enumerate(columns):
+                made.append(build.call(self.multiply_add, [tap, column, held[p * shape.vectors + v]]))
+        place, _, *made = fours.end([build.add(place, stride), build.add(taps, number(4)), *made])
+        following = build.add(rows.variables[1], a[Argument.INPUT_ROW])
+        return rows.end([place, following, *made])[2:]
+
+    def _columns(self, start: ir.Value, first: ir.Value, kind: ir.Type) -> list[ir.Value]:
+        """Values of a group's channels."""
+        place = self.build.add(start, self.build.mul(first, number(4)))
+        return [self._load(place, kind, 4 * LANES * v) for v in range(self.shape.vectors)]
+
+    def _finish(self, sums: Sequence[ir.Value], place: Place) -> None:
+        """Store the sums of some pixels, each of some vectors, by way of what follows."""
+        raise NotImplementedError
+
+    def _finish_phases(self, values: Sequence[ir.Value], place: Place) -> None:
+        """Store six floats of each pixel in one row of the residual, and the next six in the row below."""
+        empty, build = ir.Constant(FLOATS, ir.Undefined), self.build
+        output = build.add(place.output, build.mul(place.pixel, number(4 * PHASES)))
+        for p, value in enumerate(values):
+            upper = build.add(output, number(4 * PHASES * p))
+            for at, first in ((upper, 0), (build.add(upper, self.given[Argument.OTHER_ROW]), PHASES)):
+                lanes = ir.Constant(ir.VectorType(I32, PHASES), list(range(first, first + PHASES)))
+                self._store(build.shuffle_vector(value, empty, lanes), at)
+
+
+def number(value: int) -> ir.Constant:
+    """A constant of 64 bits."""
+    return ir.Constant(I64, value)
