@@ -197,6 +197,7 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
     assert "18 done already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
     """The third node is killed with a worker's photos in hand: its batch is done again elsewhere."""
     lost = cluster.add_node(**cluster.size)
@@ -210,14 +211,15 @@ def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, t
     options = ("--cluster", cluster.address, "--workers", "3", "--report", str(tmp_path / "r.json"))
     command = [*QATIE, "enhance", IN, "-o", OUT, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert begun.wait(120)
+        assert begun.wait(300)
         cluster.remove_node(lost, allow_graceful=False)
-        error = process.communicate(timeout=240)[1]
+        error = process.communicate(timeout=600)[1]
     assert process.returncode == 3, error
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
     begun = threading.Event()
 
@@ -228,9 +230,9 @@ def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
     bucket.fail = watch
     command = [*QATIE, "enhance", IN, "-o", OUT, "--cluster", cluster.address, "--workers", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert begun.wait(120)
+        assert begun.wait(300)
         process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=120)[1]
+        error = process.communicate(timeout=300)[1]
     assert process.returncode == 130, error
     assert "Interrupted after" in error
     assert _outputs(bucket).items() <= made_here[0].items()
