@@ -38,12 +38,14 @@ def test_it_is_the_deviation_of_the_noise():
 def test_black_and_blown_parts_say_nothing():
     half = np.zeros((400, 600, 3), np.uint8)
     half[200:] = 255
-    assert colour_noise(_noisy(half, 2)) == 0
+    assert colour_noise(_noisy(half, 2)) is None
 
 
 @pytest.mark.parametrize("shape", [(400, 600, 1), (20, 600, 3)])
-def test_gray_and_tiny_photos_have_none(shape):
-    assert colour_noise(np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)) == 0
+def test_of_gray_and_tiny_photos_it_cannot_be_told(shape):
+    photo = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    assert colour_noise(photo) is None
+    assert Effect().refinement_of(photo).share == 1
 
 
 def test_noisy_photos_are_shown_to_the_network_at_full_size():
@@ -53,3 +55,22 @@ def test_noisy_photos_are_shown_to_the_network_at_full_size():
     assert [Effect(fast=fast).reduction_of(noisy) for fast in (True, False)] == [2, 1]
     assert Effect(fast=False).reduction_of(large) == 1
     assert Effect(reduction=3).reduction_of(noisy) == 3
+
+
+def test_little_is_taken_of_the_residual_of_large_photos_without_noise():
+    large = np.full((2000, 3000, 3), 120, np.uint8)
+    shares = [Effect(fast=True).refinement_of(_noisy(large, levels)).share for levels in (0, 0.1, 0.25, 3)]
+    assert shares[0] == 0.2 and shares == sorted(shares) and shares[-1] == 1
+    assert Effect().refinement_of(large).share == 0.2
+    assert Effect().refinement_of(large[:1000, :1000]).share == 1  # shown at full size, where texture is not so fine
+    assert Effect(reduction=2).refinement_of(large).share == 1
+
+
+def test_the_share_scales_what_the_network_adds(weights, coffee):
+    from qatie_cli import engines
+    from qatie_cli.enhance.pixels import enhance
+
+    engine = engines.load(weights, "float")
+    none, half, whole = (enhance(coffee, engine, reduction=2, share=share).astype(float) for share in (0.0, 0.5, 1.0))
+    assert np.abs(whole - none).mean() > 0.2
+    assert np.abs(half - (none + whole) / 2).mean() < 0.6

@@ -9,12 +9,23 @@ import numpy as np
 from qatie_cli import kernels
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import memory
-from qatie_cli.enhance.noise import NOISY_LEVELS, colour_noise
+from qatie_cli.enhance.noise import CLEAN_LEVELS, NOISY_LEVELS, colour_noise
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
 
 _LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
+
+
+_LEAST_SHARE = 0.2  # of the residual of a photo without noise: what is left of blocks and soft edges
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How the network sees a photo: reduced by a factor, and the share (0..1) of its residual that is taken."""
+
+    reduction: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,24 @@ class Effect:
 
     def reduction_of(self, pixels: np.ndarray) -> int:
         """The factor by which the network sees a photo (H, W, 1 or 3), uint8 or uint16, reduced."""
+        return self.refinement_of(pixels).reduction
+
+    def refinement_of(self, pixels: np.ndarray) -> Refinement:
+        """How the network sees a photo (H, W, 1 or 3), uint8 or uint16, and what share of its residual is taken.
+
+        Reduced, plaster and knitwear are as fine as noise. Where a photo has no noise, little is taken away of them.
+        """
         if self.reduction is not None:
-            return self.reduction
+            return Refinement(self.reduction)
         factor = fast_reduction(pixels.shape[1], pixels.shape[0])
-        if factor == 1 or self.fast:
-            return factor
-        return 1 if self.fast is False or colour_noise(pixels) > NOISY_LEVELS else factor
+        if factor == 1 or self.fast is False:
+            return Refinement()
+        noise = colour_noise(pixels)
+        if noise is None:
+            return Refinement(factor)
+        if noise > NOISY_LEVELS and not self.fast:
+            return Refinement()
+        return Refinement(factor, float(np.clip(noise / CLEAN_LEVELS, _LEAST_SHARE, 1)))
 
 
 @dataclass(frozen=True)
@@ -60,10 +83,10 @@ class Enhancer:
             ValueError: the strength is not in 0..1.
         """
         pixels = photo.rgb()
-        by = self.effect.reduction_of(photo.pixels)
+        how = self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
         with self.engine.computing():
-            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, by)
+            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, how.reduction, how.share)
         if pixels.size >= _LARGE:
             memory.note_loaded()
         return photo.with_pixels(better)

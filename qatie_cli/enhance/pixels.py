@@ -23,6 +23,7 @@ def enhance(
     tile_side: int | None = None,
     colours: Colours | None = None,
     reduction: int = 1,
+    share: float = 1.0,
 ) -> np.ndarray:
     """Enhance the pixels of a photo.
 
@@ -36,6 +37,7 @@ def enhance(
             own space, so that what sRGB cannot hold is kept.
         reduction: the network sees the photo reduced by this factor, and its residual is brought to full resolution
             guided by the photo (`fast_reduction` says by how much it may be). Tone is decided and applied in full.
+        share: 0..1 of the residual that is taken where the photo is reduced.
 
     Returns:
         (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
@@ -55,7 +57,10 @@ def enhance(
     height, width = out.shape[:2]
     if reduction > 1:
         reduced = toned.reduced(reduction)
-        guided = GuidedResidual(reduced, _residual_to_the_edge(engine.network, reduced, tile_side), reduction)
+        residual = _residual_to_the_edge(engine.network, reduced, tile_side)
+        if share < 1:
+            residual *= np.float32(share)
+        guided = GuidedResidual(reduced, residual, reduction)
         if toned.colours is None:
             toned.finish_by(guided, strength, out)
             return out
