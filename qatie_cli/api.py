@@ -257,9 +257,9 @@ def enhance_file(
     writing = Writing(fineness.check(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion)
     allowed = _bytes(max_memory)
     if target.exists() and identity(target) == identity(source):
-        raise UsageError(f"{target} is the original.", "Name another target.")
+        raise UsageError(f"{target} is the original.", "Choose another target.")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists.", "Name another target, or pass overwrite=True.")
+        raise UsageError(f"{target} exists.", "Choose another target, or pass overwrite=True.")
     better = (model or _default_model())._enhancer(strength, fast)
     single.write(
         single.enhance(source, fmt, writing, lambda photo: better.within(photo, allowed)), target, writing.quality
@@ -366,7 +366,7 @@ def enhance_folder(
     if not 0 <= strength <= 1:  # once, rather than as the failure of every photo
         raise ValueError(f"strength lies in 0..1, not {strength}")
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder.", "Name a folder of photos.")
+        raise UsageError(f"{folder} is not a folder.", "Give a folder of photos.")
     request = session.Request(
         (folder,),
         out,

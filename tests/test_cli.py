@@ -255,7 +255,7 @@ def test_standard_streams_may_be_closed(folder, tmp_path):
     assert (tmp_path / "out" / "a.jpg").is_file()
     for arguments in ((photo, "-o", "-"), (photo, "-o", tmp_path / "out", "--report", "-")):
         done = _closed(">&-", *QATIE, "enhance", *arguments)
-        assert (done.returncode, done.stderr) == (2, "Error: Standard output is closed. Name a file instead of -.\n")
+        assert (done.returncode, done.stderr) == (2, "Error: Standard output is closed. Give a file instead of -.\n")
     done = _closed("<&-", *QATIE, "enhance", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Standard input is empty.")

@@ -64,7 +64,7 @@ class Originals:
         here = identity(output)
         if here is None or here not in self._identities:
             return ""
-        return f"{output} is one of the originals. Name another folder with -o, or use --suffix."
+        return f"{output} is one of the originals. Choose another folder with -o, or use --suffix."
 
     @functools.cached_property
     def _identities(self) -> set[tuple[int, int] | None]:
@@ -139,13 +139,15 @@ def plan(
         out_is_folder = out.is_dir()
         out_is_file = out.exists() and not out_is_folder
     except OSError as error:
-        raise UsageError(f"{out} cannot be used: {error.strerror or error}.", "Name another folder with -o.") from error
+        raise UsageError(
+            f"{out} cannot be used: {error.strerror or error}.", "Choose another folder with -o."
+        ) from error
     if formats.format_of_name(out) and not out_is_folder:
         if kinds != [_FILE] or listed:
-            raise UsageError(f"{out} names one photo, but there are several inputs.", "Name a folder with -o.")
+            raise UsageError(f"{out} names one photo, but there are several inputs.", "Give a folder with -o.")
         return _split(_Found(), [_named(inputs[0], out, naming)], naming, ledger)
     if out_is_file:
-        raise UsageError(f"{out} is a file.", "Name a folder with -o.")
+        raise UsageError(f"{out} is a file.", "Give a folder with -o.")
     found = _search(inputs, listed, naming, exclude=out)
     tasks = [
         Task(source, out / relative / formats.output_name(source, naming.fmt, naming.suffix))

@@ -117,15 +117,15 @@ def _seconds(seconds: Seconds) -> dict[str, float]:
 def check_writable(path: Path) -> None:
     """Raise QatieError if the report could not be written later."""
     if formats.has_photo_suffix(path):
-        raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
+        raise QatieError(f"{path} is named like a photo.", "Give a .json file with --report.")
     if files.is_special(path):
         return
     try:
         files.check_writable(path.parent)
     except OSError as error:
-        raise QatieError(f"{path} cannot be written: {error.strerror or error}.", "Name another --report.") from error
+        raise QatieError(f"{path} cannot be written: {error.strerror or error}.", "Choose another --report.") from error
     if path.is_dir():
-        raise QatieError(f"{path} is a folder.", "Name a file with --report.")
+        raise QatieError(f"{path} is a folder.", "Give a file with --report.")
 
 
 def write(path: Path, content: dict) -> None:

@@ -118,7 +118,7 @@ class Session:
                 files.check_writable(folder)
             except OSError as error:
                 raise QatieError(
-                    f"{folder} is not writable: {error.strerror or error}.", "Name another folder with -o."
+                    f"{folder} is not writable: {error.strerror or error}.", "Choose another folder with -o."
                 ) from error
         remove_stale([*self.plan.tasks, *self.plan.done])
         if self._writing.ledger is not None:

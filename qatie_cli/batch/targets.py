@@ -53,4 +53,4 @@ def check(task: Task) -> None:
     if task.output.is_dir():
         raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
     if files.is_special(task.output):  # writing to a pipe without a reader would block the batch
-        raise PhotoError(f"{task.output} is a pipe or a device.", "Remove it, or name another folder with -o.")
+        raise PhotoError(f"{task.output} is a pipe or a device.", "Remove it, or choose another folder with -o.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Contender:
         residual: of a picture (H, W, 3) uint8 of the same size, (H, W, 3) float32; None where that is not known.
         ready: seconds from a weights file to a first result on 8x8 pixels; None for other runtimes.
         file: the model file that it runs; None where it runs our weights.
+        kept: what lives as long as the contender does.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Contender:
     file: Path | None = None
     seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
+    kept: contextlib.ExitStack | None = field(default=None, repr=False)
 
     @property
     def is_engine(self) -> bool:
@@ -104,7 +107,7 @@ def load_file(path: Path, threads: int) -> Contender:
     kind = path.suffix.lower()
     module = {".tflite": "ai_edge_litert", ".onnx": "onnxruntime"}.get(kind)
     if module is None:
-        raise UsageError(f"{path} cannot be run.", "Name a .tflite or .onnx file.")
+        raise UsageError(f"{path} cannot be run.", "Give a .tflite or .onnx file.")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     make = _litert if kind == ".tflite" else _onnxruntime
@@ -122,13 +125,15 @@ def _engine(name: str, weights: Weights, photo: np.ndarray, threads: int) -> Con
     engine = engines.load(weights, name, threads=threads)
     engine.network.features(np.zeros((8, 8, 3), np.uint8))
     ready = time.perf_counter() - began
+    kept = contextlib.ExitStack()
+    kept.enter_context(engine.reusing_memory())  # as in a batch; the other runtimes keep theirs, too
 
     def residual(picture: np.ndarray) -> np.ndarray:
         with engine.computing():
             return residual_of(engine.network, picture, None)
 
     arithmetic = FLOAT if engine.name == engines.FLOAT else INT8
-    return Contender(engine.name, arithmetic, lambda: residual(photo), residual, ready)
+    return Contender(engine.name, arithmetic, lambda: residual(photo), residual, ready, kept=kept)
 
 
 # --- other runtimes: a function of a picture, and what is timed ---------------------------------------------------

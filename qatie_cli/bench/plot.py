@@ -37,4 +37,4 @@ def write(path: Path, bench: Bench) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} could not be written: {error}.", "Name a .png, .svg or .pdf file.") from error
+        raise DataError(f"{path} could not be written: {error}.", "Give a .png, .svg or .pdf file.") from error

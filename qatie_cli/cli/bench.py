@@ -158,7 +158,7 @@ def _read(paths: list[Path]) -> list[Photo]:
         except PhotoError as error:
             console().print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if files and not found:
-        raise DataError("None of the photos can be read.", "Name others.")
+        raise DataError("None of the photos can be read.", "Choose others.")
     return found
 
 

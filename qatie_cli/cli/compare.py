@@ -45,7 +45,7 @@ def compare(
     try:
         files.check_writable(out.parent)
     except OSError as error:
-        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Name another -o.") from error
+        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Choose another -o.") from error
     if not pairs:
         raise QatieError(f"{first} and {second} have no photo in common.", "Photos are matched by their names.")
     page = spread.Spread(out, first, second, amplify)
@@ -56,7 +56,7 @@ def compare(
             page.leave_out(unpaired)
         page.write()
     except OSError as error:
-        raise QatieError(f"{out} could not be written: {error.strerror or error}.", "Name another -o.") from error
+        raise QatieError(f"{out} could not be written: {error.strerror or error}.", "Choose another -o.") from error
     screen = console()
     for unpaired in left_out:
         screen.print(f"[yellow]Left out:[/] {plain(unpaired.name)} {plain(unpaired.reason)}")

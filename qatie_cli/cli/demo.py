@@ -28,7 +28,7 @@ def demo(
         shown = library.make(out, Enhancer(ready))
     except OSError as error:
         raise QatieError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another folder with -o."
         ) from error
     table = Table("photo", "phone, dB", "qatie, dB", title=f"PSNR to the original ({weights} on {ready.name})")
     for row in shown:

@@ -183,7 +183,7 @@ def _check(
 ) -> None:
     """Raise UsageError where options contradict each other."""
     if not inputs and files_from is None:
-        raise UsageError("There is no input.", "Name photos or folders, or use --files-from.")
+        raise UsageError("There is no input.", "Give photos or folders, or use --files-from.")
     if in_place:
         if out is not None:
             raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
@@ -194,7 +194,7 @@ def _check(
         if stream.DASH in inputs:
             raise UsageError("Standard input cannot be replaced in place.", "Use -o.")
     elif out is None:
-        raise UsageError("There is no output.", "Name a folder with -o, or use --in-place.")
+        raise UsageError("There is no output.", "Give a folder with -o, or use --in-place.")
     if "/" in naming.suffix or "\\" in naming.suffix:
         raise UsageError(f"Invalid suffix '{naming.suffix}'.", "Choose one without slashes.")
 

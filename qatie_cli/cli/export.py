@@ -73,7 +73,7 @@ def export(
         files.write_atomic(out, content)
     except OSError as error:
         raise QatieError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another file with -o."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another file with -o."
         ) from error
     arithmetic = "int8" if int8 else "float"
     any_size = "any size" if sides is None else f"{sides[0]}x{sides[1]}"
@@ -95,14 +95,14 @@ def _check_target(out: Path, yes: bool) -> None:
     if files.is_special(out):
         return
     if out.is_dir():
-        raise UsageError(f"{out} is a folder.", "Name a file with -o.")
+        raise UsageError(f"{out} is a folder.", "Give a file with -o.")
     if out.exists() and not yes:
         confirm(f"Replace {out}?", f"{out} exists.")
     try:
         files.check_writable(out.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
+        raise UsageError(f"{out} cannot be written: {reason}.", "Choose another file with -o.") from error
 
 
 def _sides(size: str) -> tuple[int, int] | None:

@@ -28,7 +28,7 @@ def wanted(out: Path | None, asked: bool | None, plan: Plan) -> bool:
     from qatie_cli.gallery import album as albums
 
     if any(task.output == out for task in (*plan.tasks, *plan.done)):
-        raise UsageError(f"--gallery needs a folder, and {out} is one photo.", "Name a folder with -o.")
+        raise UsageError(f"--gallery needs a folder, and {out} is one photo.", "Give a folder with -o.")
     if (asked and (plan.tasks or plan.done)) or albums.exists(out):
         albums.check(out, plan)
         return True

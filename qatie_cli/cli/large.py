@@ -132,7 +132,7 @@ def _request(asked: Asked, cluster: str | None) -> Request:
     from qatie_cli.storage import urls
 
     if asked.out is None or str(DASH) in (asked.out, *asked.inputs):
-        raise UsageError("URLs and --cluster need a folder to write to.", "Name one with -o.")
+        raise UsageError("URLs and --cluster need a folder to write to.", "Give one with -o.")
     if cluster is not None and not any(map(urls.is_url, (*asked.inputs, asked.out, *asked.listed))):
         inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
         places = Places(inputs, _of_path(asked.out), listed)

@@ -112,7 +112,7 @@ def import_(
 
     out = out or Path(f"{file.stem}.safetensors")
     if out.suffix != ".safetensors":
-        raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Name another file with -o.")
+        raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Choose another file with -o.")
     use_threads(threads)
     screen = console()
     with chatter.hidden():
@@ -128,7 +128,7 @@ def import_(
             checkpoint.write(out, made)
         except OSError as error:
             reason = error.strerror or error
-            raise QatieError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
+            raise QatieError(f"{out} cannot be written: {reason}.", "Choose another file with -o.") from error
         if not quiet:
             sides = None if published is None else runtimes.litert_sides(published)
             pictures = [for_check(photo, sides) for photo in chosen.check.values()]
@@ -165,7 +165,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
         return Split(found, check), f"{len(check)} photos of scikit-image"
     if needed:
         raise UsageError(
-            "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
+            "There is no photo to calibrate int8 on.", "Give some with --photos, or: pip install 'qatie[import]'"
         )
     return Split({}, {"": pictures.generated()}), "a generated picture"
 

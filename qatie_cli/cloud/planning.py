@@ -84,14 +84,14 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
     if formats.format_of_name(single) and not store.is_folder(out):
         one = stores.of(places.inputs[0]).entry(places.inputs[0]) if len(places.inputs) == 1 else None
         if one is None or places.listed:
-            raise UsageError(f"{out} names one photo, but there are several inputs.", "Name a folder with -o.")
+            raise UsageError(f"{out} names one photo, but there are several inputs.", "Give a folder with -o.")
         wanted = formats.format_of_name(single)
         if naming.fmt not in ("keep", wanted):
             raise UsageError(f"-o {single} and --format {naming.fmt} contradict each other.", "Leave one out.")
         table.add([(one.url, one.size, one.version, out, folded(out))])
         return posixpath.dirname(out)
     if store.entry(out) is not None:
-        raise UsageError(f"{urls.people_s(out)} is a file.", "Name a folder with -o.")
+        raise UsageError(f"{urls.people_s(out)} is a file.", "Give a folder with -o.")
     for url in places.inputs:
         _search(url, "", out, naming, table)
     for url in places.listed:
@@ -194,7 +194,7 @@ def _find_places_for_alpha(table: Table, naming: Naming) -> None:
 
 def _refuse(table: Table) -> None:
     """Refuse photos whose output is an original, or another photo's output."""
-    why = "{} is one of the originals. Name another folder with -o, or use --suffix."
+    why = "{} is one of the originals. Choose another folder with -o, or use --suffix."
     table.set_states([(row.number, REFUSED, why.format(row.output)) for row in table.replacing_originals()])
     for group in table.sharing():
         for row in group:

@@ -127,7 +127,7 @@ class Session:
         except (OSError, StoreError) as error:
             reason = error.one_line() if isinstance(error, QatieError) else f"{error.strerror or error}."
             name = urls.people_s(self.out)
-            raise QatieError(f"{name} is not writable: {reason}", "Name another with -o.") from error
+            raise QatieError(f"{name} is not writable: {reason}", "Choose another with -o.") from error
 
     def places(self) -> list[str]:
         """What every worker has to see: inputs and output folder, and of a list a part."""

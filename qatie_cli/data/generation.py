@@ -71,7 +71,7 @@ def generate(
     """
     photos = [p for p in photos_below(clean) if not p.resolve().is_relative_to(out.resolve())]
     if not photos:
-        raise DataError(f"There are no photos in {clean}.", "Name a folder of good photos.")
+        raise DataError(f"There are no photos in {clean}.", "Give a folder of good photos.")
     rows: list[dict[str, str]] = []
     shown: list[_Shown] = []
     skipped: list[SkippedFile] = []
@@ -156,7 +156,7 @@ def _cells(parameters: DegradationParameters) -> dict[str, str]:
 
 def _finish(out: Path, rows: list[dict[str, str]], shown: list[_Shown]) -> Path:
     if not rows:
-        raise DataError("None of the photos can be read.", "Name a folder of good photos.")
+        raise DataError("None of the photos can be read.", "Give a folder of good photos.")
     files.write_csv(out / _TABLE, _COLUMNS, ([row.get(name, "") for name in _COLUMNS] for row in rows))
     sheet = out / "contact-sheet.jpg"
     pictures = [{one.name: one.pair.input, "target": one.pair.target} for one in shown[:SHEET_ROWS]]

@@ -59,7 +59,7 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
         UsageError: `folders` is not two names.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", f"Name a folder with {_KNOWN}.")
+        raise DataError(f"{folder} is not a folder.", f"Give a folder with {_KNOWN}.")
     try:
         if folders is not None:
             return _named(folder, folders)
@@ -69,7 +69,7 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
     if found is None:
         raise DataError(
             f"{folder} has no recognised layout of pairs.",
-            f"Name a folder with {_KNOWN}; --folders A/B names others, --clean takes photos without a partner.",
+            f"Give a folder with {_KNOWN}; --folders A/B names others, --clean takes photos without a partner.",
         )
     return found
 
@@ -94,7 +94,7 @@ def pairs_or_photos(folder: Path, folders: str | None = None) -> Layout:
     if found.validation:
         found = dataclasses.replace(found, pairs=found.validation, validation=())
     if not found.pairs:
-        raise DataError(f"There are no pairs in {folder}.", f"Name a folder with {_KNOWN}.")
+        raise DataError(f"There are no pairs in {folder}.", f"Give a folder with {_KNOWN}.")
     return found
 
 
@@ -140,7 +140,7 @@ def _named(folder: Path, folders: str) -> Layout:
         raise UsageError(f"--folders {folders} does not name two folders.", "Write it as input/target.")
     for name in names:
         if not (folder / name).is_dir():
-            raise DataError(f"There is no folder {folder / name}.", "Name the two folders as input/target.")
+            raise DataError(f"There is no folder {folder / name}.", "Give the two folders as input/target.")
     pairs, skipped = match(folder / names[0], folder / names[1])
     return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), skipped)
 

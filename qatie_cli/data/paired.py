@@ -82,7 +82,7 @@ def load(
         if not own.usable:
             raise DataError(
                 f"None of the {len(layout.validation)} pairs that {folder} keeps to validate on can be used.",
-                f"Repair them, or name others with --val. {layouts.first_reason(skipped)}",
+                f"Repair them, or choose others with --val. {layouts.first_reason(skipped)}",
             )
         validation = own.usable
     elif not separate_validation:

@@ -59,7 +59,7 @@ def find_pairs(first: Path, second: Path) -> tuple[list[PhotoPair], list[Unpaire
             raise UsageError(f"There is no file or folder {path}.")
     if first.is_dir() != second.is_dir():
         raise UsageError(
-            f"One of {first} and {second} is a folder, the other is not.", "Name two folders or two files."
+            f"One of {first} and {second} is a folder, the other is not.", "Give two folders or two files."
         )
     if not first.is_dir():
         return [PhotoPair(first.name, first, second)], []

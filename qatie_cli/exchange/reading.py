@@ -18,7 +18,7 @@ from qatie_cli.model.config import NetworkConfig
 
 _LARGEST = 1 << 30  # bytes; the paper's largest network has 15 MB
 _NEEDED = {"tflite": ("ai_edge_litert",), "onnx": ("onnx",), "checkpoint": ()}
-_WANTED = "Name a .tflite or .ckpt file of the paper's network, or a .tflite or .onnx file that qatie exported."
+_WANTED = "Give a .tflite or .ckpt file of the paper's network, or a .tflite or .onnx file that qatie exported."
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def check(out: Path, plan: Plan) -> None:
         raise UsageError(f"{folder} is a file; the gallery's previews go there.", "Remove it.")
     for task in plan.tasks:
         if folder in task.output.parents:
-            raise UsageError(f"{task.output} would be among the gallery's own files.", "Name another folder with -o.")
+            raise UsageError(f"{task.output} would be among the gallery's own files.", "Choose another folder with -o.")
 
 
 class Album:

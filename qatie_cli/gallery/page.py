@@ -164,10 +164,10 @@ def write(path: Path, page: Page) -> None:
 def check_replaceable(path: Path, kind: str, option: str) -> None:
     """Raise QatieError if `path` exists and is not a page of this kind; `option` is what the user can change."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Name another with {option}.")
+        raise UsageError(f"{path} is a folder.", f"Choose another with {option}.")
     if path.exists() and not is_ours(path, kind):
         raise QatieError(
-            f"{path} is not a {kind} written by qatie; it is left unchanged.", f"Move it, or name another {option}."
+            f"{path} is not a {kind} written by qatie; it is left unchanged.", f"Move it, or choose another {option}."
         )
 
 

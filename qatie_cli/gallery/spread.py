@@ -36,7 +36,7 @@ def check(path: Path) -> None:
     page.check_replaceable(path, page.COMPARISON, "-o")
     folder = path.with_name(preview_folder(path))
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; the page's previews go there.", "Name another page with -o.")
+        raise UsageError(f"{folder} is a file; the page's previews go there.", "Choose another page with -o.")
 
 
 class Spread:

@@ -93,12 +93,12 @@ def read(path: Path) -> Weights:
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.", "See `qatie weights list` for names.") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{foreign}: {error}.", "Name one written by `qatie train`.") from error
+        raise WeightsError(f"{foreign}: {error}.", "Use one written by `qatie train`.") from error
     try:
         header = parsing.from_json(metadata[HEADER_KEY])
         header["format"]
     except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"{foreign} (no qatie header).", "Name one written by `qatie train`.") from None
+        raise WeightsError(f"{foreign} (no qatie header).", "Use one written by `qatie train`.") from None
     return from_header(path, header, state)
 
 

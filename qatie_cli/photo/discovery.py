@@ -88,7 +88,7 @@ def photos_below(folder: Path) -> list[Path]:
         DataError: there is no such folder, or a part of it cannot be read.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
+        raise DataError(f"{folder} is not a folder.", "Give a folder of photos.")
     found = find(folder)
     for path, reason in found.unsearched:
         raise DataError(f"{path} cannot be searched: {reason}.", "Check its permissions.")

@@ -239,4 +239,4 @@ def _list_skipped(skipped: Sequence[SkippedFile], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_csv(path, ("file", "reason"), ((s.file, s.reason) for s in skipped))
     except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror}.", "Name another --out.") from error
+        raise DataError(f"{path} could not be written: {error.strerror}.", "Choose another --out.") from error

@@ -73,11 +73,11 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
             )
         return
     if setting.group.broadcast((setting.out / STATE_FILE).exists()):
-        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or name another --out.")
+        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or choose another --out.")
     try:
         files.check_writable(setting.out)
     except OSError as error:
-        raise DataError(f"{setting.out} is not writable: {error.strerror}.", "Name another --out.") from error
+        raise DataError(f"{setting.out} is not writable: {error.strerror}.", "Choose another --out.") from error
     if setting.tensorboard:
         reporting.check_tensorboard()
 

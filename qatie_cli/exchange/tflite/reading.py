@@ -112,7 +112,7 @@ def read_graph(path: Path, content: bytes) -> Graph:
         WeightsError: it is no TFLite file, damaged, or newer than the installed LiteRT.
     """
     if content[4:8] != IDENTIFIER:
-        raise WeightsError(f"{path} is not a TFLite file.", "Name a .tflite, .ckpt or .onnx file of the network.")
+        raise WeightsError(f"{path} is not a TFLite file.", "Give a .tflite, .ckpt or .onnx file of the network.")
     try:
         Interpreter(model_content=content)
         graph = Graph(schema.ModelT.InitFromPackedBuf(content, 0))
