@@ -42,17 +42,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import warnings
+if not TYPE_CHECKING:  # hidden from type checkers, so that they report a name that does not exist
 
-    with warnings.catch_warnings():  # importing NumPy adds filters, which are the host's business
-        from qatie_cli import api
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import warnings
 
-    value: object = getattr(api, name)
-    globals()[name] = value
-    return value
+        with warnings.catch_warnings():  # importing NumPy adds filters, which are the host's business
+            from qatie_cli import api
+
+        globals()[name] = getattr(api, name)
+        return globals()[name]
 
 
 def __dir__() -> list[str]:

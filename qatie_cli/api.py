@@ -8,13 +8,13 @@
     qatie_cli.write(model.enhance(photo, strength=0.8), "a.jpg")
     summary = qatie_cli.enhance_folder("photos", "out", model=model)
 
-Errors that a caller can do something about are `QatieError`: the message says what happened, `hint` what to do next.
-Arguments of the wrong type or range raise TypeError or ValueError.
+Errors that a caller can act on are `QatieError`: the message says what happened, `hint` what to do next. Arguments of
+the wrong type or range raise TypeError or ValueError.
 
-Threads. Everything here is safe to call from several threads. A model enhances one photo at a time, and callers of one
-model wait for each other: one photo already keeps all cores busy. Two models run side by side, except that on PyTorch
-the networks of int8 engines, and all calls of models loaded with `threads`, take turns: it has one quantized engine and
-one number of threads for the whole process. Decoding and encoding run in parallel.
+Threads. Everything here is safe to call from several threads. A model enhances one photo at a time, since one photo
+keeps all cores busy; further callers wait. Two models run in parallel, except on PyTorch, which has one quantized
+engine and one number of threads per process: there, int8 networks and models loaded with `threads` take turns. Decoding
+and encoding run in parallel.
 
 Host process. After a call, Pillow's MAX_IMAGE_PIXELS, warnings filters, logging levels, PyTorch's quantized engine and
 its number of threads are what they were before. While a call runs, other threads see some of them changed: Pillow's
@@ -109,9 +109,9 @@ class Model:
             A new array of the same shape and type; `array` is not changed.
 
         Raises:
-            TypeError: `array` is no NumPy array.
-            ValueError: its shape or type, or the strength, is not as above.
-            QatieError: there is too little memory.
+            TypeError: `array` is not a NumPy array.
+            ValueError: its shape or type, or `strength`, is invalid.
+            QatieError: memory is insufficient.
         """
         if not isinstance(array, np.ndarray):
             raise TypeError(f"pixels are a NumPy array, not {type(array).__name__}")
@@ -121,7 +121,7 @@ class Model:
         return better
 
     def enhance(
-        self, photo: Photo, *, strength: float = 1.0, fast: bool = True, max_memory: int | str | None = None
+        self, photo: Photo, *, strength: float = 1.0, fast: bool | None = None, max_memory: int | str | None = None
     ) -> Photo:
         """Enhance a photo in its own colour space and bit depth; gray stays gray, transparency passes through.
 
@@ -129,20 +129,21 @@ class Model:
             photo: as `read` returns it.
             strength: 0..1; 0 leaves the pixels as they are, 1 is the full effect.
             fast: run the network on photos above 4 megapixels at reduced size, and bring its residual to full size
-                guided by the photo; tone and edges stay at full size. False takes about twice as long.
-            max_memory: what the whole process may hold meanwhile, in bytes or as "1.5GB"; a photo that needs more is
-                worked on in tiles, with the same result. None allows 60% of the memory that is free.
+                guided by the photo; tone and edges stay at full size. False takes about twice as long. None does so for
+                photos that are noisy at full size, and takes the fast way for all others.
+            max_memory: memory limit of the whole process, in bytes or as "1.5GB"; larger photos are processed in tiles,
+                with the same result. None allows 60% of the free memory.
 
         Returns:
             A new photo with other pixels and the same metadata.
 
         Raises:
             ValueError: the strength is not in 0..1.
-            QatieError: `max_memory` is too little for the smallest tiles, or no size.
+            QatieError: `max_memory` is too small for the smallest tiles, or not a valid size.
         """
         return self._enhancer(strength, fast).within(photo, _bytes(max_memory))
 
-    def _enhancer(self, strength: float, fast: bool) -> Enhancer:
+    def _enhancer(self, strength: float, fast: bool | None) -> Enhancer:
         from qatie_cli.enhance.photos import Effect, Enhancer
 
         return Enhancer(self._engine, Effect(strength, fast))
@@ -168,7 +169,7 @@ def load(weights: PathLike = shipped.DEFAULT, engine: str = "auto", threads: int
 
 
 def _load(name: str, engine: str, threads: int, device: str, begun_on: str = "") -> Model:
-    with warnings.catch_warnings():  # importing NumPy adds filters, which are the host's business
+    with warnings.catch_warnings():  # importing NumPy adds warning filters, which belong to the host
         from qatie_cli import engines
         from qatie_cli.model import checkpoint
 
@@ -204,6 +205,7 @@ def write(photo: Photo, path: PathLike, *, quality: Quality = None) -> None:
     """Write a photo atomically: a file that exists is replaced, or left as it is where writing fails.
 
     Args:
+        photo: as `read` or `Model.enhance` returns it.
         path: its suffix chooses the format: .jpg, .png, .webp, .tif, .heic, .avif. What the format cannot hold (16 bit,
             some metadata) is left out.
         quality: 1..100 of lossy formats, or "source" for about as fine as the file that the photo was read from. None
@@ -223,7 +225,7 @@ def enhance_file(
     *,
     model: Model | None = None,
     strength: float = 1.0,
-    fast: bool = True,
+    fast: bool | None = None,
     quality: Quality = None,
     overwrite: bool = False,
     hdr: bool = True,
@@ -255,9 +257,9 @@ def enhance_file(
     writing = Writing(fineness.check(quality), max_pixels=max_pixels, no_hdr=not hdr, no_motion=not motion)
     allowed = _bytes(max_memory)
     if target.exists() and identity(target) == identity(source):
-        raise UsageError(f"{target} is the original.", "Name another target.")
+        raise UsageError(f"{target} is the original.", "Choose another target.")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists.", "Name another target, or pass overwrite=True.")
+        raise UsageError(f"{target} exists.", "Choose another target, or pass overwrite=True.")
     better = (model or _default_model())._enhancer(strength, fast)
     single.write(
         single.enhance(source, fmt, writing, lambda photo: better.within(photo, allowed)), target, writing.quality
@@ -317,7 +319,7 @@ def enhance_folder(
     model: Model | None = None,
     on_result: Callable[[PhotoResult], None] | None = None,
     strength: float = 1.0,
-    fast: bool = True,
+    fast: bool | None = None,
     format: Format = "keep",
     quality: Quality = None,
     suffix: str = "",
@@ -364,7 +366,7 @@ def enhance_folder(
     if not 0 <= strength <= 1:  # once, rather than as the failure of every photo
         raise ValueError(f"strength lies in 0..1, not {strength}")
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder.", "Name a folder of photos.")
+        raise UsageError(f"{folder} is not a folder.", "Give a folder of photos.")
     request = session.Request(
         (folder,),
         out,
@@ -394,7 +396,7 @@ def _public(result: Result) -> PhotoResult:
     )
 
 
-def _settings(model: Model | None, strength: float, fast: bool, quality: Quality) -> Settings:
+def _settings(model: Model | None, strength: float, fast: bool | None, quality: Quality) -> Settings:
     if model is None:
         return Settings(shipped.DEFAULT, shipped.digest(shipped.DEFAULT), INT8, strength, fast, quality)
     arithmetic = FLOAT if model.engine == FLOAT else INT8

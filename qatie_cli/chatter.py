@@ -1,4 +1,4 @@
-"""What C libraries print on standard error, such as a decoder's remarks on a damaged file, kept out of it."""
+"""Keeps C libraries' messages, such as a decoder's warnings, off standard error."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-_STDERR = 2  # C libraries know the descriptor only
+_STDERR = 2  # C libraries write to the descriptor
 _LOCK = threading.Lock()
 _python_has_its_own = False
-_hiding = 0  # blocks that are open
-_kept = -1  # what descriptor 2 was before the first of them
+_hiding = 0  # open blocks
+_kept = -1  # descriptor 2 before the first block
 
 
 def separate_python() -> None:
-    """Give Python's standard error a descriptor of its own, for `hidden` to take effect from now on.
+    """Move Python's standard error to a descriptor of its own, so that `hidden` can redirect descriptor 2.
 
-    Only a command line may do this to its process: whoever holds the old `sys.stderr` is silenced along with the C
-    libraries.
+    Only for the command line: code that holds the old `sys.stderr` is silenced along with the C libraries.
     """
     global _python_has_its_own  # noqa: PLW0603
     try:
         if _python_has_its_own or sys.stderr.fileno() != _STDERR:
             return
         own = os.fdopen(os.dup(_STDERR), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
-    except (OSError, ValueError, AttributeError):  # closed, or not a real file
+    except (OSError, ValueError, AttributeError):  # closed or not a real file
         return
     sys.stderr.flush()
     sys.stderr = own
@@ -36,9 +35,9 @@ def separate_python() -> None:
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Send what is printed on descriptor 2 nowhere. Does nothing unless `separate_python` was called.
+    """Discard output to descriptor 2. Does nothing unless `separate_python` was called.
 
-    Blocks of several threads may overlap: the first redirects, the last puts back.
+    Blocks of several threads may overlap: the first redirects, the last restores.
     """
     global _hiding, _kept  # noqa: PLW0603
     if not _python_has_its_own:

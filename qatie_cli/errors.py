@@ -1,4 +1,4 @@
-"""The one family of errors a user can cause, each saying what happened and what to do next."""
+"""Errors that users can act on: what happened, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Exit(IntEnum):
 
 
 class QatieError(Exception):
-    """Something outside the program is wrong; `hint` is the next step for the person who reads it."""
+    """Base of all errors that a user can fix; `hint` is the next step."""
 
     exit_code = Exit.NOTHING_DONE
 
@@ -30,7 +30,7 @@ class QatieError(Exception):
 
 
 class UsageError(QatieError):
-    """The command line cannot be carried out as written."""
+    """Options or arguments are invalid."""
 
     exit_code = Exit.USAGE
 
@@ -40,7 +40,7 @@ class PhotoError(QatieError):
 
 
 class WeightsError(QatieError):
-    """A weights file is missing, damaged or not one of ours."""
+    """A weights file is missing, damaged or not a qatie file."""
 
 
 class EngineError(QatieError):

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old content or the new one, never a part."""
+"""Atomic writes, file locks and durable appends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows, where an open file cannot be removed: that is lock enough
+except ImportError:  # Windows does not remove open files, so no lock is needed
     fcntl = None  # type: ignore[assignment]
 
-TEMPORARY_PREFIX = ".qatie-tmp-"  # hidden, so that discovery never takes a temporary file for a photo
-# Names of this process's open files.
+TEMPORARY_PREFIX = ".qatie-tmp-"  # hidden, so that discovery ignores temporary files
+# Names of the standard streams' descriptors.
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
@@ -35,7 +35,7 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` when the block succeeds and is removed otherwise.
 
-    It is locked while it is written, which distinguishes it from the leftovers of a killed process (`remove_stale`).
+    It is locked while it is written, so that `remove_stale` can tell it from the leftovers of a killed process.
     Where `path` is a symbolic link, the file that it points to is replaced and the link stays.
 
     Args:
@@ -69,7 +69,7 @@ def atomic_path(
 
 
 def _link_target(path: Path) -> Path:
-    """What a symbolic link points to in the end, whether it exists or not; any other path itself."""
+    """The final target of a symbolic link, existing or not; any other path unchanged."""
     if not path.is_symlink():
         return path
     target = Path(os.path.realpath(path))
@@ -79,7 +79,7 @@ def _link_target(path: Path) -> Path:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Let a rename survive a power cut, where the system can."""
+    """Flush a folder, so that a rename survives a power cut (where supported)."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _locked_temporary(path: Path, mode: int) -> tuple[int, Path]:
-    """A new file beside `path`, locked; the system takes the umask from its `mode`."""
+    """Create a locked file beside `path`; the umask applies to `mode`."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         name = str(path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{path.suffix}")
@@ -159,7 +159,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` to `path`; text as UTF-8, undecodable bytes of file names in it restored.
+    """Write `content` to `path` atomically; text is UTF-8, with undecodable bytes of file names restored.
 
     A regular file is replaced atomically; a device, FIFO, socket or open descriptor (`is_special`) is written to.
     """
@@ -172,7 +172,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to a record, on disk before this returns: by one write, so that a kill or another process splits none.
+    """Append a line with a single write and flush it to disk, so that neither a kill nor another process can split it.
 
     Raises:
         OSError: it cannot be written, or the disk takes only a part of it.
@@ -180,7 +180,7 @@ def append_line(path: Path, line: bytes) -> None:
     is_new = not path.exists()
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        whole = b"\n" + line + b"\n"  # the first newline ends what a killed run may have left
+        whole = b"\n" + line + b"\n"  # the leading newline ends a line that a killed run left incomplete
         if os.write(handle, whole) < len(whole):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(handle)
@@ -191,7 +191,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Whether there is a device, a FIFO, a socket or one of this process's open files: nothing that can be replaced."""
+    """Whether `path` is a device, FIFO, socket or open descriptor, which cannot be replaced."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -203,7 +203,7 @@ def is_special(path: Path) -> bool:
 
 def _descriptor(path: Path) -> int | None:
     """The number behind /dev/stdout, /dev/fd/N and links to them."""
-    for _ in range(40):  # as many links as Linux follows
+    for _ in range(40):  # Linux follows as many links
         name = os.fspath(path)
         if name in _STREAMS and fcntl is not None:
             return _STREAMS[name]
@@ -224,7 +224,7 @@ def _write_through(path: Path, content: bytes) -> None:
             connection.sendall(content)
         return
     if number == 1:
-        sys.stdout.flush()  # what was printed before comes first
+        sys.stdout.flush()  # keeps the order of output
     # A duplicate: opening /dev/stdout anew would truncate the file that it is.
     handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
     with os.fdopen(handle, "wb") as file:
@@ -232,7 +232,7 @@ def _write_through(path: Path, content: bytes) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table with a header row to `path` in one step; None is an empty cell."""
+    """Write a CSV table with a header row atomically; None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header)
@@ -241,7 +241,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def check_writable(folder: Path) -> None:
-    """Create `folder` if it is missing, and check that files can be created in it.
+    """Create `folder` if necessary, and check that it is writable.
 
     Raises:
         OSError: either fails.
@@ -256,7 +256,7 @@ def keep_attributes(source: Path, target: Path) -> None:
     """Give `target` the owner, group, permissions, extended attributes and ACLs of `source`.
 
     Raises:
-        OSError: one of them cannot be given.
+        OSError: one of them cannot be set.
     """
     wanted, there = source.stat(), target.stat()
     if hasattr(os, "chown") and (wanted.st_uid, wanted.st_gid) != (there.st_uid, there.st_gid):

@@ -1,4 +1,4 @@
-"""Where qatie keeps what outlives a run: the user's data folder."""
+"""The user's data folder, for what outlives a run."""
 
 from __future__ import annotations
 

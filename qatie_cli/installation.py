@@ -1,4 +1,4 @@
-"""What is installed: qatie, or qatie-light, which leaves PyTorch out."""
+"""Which distribution is installed: qatie, or qatie-light without PyTorch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ FULL, LIGHT = "qatie", "qatie-light"
 
 
 def has(module: str) -> bool:
-    """Whether a module of this name can be imported; it is not."""
+    """Whether a module is installed, without importing it."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # hidden: sys.modules holds None in its place
+    except ValueError:  # sys.modules holds None: blocked
         return False
 
 
 def distributions() -> tuple[str, ...]:
-    """Those of `FULL` and `LIGHT` that are installed; none in a source tree."""
+    """Which of `FULL` and `LIGHT` are installed; none in a source tree."""
     from importlib import metadata  # takes a while
 
     found = []
@@ -32,17 +32,17 @@ def distributions() -> tuple[str, ...]:
 
 
 def name() -> str:
-    """What to name in an install command."""
+    """The distribution's name for install commands."""
     return LIGHT if distributions() == (LIGHT,) else FULL
 
 
 def extra(name_of_extra: str) -> str:
-    """The command that installs what an extra needs."""
+    """The command that installs an extra."""
     return f"pip install '{name()}[{name_of_extra}]'"
 
 
 def need_torch(what: str) -> None:
-    """Raise UsageError unless PyTorch is installed; `what` begins the sentence that says so."""
+    """Raise UsageError unless PyTorch is installed; `what` is the subject of the message."""
     if has("torch"):
         return
     if name() == FULL:
@@ -54,7 +54,7 @@ def need_torch(what: str) -> None:
 
 
 def clash() -> str:
-    """What is wrong where both are installed, and what to do; empty where they are not."""
+    """The problem and its fix if both are installed; else empty."""
     if distributions() != (FULL, LIGHT):
         return ""
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BEST_DB = 99.0  # replaces the infinite PSNR of equal photos, so that means stay finite
+BEST_DB = 99.0  # stands in for the infinite PSNR of equal photos, so that means stay finite
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -37,7 +37,7 @@ def ciede2000(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tone_aligned(output: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`output` through one cubic curve per channel, least-squares fit to `target`: only detail and noise still differ.
+    """`output` with a cubic curve per channel fitted to `target` by least squares, which leaves detail and noise.
 
     Returns float32 (H, W, 3), nominal range 0..255.
     """

@@ -1,4 +1,4 @@
-"""JSON and TOML of files that anybody may have written: what cannot be read is a ValueError, nesting included."""
+"""JSON and TOML from untrusted files: anything invalid is a ValueError, including deep nesting."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import tomllib
 from typing import Any
 
-MOST_LEVELS = 64  # of tables and lists inside each other; qatie's own files have five
+MOST_LEVELS = 64  # levels of nesting; qatie's own files have five
 
 
 def from_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper than `MOST_LEVELS`.
+        ValueError: it is not JSON, or nested deeper than `MOST_LEVELS`.
     """
     return _flat_enough(json.loads, text)
 
@@ -22,7 +22,7 @@ def from_toml(text: str) -> dict[str, Any]:
     """The table of a TOML text.
 
     Raises:
-        ValueError: it is no TOML, or nested deeper than `MOST_LEVELS`.
+        ValueError: it is not TOML, or nested deeper than `MOST_LEVELS`.
     """
     return _flat_enough(tomllib.loads, text)
 

@@ -1,8 +1,9 @@
-"""Sizes as people write them: of memory (1.5GB) and of photos (12MP, 1920x1080)."""
+"""Parsing of sizes of memory (1.5GB) and of photos (12MP, 1920x1080)."""
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from qatie_cli.errors import UsageError
 
@@ -18,7 +19,7 @@ def parse_bytes(text: str) -> int:
         UsageError: it is none.
     """
     found = re.fullmatch(r"\s*([0-9]{0,12}\.?[0-9]{1,12})\s*([KMGT]?I?)B?\s*", text.upper())
-    if not found or (size := int(float(found[1]) * _UNITS.get(found[2], 0))) <= 0:
+    if not found or (size := int(Fraction(found[1]) * _UNITS.get(found[2], 0))) <= 0:
         raise UsageError(f"Invalid size '{text}'.", "Write it as 1.5GB, 800MB or 2GiB.")
     return size
 

@@ -1,4 +1,4 @@
-"""Threads of the process: how many cores it may use, and how threads wait for each other."""
+"""Threads: how many cores are available, and how OpenMP threads wait."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NUMBER_OF_USER = "OMP_NUM_THREADS"
 
 
 def bound_spin(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's waiting threads spin for a moment and then sleep, unless the user chose how they wait.
+    """Make OpenMP's waiting threads sleep after a short spin, unless the user has set a policy.
 
-    OpenMP reads these variables when it is loaded: call this before the first import of torch.
+    OpenMP reads these variables once, when it is loaded: call this before torch is first imported.
     """
     if not any(name in environment for name in _CHOSEN_BY_USER):
         environment.update(_SPIN)
 
 
 def bound_number(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let libraries start no more threads than a CPU quota allows, unless the user chose their number.
+    """Limit libraries' threads to the CPU quota, unless the user has set their number.
 
-    By themselves they start one for each core that the process may run on; where a quota allows fewer, the others'
-    time is taken from these, and all stand still until the next period. Call this before the first import of NumPy.
+    By default they start one per core; with a smaller quota these use it up early and all stall until the next period.
+    Call this before NumPy is first imported.
     """
     cores = usable_cores(root)
     if NUMBER_OF_USER not in environment and cores < _cores_to_run_on():
@@ -36,10 +36,9 @@ def bound_number(environment: MutableMapping[str, str] = os.environ, root: Path 
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores whose time this process may use: those of its affinity, or its CPU quota, rounded up, where that is less.
+    """Cores available to this process: its CPU affinity, or its CPU quota rounded up if that is less.
 
-    Quotas are those of the cgroups that it is in, version 1 or 2, and of the ones above them; `root` is where /proc
-    and /sys are looked for.
+    Quotas of its cgroups (version 1 or 2) and their parents count; `root` is where /proc and /sys are found.
     """
     return max(1, min([_cores_to_run_on(), *(math.ceil(quota) for quota in _quotas(root))]))
 
@@ -66,10 +65,10 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """Folders of the CPU controllers' cgroups that this process is in, and of those above, as far as they are mounted.
+    """Folders of this process's CPU cgroups and their parents, as far as they are mounted.
 
-    See cgroups(7) and proc_pid_mountinfo(5). In a container the path may be that on the host, of which only the
-    container's own part is mounted.
+    See cgroups(7) and proc_pid_mountinfo(5). In a container the path may be the host's, with only the container's part
+    mounted.
     """
     paths = {}  # by version
     for line in _lines(root / "proc/self/cgroup"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import OPTIONS, ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.tone import ToneStage
+from qatie_cli.photo.content import Photo
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
@@ -62,6 +65,31 @@ def astronaut() -> np.ndarray:
 def coffee() -> np.ndarray:
     """Another one, (400, 600, 3) uint8."""
     return data.coffee()
+
+
+def small_photos(folder: Path, photo: np.ndarray, number: int) -> Path:
+    """A new folder with this many different photos of 60 x 40 pixels: 0.png, 1.png and so on."""
+    folder.mkdir()
+    for index in range(number):
+        Image.fromarray(photo[index : index + 40, :60]).save(folder / f"{index}.png")
+    return folder
+
+
+def inverted(photo: Photo, _tile_side: int | None = None) -> Photo:
+    """What stands for enhancing a photo where only the batch around it is tested."""
+    return photo.with_pixels(255 - photo.rgb())
+
+
+def interrupted_at(number: int) -> Callable[[Photo, int | None], Photo]:
+    """`inverted`, with Ctrl-C at the photo of this number, from 0."""
+    calls = itertools.count()
+
+    def enhance(photo: Photo, _tile_side: int | None = None) -> Photo:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return inverted(photo)
+
+    return enhance
 
 
 def flattened(photo: np.ndarray, contrast: float) -> np.ndarray:

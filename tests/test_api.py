@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 import qatie_cli
-from qatie_cli import api, engines
+from qatie_cli import PhotoResult, Status, Summary, api, engines
 from qatie_cli.enhance import memory, pixels
 from qatie_cli.kernels import threads
 from qatie_cli.photo import colour
@@ -321,6 +322,13 @@ def test_a_folder_is_enhanced_resumed_and_summed_up(folder, tmp_path, model):
     again = qatie_cli.enhance_folder(folder, tmp_path / "out", model=model)
     assert {r.source.name: r.status for r in again.results} == {"a.jpg": "enhanced", "b.png": "skipped"}
     assert again.complete
+
+
+def test_a_folder_that_could_not_be_searched_is_not_complete():
+    done = PhotoResult(Path("a.jpg"), Path("out/a.jpg"), Status.ENHANCED)
+    assert Summary((done,)).complete
+    assert not Summary((done,), unsearched=((Path("locked"), "Permission denied"),)).complete
+    assert not Summary((done, replace(done, status=Status.FAILED))).complete
 
 
 def test_folders_that_cannot_be_enhanced_are_refused_before_any_work(folder, tmp_path, model):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import inverted
 from PIL import Image
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming, Plan
 from qatie_cli.batch.running import Result, Runner, Status, Writing
 from qatie_cli.errors import UsageError
-from qatie_cli.photo.content import Photo
 
 
 def _save(path: Path, coffee: np.ndarray) -> Path:
@@ -36,11 +36,7 @@ def tree(tmp_path, coffee) -> Path:
     return root
 
 
-def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
-    return photo.with_pixels(255 - photo.rgb())
-
-
-def _run(plan: Plan, writing: Writing | None = None, enhance=_invert) -> list[Result]:
+def _run(plan: Plan, writing: Writing | None = None, enhance=inverted) -> list[Result]:
     results = []
     Runner(enhance, writing or Writing()).run(plan.tasks, results.append)
     return results
@@ -107,7 +103,7 @@ def test_a_photo_s_name_is_no_output_of_several(tree, tmp_path, inputs):
 def test_a_pattern_that_the_shell_left_as_it_is_is_explained(tree, tmp_path):
     with pytest.raises(UsageError) as refused:
         planning.plan([tree / "*.png"], tmp_path / "out", Naming())
-    assert "Name the folder" in refused.value.hint
+    assert "Give the folder" in refused.value.hint
 
 
 def test_a_change_of_format_lets_no_photo_replace_another(tmp_path, coffee):

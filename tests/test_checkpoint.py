@@ -68,7 +68,7 @@ def _rewritten(source, target, change):
             lambda t, h: t.update({"network.head.bias": torch.zeros(4)}),
             "the shape (4,), not (3,)",
         ),
-        (lambda t, h: t["network.head.bias"].fill_(float("nan")), "not numbers"),
+        (lambda t, h: t["network.head.bias"].fill_(float("nan")), "NaN or infinite"),
         (lambda t, h: h["activations"].pop("refine1.y"), "refine1.y"),
         (lambda t, h: h["activations"].update({"refine1.y": [0.0, 3]}), "refine1.y"),
         (lambda t, h: h.update(format=99), "format 99"),

@@ -51,6 +51,18 @@ def test_faint_detail_and_surfaces_are_the_targets_and_what_is_degraded(clean):
     assert torch.equal(usual.view, rough.view)  # tone is decided by the photo itself
 
 
+def test_soft_targets_are_what_is_degraded(clean):
+    none, one = ParameterRange(0, 0.8, 0.8), ParameterRange(1, 0.8, 0.8)
+    kept = dataclasses.replace(DegradationConfig(), untouched=1.0, faint=none, surface=none)
+    sharp, soft = (
+        DegradedSource(clean, dataclasses.replace(kept, softness=s), 0, 32).crops(0, range(4)) for s in (none, one)
+    )
+    for before, after in zip(sharp.target, soft.target, strict=True):
+        blurred = degradation.gaussian_blur(before.permute(1, 2, 0).numpy(), 0.8)
+        np.testing.assert_allclose(after.permute(1, 2, 0).numpy(), blurred, atol=1e-6)
+    assert torch.equal(soft.input, soft.target)
+
+
 def test_what_is_restored_has_the_detail_of_the_target_at_the_tone_of_the_input(clean):
     never = ParameterRange(0, 0, 0)
     tone_only = dataclasses.replace(
@@ -72,7 +84,20 @@ def test_crops_reach_from_native_pixels_to_the_whole_frame():
         right - left for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng) for _ in range(500))
     ]
     assert min(sides) < 70
-    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.WHOLE_SHARE, abs=0.06)
+    assert np.mean(np.isclose(sides, 600)) == pytest.approx(sampling.CropScale().whole, abs=0.06)
+
+
+def test_crops_stay_near_native_pixels_where_a_recipe_says_so():
+    rng, scale = np.random.default_rng(0), sampling.CropScale(whole=0.1, reduction=2.0)
+    sides = np.array(
+        [
+            right - left
+            for left, _, right, _ in (sampling.crop_box((900, 600), (0, 0, 1, 1), 64, rng, scale) for _ in range(500))
+        ]
+    )
+    whole = np.isclose(sides, 600)
+    assert whole.mean() == pytest.approx(0.1, abs=0.04)
+    assert 64 <= sides[~whole].min() < 66 and 120 < sides[~whole].max() <= 128
 
 
 def test_the_split_depends_on_names_and_seed_only():

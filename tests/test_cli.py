@@ -153,6 +153,14 @@ def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
     assert (tmp_path / "exists.jpg").read_bytes() == b"a photo"
 
 
+def test_a_name_neither_controls_the_terminal_nor_is_taken_for_markup(tmp_path):
+    """A name such as these would clear the screen, or vanish into a colour."""
+    name = "a\x1b[2J\r\u202e[red]b[/].jpg"
+    refused = qatie("enhance", tmp_path / name, "-o", tmp_path / "out", code=2).stderr
+    assert "a\\x1b[2J\\r\\u202e[red]b[/].jpg" in refused
+    assert not [c for c in refused if not c.isprintable() and c != "\n"]
+
+
 def test_dry_run_tells_what_it_would_take(folder, tmp_path):
     (folder / "notes.txt").write_text("x")
     (folder / "broken.jpg").write_bytes(b"no photo")
@@ -247,11 +255,11 @@ def test_standard_streams_may_be_closed(folder, tmp_path):
     assert (tmp_path / "out" / "a.jpg").is_file()
     for arguments in ((photo, "-o", "-"), (photo, "-o", tmp_path / "out", "--report", "-")):
         done = _closed(">&-", *QATIE, "enhance", *arguments)
-        assert (done.returncode, done.stderr) == (2, "Error: Standard output is closed. Name a file instead of -.\n")
+        assert (done.returncode, done.stderr) == (2, "Error: Standard output is closed. Give a file instead of -.\n")
     done = _closed("<&-", *QATIE, "enhance", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: Standard input is empty.")
-    assert "nobody to ask" in _closed("<&-", *QATIE, "enhance", photo, "--in-place").stderr
+    assert "needs confirmation" in _closed("<&-", *QATIE, "enhance", photo, "--in-place").stderr
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])

@@ -103,15 +103,15 @@ def test_a_run_is_resumed_by_its_folder_alone(tmp_path, coffee, astronaut):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "A run needs photos"),
-        (["--data", "x", "--clean", "y"], "A run needs photos"),
+        ([], "Training needs photos"),
+        (["--data", "x", "--clean", "y"], "Training needs photos"),
         (["--data", "nothing"], "not a folder"),
         (["--clean", "x", "--set", "speed"], "Invalid setting 'speed'"),
         (["--clean", "x", "--set", "speed=1"], "unknown setting speed"),
         (["--clean", "x", "--set", "degradation.grain=[0,1,2]"], "is now called degradation.noise_correlation"),
         (["--clean", "x", "--set", "loss.gan=1"], "unknown loss gan"),
         (["--clean", "x", "--set", "rate=fast"], "Invalid setting 'rate=fast'"),
-        (["--clean", "x", "--set", 'rate="fast"'], "of the wrong kind"),
+        (["--clean", "x", "--set", 'rate="fast"'], "has the wrong type"),
         (["--clean", "x", "--set", "ema=1.5"], "ema must be"),
         (["--resume"], "no run in"),
     ],

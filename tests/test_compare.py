@@ -143,7 +143,7 @@ def test_the_command_line_says_what_is_wrong(sides, tmp_path):
     mine = tmp_path / "mine.html"
     mine.write_text("mine")
     same = sides[0] / "same.png"
-    assert "it stays" in qatie("compare", same, same, "-o", mine, code=1).stderr
+    assert "it is left unchanged" in qatie("compare", same, same, "-o", mine, code=1).stderr
     assert mine.read_text() == "mine"
     assert "is not an .html file" in qatie("compare", same, same, "-o", tmp_path / "a.png", code=2).stderr
     (tmp_path / "empty").mkdir()

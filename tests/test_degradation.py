@@ -171,6 +171,21 @@ def test_noise_has_the_asked_strength_and_the_correlations_of_developed_photos()
     assert np.corrcoef(noise[..., 0].ravel(), noise[..., 2].ravel())[0, 1] == pytest.approx(0.7, abs=0.1)
 
 
+def test_blotches_of_colour_are_wider_than_the_grain():
+    parameters = DegradationParameters(
+        noise_correlation=0.6, noise_gray=0.7, colour_noise_correlation=3.0, noise_seed=1
+    )
+    noise = degradation.unit_noise(parameters, (256, 256))
+    assert noise.var() == pytest.approx(1, abs=0.05)
+    common, colour = noise.mean(2), noise[..., 0] - noise[..., 2]
+
+    def neighbours_alike(values: np.ndarray, apart: int) -> float:
+        return float((values[:, apart:] * values[:, :-apart]).mean() / values.var())
+
+    assert neighbours_alike(colour, 3) == pytest.approx(np.exp(-(3**2) / (4 * 3.0**2)), abs=0.1)
+    assert neighbours_alike(common, 3) < 0.25
+
+
 def test_white_noise_stays_white():
     noise = degradation.unit_noise(DegradationParameters(noise_seed=1), (128, 128))
     assert noise.var() == pytest.approx(1, abs=0.05)

@@ -17,7 +17,7 @@ from qatie_cli.model.config import OPTIONS, ToneConfig
 def test_int8_and_any_size_are_refused_in_plain_words(weights):
     with pytest.raises(UsageError, match="float only"):
         build(weights, "executorch", int8=True, size=(64, 96))
-    with pytest.raises(UsageError, match="one size"):
+    with pytest.raises(UsageError, match="fixed size"):
         build(weights, "executorch", int8=False, size=None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +11,6 @@ from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, 
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint, config, tone, tone_features, whole
 from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.model.checkpoint import Weights
@@ -209,14 +207,3 @@ def test_weights_without_a_tone_stage_need_no_thumbnail(astronaut):
     written = build(weights, int8=False)
     assert [given.name for given in written.graph.input] == ["photo"]
     assert metrics.psnr(_enhanced(written, photo), enhance(photo, engines.load(weights, "float"))) > 60
-
-
-@pytest.mark.parametrize("size", [(100, 96), (96, 0), (-8, 8)])
-def test_sides_that_do_not_fit_are_refused(size, weights):
-    with pytest.raises(ValueError, match="multiples of 8"):
-        build(weights, int8=False, size=size)
-
-
-def test_int8_of_weights_without_ranges_is_refused(weights):
-    with pytest.raises(WeightsError, match="no int8 ranges"):
-        build(dataclasses.replace(weights, activations=None), int8=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +11,7 @@ from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, 
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.errors import DataError, WeightsError
+from qatie_cli.errors import DataError
 from qatie_cli.exchange import runtimes
 from qatie_cli.model import checkpoint, config, tone, tone_features
 from qatie_cli.model import shipped as shipped_weights
@@ -210,17 +209,6 @@ def test_tensors_of_the_graph_are_not_stored_a_second_time(int8, weights):
     told, beside = json.loads(graph.metadata("qatie")), safetensors.numpy.load(graph.metadata("qatie.tensors"))
     assert {"network.bottleneck.inner.weight", "tone.decide.weight"} <= set(told["held"])
     assert set(beside) == set(weights.state) - set(told["held"])
-
-
-@pytest.mark.parametrize("size", [(100, 96), (96, 0), (-8, 8)])
-def test_sides_that_do_not_fit_are_refused(size, weights):
-    with pytest.raises(ValueError, match="multiples of 8"):
-        build(weights, int8=False, size=size)
-
-
-def test_int8_of_weights_without_ranges_is_refused(weights):
-    with pytest.raises(WeightsError, match="no int8 ranges"):
-        build(dataclasses.replace(weights, activations=None), int8=True)
 
 
 def test_a_photo_of_another_size_is_refused_in_one_line(weights, coffee):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import qatie
+from conftest import interrupted_at, inverted, qatie
 from PIL import Image, ImageCms
 
 from qatie_cli.batch import planning
@@ -41,11 +41,7 @@ def folder(tmp_path, coffee) -> Path:
     return root
 
 
-def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
-    return photo.with_pixels(255 - photo.rgb())
-
-
-def _run(source: Path, out: Path, enhance=_invert, naming: Naming | None = None) -> Album:
+def _run(source: Path, out: Path, enhance=inverted, naming: Naming | None = None) -> Album:
     """A batch with a gallery, as the command line runs it."""
     plan = planning.plan([source], out, naming or Naming())
     album.check(out, plan)
@@ -164,7 +160,7 @@ def test_a_later_run_adds_to_the_gallery(folder, tmp_path, coffee):
 
 def test_what_was_enhanced_without_a_gallery_is_shown_from_its_files(folder, tmp_path):
     out = tmp_path / "out"
-    Runner(_invert, Writing()).run(planning.plan([folder], out, Naming()).tasks, lambda _: None)
+    Runner(inverted, Writing()).run(planning.plan([folder], out, Naming()).tasks, lambda _: None)
     assert not album.exists(out)
     made = _run(folder, out)
     assert made.missing == {}
@@ -199,6 +195,15 @@ def test_an_output_that_has_gone_or_changed_is_no_longer_shown_as_it_was(folder,
     assert len(list((out / ".gallery").glob("*.webp"))) == 8
 
 
+def test_previews_follow_an_output_that_somebody_edited(folder, tmp_path):
+    out = tmp_path / "out"
+    _run(folder, out)
+    Image.new("RGB", (60, 40), (255, 0, 0)).save(out / "a9.png")
+    _run(folder, out)
+    _, after = _pictures(out, "a9.png")
+    assert np.abs(np.asarray(after)[..., :3].astype(int) - [255, 0, 0]).max() < 40
+
+
 def test_failures_stay_until_they_are_mended(folder, tmp_path, coffee):
     out = tmp_path / "out"
     (folder / "broken.png").write_bytes(b"no photo")
@@ -223,15 +228,8 @@ def test_no_reason_names_folders_of_this_machine(folder, tmp_path):
 
 
 def test_an_interrupted_run_leaves_a_page_of_what_is_done(folder, tmp_path):
-    calls = iter(range(10))
-
-    def enhance(photo, _):
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return _invert(photo)
-
     with pytest.raises(KeyboardInterrupt):
-        _run(folder, tmp_path / "out", enhance)
+        _run(folder, tmp_path / "out", interrupted_at(1))
     assert _Read(tmp_path / "out" / "index.html").names == ["a10.jpg"]
     assert "2 photos still to do" in (tmp_path / "out" / "index.html").read_text()
 
@@ -288,7 +286,7 @@ def test_a_page_of_somebody_else_stays(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "index.html").write_text("<title>my own</title>")
-    with pytest.raises(QatieError, match="not a gallery that qatie wrote"):
+    with pytest.raises(QatieError, match="not a gallery written by qatie"):
         _run(folder, out)
     assert (out / "index.html").read_text() == "<title>my own</title>"
     assert not (out / "a9.png").exists()
@@ -385,7 +383,7 @@ def test_the_command_line_writes_refreshes_and_leaves_alone(folder, tmp_path, co
     out = tmp_path / "out"
     (folder / "broken.jpg").write_bytes(b"no photo")
     done = qatie("enhance", folder, "-o", out, "--gallery", code=3)
-    assert f"Look through them: {out / 'index.html'}" in done.stderr
+    assert f"Browse them: {out / 'index.html'}" in done.stderr
     assert _Read(out / "index.html").names == ["a9.png", "a10.jpg", "sub/b.png"]
     assert _Read(out / "index.html").data["provenances"][0].startswith("qatie-c16, int8 on ")
     (folder / "broken.jpg").unlink()
@@ -401,7 +399,7 @@ def test_where_no_gallery_can_be_is_said_before_the_work(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("mine")
     done = qatie("enhance", folder, "-o", tmp_path / "out", "--gallery", code=1)
-    assert "index.html is not a gallery that qatie wrote; it stays." in done.stderr
+    assert "index.html is not a gallery written by qatie; it is left unchanged." in done.stderr
     assert not (tmp_path / "out" / "a9.png").exists()
     photo = folder / "a9.png"
     for arguments in (["--in-place", "--yes"], ["-o", tmp_path / "one.png"], ["-o", "-"]):

@@ -276,7 +276,7 @@ def test_formats_without_a_place_for_it_say_so_and_the_owner_may_leave_it_out(ul
 @pytest.mark.parametrize("name", ["gamma", "base_offset", "hdr_headroom"])
 def test_a_number_that_a_written_map_cannot_hold_is_refused_when_it_is_read(name):
     huge = 1e12 if name == "hdr_headroom" else (1e12,)
-    with pytest.raises(ValueError, match="beyond any photo's"):
+    with pytest.raises(ValueError, match="out of range"):
         Boost(**{name: huge})
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
-from qatie_cli.errors import QatieError, WeightsError
+from qatie_cli.errors import DataError, QatieError, WeightsError
 from qatie_cli.exchange import calibrating, exported, formats, photos, reading, runtimes
+from qatie_cli.exchange.agreement import ExportAgreement
 from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import OPTIONS, NetworkConfig, ToneConfig
@@ -391,7 +392,7 @@ def test_other_files_are_refused(weights, weights_file, tmp_path):
     foreign = onnx.load_model_from_string(own)
     del foreign.metadata_props[:]
     assert "qatie did not export" in _refused(tmp_path / "a.onnx", foreign.SerializeToString())
-    assert "needs no import" in _refused(tmp_path / "a.safetensors", weights_file.read_bytes())
+    assert "need no import" in _refused(tmp_path / "a.safetensors", weights_file.read_bytes())
     assert "unknown kind of file" in _refused(tmp_path / "a.jpg", b"\xff\xd8\xff")
     assert "ExecuTorch program" in _refused(tmp_path / "a.pte", struct.pack("<I", 16) + b"ET12" + bytes(20))
     with pytest.raises(WeightsError, match="There is no file"):
@@ -424,6 +425,18 @@ def test_an_export_that_does_not_agree_is_not_written(weights_file, tmp_path):
     done = qatie("export", weights_file, "-f", "onnx", "--int8", "-o", out, "--least", 90, code=1)
     assert "below 90: not written" in done.stderr
     assert not out.exists()
+
+
+def test_an_int8_export_must_agree_with_our_int8_and_our_float():
+    ExportAgreement(to_float=41, to_int8=41, int8_to_float=50).check(int8=True, least=40)
+    ExportAgreement(to_float=41, to_int8=30, int8_to_float=50).check(int8=False, least=40)
+    with pytest.raises(DataError, match=r"30\.0 dB to qatie's int8"):
+        ExportAgreement(to_float=50, to_int8=30, int8_to_float=50).check(int8=True, least=40)
+    with pytest.raises(DataError, match=r"30\.0 dB to qatie's float") as refused:
+        ExportAgreement(to_float=30, to_int8=50, int8_to_float=50).check(int8=True, least=40)
+    assert "own int8" not in str(refused.value)
+    with pytest.raises(DataError, match=r"own int8 reaches 35\.0 dB"):
+        ExportAgreement(to_float=30, to_int8=50, int8_to_float=35).check(int8=True, least=40)
 
 
 @pytest.mark.parametrize("size", ["1080", "1081x1920", "0x8", "axb", "8x-8"])

@@ -11,8 +11,8 @@ PACKAGE = Path(qatie_cli.__file__).parent
 # Each floor may import from the floors below it, and from nothing on its own.
 FLOORS = [
     ["cli"],
-    ["api", "bench", "training"],
-    ["exchange", "gallery"],
+    ["api", "bench", "cluster", "training"],
+    ["cloud", "exchange", "gallery"],
     ["batch", "evaluation"],
     ["data", "enhance"],
     ["engines"],
@@ -20,6 +20,7 @@ FLOORS = [
     ["model"],
     ["kernels"],
     ["photo", "home", "metrics"],
+    ["storage"],
     ["files"],
     ["sizes"],
     ["installation"],

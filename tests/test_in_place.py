@@ -107,8 +107,8 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "stereo.jpg": (_with_index(big, 0x020003, _jpeg(small)), "first of 2 pictures"),
         "motion.jpg": (plain + VIDEO, ""),
         "motion-hdr.jpg": (plain + gain_map + VIDEO, "gain map"),
-        "sound.jpg": (plain + b"RIFF and sound" * 9, "what stands behind"),
-        "behind-preview.jpg": (_with_index(big, 0x010001, _jpeg(small)) + b"sound" * 9, "what stands behind"),
+        "sound.jpg": (plain + b"RIFF and sound" * 9, "data after the picture"),
+        "behind-preview.jpg": (_with_index(big, 0x010001, _jpeg(small)) + b"sound" * 9, "data after the picture"),
         "thermal.jpg": (_jpeg(big, (0xE1, b"FLIR\0\1\0\0temperatures")), ""),
         "c2pa.jpg": (_jpeg(big, (0xEB, b"JP\0\1content credentials")), "C2PA"),
         "flashpix.jpg": (_jpeg(big, (0xE2, b"FPXR\0\0 sound")), "APP2 data (FPXR)"),
@@ -123,26 +123,26 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "infiray.jpg": (_jpeg(big, (0xE2, b"\1\2\3\4IJPEG\0" + bytes(60)), (0xE3, bytes(64))), "APP2"),
         "jpeg-hdr.jpg": (_jpeg(big, (0xEB, b"HDR_RI ver=11, ln0=-3.3")), "APP11 data (HDR_RI"),
         "adobe-cm.jpg": (_jpeg(big, (0xED, b"Adobe_CM\0\0\1")), "APP13 data (Adobe_CM)"),
-        "afcp.jpg": (plain + b"AXS!\0\1\0\0" + bytes(16) + b"IPTCdata" * 9 + b"AXS!\0\0\0\0", "what stands behind"),
-        "photo-mechanic.jpg": (plain + b"\x1c\2\xdd\0\4rate\0\0\0\x0dcbipcbbl", "what stands behind"),
-        "foto-station.jpg": (plain + b"IPTC" * 9 + b"\0\1\0\0\0\x30\xa1\xb2\xc3\xd4", "what stands behind"),
+        "afcp.jpg": (plain + b"AXS!\0\1\0\0" + bytes(16) + b"IPTCdata" * 9 + b"AXS!\0\0\0\0", "data after the picture"),
+        "photo-mechanic.jpg": (plain + b"\x1c\2\xdd\0\4rate\0\0\0\x0dcbipcbbl", "data after the picture"),
+        "foto-station.jpg": (plain + b"IPTC" * 9 + b"\0\1\0\0\0\x30\xa1\xb2\xc3\xd4", "data after the picture"),
         "canon-recipe.jpg": (
             plain + b"CANON OPTIONAL DATA\0" + bytes(44) + b"CANON OPTIONAL DATA\0",
-            "what stands behind",
+            "data after the picture",
         ),
         "progressive.jpg": (_jpeg(big, progressive=True), ""),
         "plain.png": (_encoded(small, "PNG"), ""),
         "own-chunk.png": (_chunked(png, b"vpAg", b"own"), "chunk vpAg"),
         "c2pa.png": (_chunked(png, b"caBX", b"own"), "C2PA"),
         "raw-profile.png": (_chunked(png, b"zTXt", b"Raw profile type 8bim\0\0" + zlib.compress(b"x")), "profile 8bim"),
-        "behind.png": (png + b"a zip archive", "what stands behind"),
+        "behind.png": (png + b"a zip archive", "data after the picture"),
         "plain.webp": (webp, ""),
         "own-chunk.webp": (webp[:4] + struct.pack("<I", len(webp) + 4) + webp[8:] + b"OWN \4\0\0\0own!", "chunk OWN"),
-        "behind.webp": (webp + b"a zip archive", "what stands behind"),
+        "behind.webp": (webp + b"a zip archive", "data after the picture"),
         "plain.heic": (heic, ""),
         "motion.heic": (heic + struct.pack(">I4s", 8 + len(VIDEO), b"mpvd") + VIDEO, ""),
         "own-box.heic": (heic + b"\0\0\0\x0cown!data", "box own!"),
-        "behind.heic": (heic + b"\0\0\0\1tail without a box", "what stands behind"),
+        "behind.heic": (heic + b"\0\0\0\1tail without a box", "data after the picture"),
         "two.heic": (both.getvalue(), "first of 2 pictures"),
         "plain.tif": (_tiff(small), ""),
         "on-a-map.tif": (_tiff(small, extratags=[(33550, 12, 3, (1.0, 1.0, 0.0), True)]), ""),
@@ -349,7 +349,7 @@ def test_links_to_folders_are_not_followed_for_writing(photo, tmp_path):
     (photo.parent / "link").symlink_to(elsewhere, target_is_directory=True)
     plan = planning.plan_in_place([photo.parent], Naming(), Journal(tmp_path / "journal"))
     assert [task.source for task in plan.tasks] == [photo]
-    assert plan.unsearched == ((photo.parent / "link", "it is a link, which is not followed in place"),)
+    assert plan.unsearched == ((photo.parent / "link", "it is a link, and links are not followed in place"),)
     done = qatie("enhance", photo.parent, "--in-place", "--yes", code=3)
     assert "link" in done.stderr
     assert (elsewhere / "b.png").read_bytes() == content

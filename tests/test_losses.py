@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from qatie_cli import metrics
 from qatie_cli.data.source import TrainingBatch
@@ -33,6 +34,7 @@ def test_matching_tone_removes_a_curve_and_keeps_detail(astronaut):
         losses.dissimilarity,
         losses.ms_dissimilarity,
         losses.colour,
+        losses.psnr,
         losses.psnr_y,
         losses.cosine,
         losses.outlier,
@@ -87,11 +89,20 @@ def test_the_gradient_does_not_see_tone():
     assert losses.gradient(photo + 0.1, photo) < 1e-6
 
 
-def test_ssim_of_loss_and_metric_agree(astronaut, coffee):
+def test_the_gradient_sees_edges_across_and_down():
+    """A step of 0.5 is one of the 31 differences of each row, or of each column."""
+    photo = torch.zeros(1, 3, 32, 32)
+    edge = torch.cat([photo[..., :10], photo[..., 10:] + 0.5], dim=-1)
+    for output in (edge, edge.transpose(2, 3)):
+        assert losses.gradient(output, photo) == pytest.approx(0.5 / 31)
+
+
+def test_ssim_of_the_loss_is_that_of_scikit_image(astronaut):
     a = astronaut[:256, :256]
     b = np.clip(a + np.random.default_rng(0).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
     as_tensor = [torch.from_numpy(x.astype(np.float32) / 255).permute(2, 0, 1)[None] for x in (a, b)]
-    assert 1 - float(losses.dissimilarity(*as_tensor)) == pytest.approx(metrics.ssim(a, b), abs=0.03)
+    theirs = structural_similarity(a, b, channel_axis=2, data_range=255, win_size=7, use_sample_covariance=False)
+    assert 1 - float(losses.dissimilarity(*as_tensor)) == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(losses.LossWeights)])
@@ -106,6 +117,14 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
 
     assert loss(slice(0, 4)) == pytest.approx((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, rel=1e-5)
     assert loss(slice(0, 4)) > 0
+
+
+def test_the_psnr_of_a_loss_is_that_of_the_metric_until_it_saturates(astronaut):
+    target = torch.from_numpy(astronaut[:64, :64].astype(np.float32) / 255).permute(2, 0, 1)[None]
+    grainy = target + 0.03 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    expected = metrics.psnr(*((x[0].permute(1, 2, 0) * 255).numpy() for x in (grainy, target)))
+    assert 53.01 - 100 * float(losses.psnr(grainy, target)) == pytest.approx(expected, abs=0.05)
+    assert float(losses.psnr(target + 0.0005, target)) < 0.003
 
 
 def test_psnr_y_is_the_psnr_of_luma(astronaut):
@@ -133,6 +152,13 @@ def test_errors_that_stray_count_more():
     target = torch.zeros(1, 3, 16, 16)
     assert losses.l1(flat, target) == pytest.approx(float(losses.l1(spike, target)))
     assert losses.outlier(flat, target) < 0.1 * losses.outlier(spike, target)
+
+
+def test_the_weight_of_an_outlier_is_that_of_the_paper():
+    error = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
+    mean, deviation = error.mean((2, 3), keepdim=True), error.std((2, 3), keepdim=True)
+    expected = (error.abs() * torch.tanh((error - mean).abs() / (deviation / 2**0.5))).mean()
+    assert losses.outlier(error, torch.zeros_like(error)) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("terms", [{"l1": -1.0}, {f.name: 0.0 for f in dataclasses.fields(losses.LossWeights)}])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QATIE, qatie
+from conftest import QATIE, inverted, qatie, small_photos
 from PIL import Image
 
 import qatie_cli
@@ -22,25 +22,16 @@ from qatie_cli.batch.made import Ledger, State
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Result, Runner, Writing
 from qatie_cli.batch.settings import Settings
-from qatie_cli.photo.content import Photo
 
 SETTINGS = Settings("qatie-c16", "0" * 64)
 
 
 @pytest.fixture
 def folder(tmp_path, coffee) -> Path:
-    root = tmp_path / "in"
-    root.mkdir()
-    for index in range(4):
-        Image.fromarray(coffee[index : index + 40, :60]).save(root / f"{index}.png")
-    return root
+    return small_photos(tmp_path / "in", coffee, 4)
 
 
-def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
-    return photo.with_pixels(255 - photo.rgb())
-
-
-def _run(source: Path, out: Path, settings: Settings = SETTINGS, overwrite: bool = False, enhance=_invert) -> dict:
+def _run(source: Path, out: Path, settings: Settings = SETTINGS, overwrite: bool = False, enhance=inverted) -> dict:
     """What became of each photo, by name; `refused` are those that the plan refuses."""
     ledger = Ledger(out, settings)
     plan = planning.plan([source], out, Naming(overwrite=overwrite), ledger=ledger)
@@ -265,7 +256,7 @@ def test_a_photo_that_another_run_has_in_hand_comes_last(folder, tmp_path):
             (tmp_path / "made.png").rename(out / "0.png")
             for claim in claims.values():
                 claim.give_up()
-        return _invert(photo)
+        return inverted(photo)
 
     found = _run(folder, out, enhance=enhance)
     assert found == {"2.png": "enhanced", "3.png": "enhanced", "0.png": "skipped", "1.png": "enhanced"}
@@ -285,7 +276,7 @@ def test_the_claim_of_a_photo_ends_when_it_is_written(folder, tmp_path):
             free.append(result.task.output.name)
             claim.give_up()
 
-    Runner(_invert, Writing(ledger=ledger, settings=SETTINGS)).run(tasks, written)
+    Runner(inverted, Writing(ledger=ledger, settings=SETTINGS)).run(tasks, written)
     assert free == ALL
 
 

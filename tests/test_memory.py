@@ -192,29 +192,28 @@ def test_a_large_photo_loads_all_there_is_to_load(weights, coffee, monkeypatch):
     assert memory._loaded.is_set()
 
 
+def _check_waiting(budget: memory.Budget, size: int, until: int) -> None:
+    """Whoever takes `size` waits for `until` to be given back, and no longer."""
+    went_on = threading.Event()
+    waiting = threading.Thread(target=lambda: (budget.take(size), went_on.set()))
+    waiting.start()
+    assert not went_on.wait(0.1)
+    budget.give_back(until)
+    assert went_on.wait(5)
+    waiting.join()
+
+
 def test_a_photo_waits_until_another_has_given_its_memory_back():
     budget = memory.Budget(100)
     budget.take(70)
-    went_on = threading.Event()
-    waiting = threading.Thread(target=lambda: (budget.take(60), went_on.set()))
-    waiting.start()
-    assert not went_on.wait(0.1)
-    budget.give_back(70)
-    assert went_on.wait(5)
-    waiting.join()
+    _check_waiting(budget, 60, until=70)
 
 
 def test_a_photo_larger_than_the_budget_gets_all_of_it():
     budget = memory.Budget(100)
     budget.take(1000)
     assert budget.left == -900
-    went_on = threading.Event()
-    waiting = threading.Thread(target=lambda: (budget.take(1), went_on.set()))
-    waiting.start()
-    assert not went_on.wait(0.1)
-    budget.give_back(1000)
-    assert went_on.wait(5)
-    waiting.join()
+    _check_waiting(budget, 1, until=1000)
     assert budget.left == 99
 
 

@@ -310,6 +310,21 @@ def test_names_and_positions_of_places_go_whatever_their_prefix():
     assert xmp.without_places(PLACES.decode().encode("utf-16")) == b""
 
 
+@pytest.mark.parametrize(
+    "name",
+    (
+        *("GPSLatitude", "GpsLongtitude", "DestLongitude", "City", "State", "Country", "CountryCode", "CountryName"),
+        *("ProvinceState", "Location", "LocationCreated", "LocationShown", "Sublocation", "WorldRegion"),
+    ),
+)
+def test_every_property_of_a_place_goes_whether_attribute_or_element(name):
+    """EXIF 2.32 in XMP, photoshop:*, Iptc4xmpCore:* and Iptc4xmpExt:* (IPTC Photo Metadata 2023.1), DJI's drones."""
+    kept = f'<x:x any:A{name}B="kept"><any:A{name}B>kept</any:A{name}B></x:x>'
+    attribute, element = f'<x:x any:{name}="here"', f"<any:{name}>here</any:{name}></x:x>"
+    packet = kept.replace("<x:x", attribute).replace("</x:x>", element)
+    assert xmp.without_places(packet.encode()) == kept.encode()
+
+
 def test_places_go_from_iptc_and_captions_stay():
     caption, city = b"\x1c\x02\x78\x00\x04Walk", b"\x1c\x02\x5a\x00\x06Prague"
     block = iptc.resource(caption + city) + _resource(0x0424, PLACES)

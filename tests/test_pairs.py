@@ -58,7 +58,7 @@ def test_two_folders_are_matched_by_name_whatever_their_suffix(tmp_path, inputs,
 
 def test_other_names_are_named(tmp_path):
     _pairs(tmp_path, "A", "B")
-    with pytest.raises(DataError, match="no pairs that are recognised") as refused:
+    with pytest.raises(DataError, match="no recognised layout of pairs") as refused:
         layouts.recognise(tmp_path)
     assert "--folders A/B" in refused.value.hint
     assert len(layouts.recognise(tmp_path, "A/B").pairs) == 4
@@ -310,5 +310,16 @@ def test_what_the_table_says_of_pairs_that_were_there_stays(tmp_path):
 
 def test_pairs_too_small_to_measure_are_refused(tmp_path):
     _write(tmp_path / "a.png", _photo("coffee")[:9, :40])
-    with pytest.raises(DataError, match="too small to be measured: 40x9"):
+    with pytest.raises(DataError, match="too small to measure: 40x9"):
         paired.load_pair(PairFiles("a.png", tmp_path / "a.png", tmp_path / "a.png"), 1024)
+
+
+def test_no_pair_takes_another_s_name(tmp_path):
+    names = ["a.jpg", "a.png", "a.jpg.png", "b/a.jpg", "a.jpg.png.webp"]
+    for index, name in enumerate(names):
+        _write(tmp_path / "clean" / name, np.full((24, 24, 3), 40 * index, np.uint8))
+    made = generation.generate(tmp_path / "clean", tmp_path / "out", DegradationConfig(), versions=2)
+    assert made.pairs == 2 * len(names)
+    targets = {int(np.asarray(Image.open(path)).mean()) // 35 for path in (tmp_path / "out" / "target").rglob("*.png")}
+    assert targets == set(range(len(names)))
+    assert len(list((tmp_path / "out" / "input").rglob("*.png"))) == 2 * len(names)

@@ -87,7 +87,7 @@ def test_weights_to_start_from_bring_their_shape_and_lower_rates(pairs, tmp_path
 def test_photos_come_from_one_folder(tmp_path, given):
     paths = {name: tmp_path / folder for name, folder in given.items()}
     with (
-        pytest.raises(UsageError, match="A run needs photos"),
+        pytest.raises(UsageError, match="Training needs photos"),
         prepare(Options(tmp_path / "run", device="cpu", **paths)),
     ):
         pass

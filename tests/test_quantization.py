@@ -11,7 +11,7 @@ from conftest import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.network import Network
-from qatie_cli.model.quantization import calibration, equalization, integers, scheme
+from qatie_cli.model.quantization import calibration, equalization, integers, rounding, scheme
 from qatie_cli.model.quantization.fake import FakeQuantizer
 from qatie_cli.model.quantization.scheme import Activation
 
@@ -196,3 +196,24 @@ def test_any_width_can_be_quantized(width):
     photo = torch.rand(1, 3, 24, 32)
     equalization.equalize(net, [photo])
     assert not scheme.missing_points(net.config, calibration.calibrate(net, [photo]))
+
+
+def test_rounding_keeps_each_channel_s_mean_where_it_was():
+    """By weights that were nearly halfway between two integers, moved by less than a step."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(8, 16, 3, 3, generator=generator) * 0.1
+    mean = torch.rand(16, generator=generator)
+    moved = weight.clone()
+    rounding._keep_means(moved, mean)
+
+    def shift(of: torch.Tensor) -> torch.Tensor:
+        """What rounding adds to the mean of each channel's output, against the weights as they were."""
+        rounded = FakeQuantizer({}).weight("any", of)
+        return ((rounded - weight) * mean.view(1, -1, 1, 1)).sum((1, 2, 3)).abs()
+
+    assert (shift(moved) <= shift(weight)).all()
+    assert shift(moved).sum() < 0.35 * shift(weight).sum()
+    steps = scheme.integer_weight(weight.numpy())[1].reshape(-1, 1, 1, 1)
+    assert (np.abs((moved - weight).numpy()) < 0.51 * steps).all()
+    assert 0 < ((moved - weight).abs() > 1e-6).float().mean() < 0.05
+    np.testing.assert_allclose(scheme.integer_weight(moved.numpy())[1], steps.ravel(), rtol=1e-6)

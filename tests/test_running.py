@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import interrupted_at, inverted, small_photos
 from PIL import Image
 
 from qatie_cli.batch import journal, planning, report
@@ -30,18 +31,10 @@ SETTINGS = Settings("qatie-c16", "0" * 64)
 
 @pytest.fixture
 def folder(tmp_path, coffee) -> Path:
-    root = tmp_path / "in"
-    root.mkdir()
-    for index in range(6):
-        Image.fromarray(coffee[index : index + 40, :60]).save(root / f"{index}.png")
-    return root
+    return small_photos(tmp_path / "in", coffee, 6)
 
 
-def _invert(photo: Photo, _tile_side: int | None = None) -> Photo:
-    return photo.with_pixels(255 - photo.rgb())
-
-
-def _run(folder: Path, out: Path, enhance=_invert, writing: Writing | None = None) -> list[Result]:
+def _run(folder: Path, out: Path, enhance=inverted, writing: Writing | None = None) -> list[Result]:
     results: list[Result] = []
     Runner(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
     return results
@@ -82,7 +75,7 @@ def test_decoding_and_encoding_overlap_the_network(folder, tmp_path, monkeypatch
 
     monkeypatch.setattr(decoding, "read", during("decode", decoding.read))
     monkeypatch.setattr(encoding, "write", during("encode", encoding.write))
-    _run(folder, tmp_path / "out", during("network", _invert))
+    _run(folder, tmp_path / "out", during("network", inverted))
     assert any({"decode", "network"} <= found for found in together)
     assert any({"encode", "network"} <= found for found in together)
 
@@ -94,7 +87,7 @@ def test_whatever_the_network_says_of_one_photo_the_others_are_enhanced(folder, 
     def enhance(photo, _):
         if next(calls) == 2:
             raise error
-        return _invert(photo)
+        return inverted(photo)
 
     results = _run(folder, tmp_path / "out", enhance)
     assert [r.status for r in results].count(Status.FAILED) == 1
@@ -170,17 +163,10 @@ def test_one_photo_too_large_for_the_disk_does_not_stop_smaller_ones(folder, tmp
 
 
 def test_an_interruption_finishes_the_photo_being_written_and_no_other(folder, tmp_path):
-    calls = iter(range(10))
-
-    def enhance(photo, _):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return _invert(photo)
-
     results: list[Result] = []
     tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
     with pytest.raises(KeyboardInterrupt):
-        Runner(enhance, Writing()).run(tasks, results.append)
+        Runner(interrupted_at(3), Writing()).run(tasks, results.append)
     assert [r.task.source.name for r in results] == ["0.png", "1.png", "2.png"]
     assert _files(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     rest = _run(folder, tmp_path / "out")
@@ -226,7 +212,7 @@ def test_what_another_process_made_meanwhile_is_not_made_again(folder, tmp_path)
         if not (tmp_path / "out").exists():
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "4.png").write_bytes(b"made elsewhere")
-        return _invert(photo)
+        return inverted(photo)
 
     Runner(enhance, Writing()).run(tasks, results.append)
     assert results[4].status is Status.SKIPPED
@@ -260,7 +246,7 @@ def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_pat
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
     monkeypatch.setattr(memory, "available", lambda _: alone + (8 << 20))
-    runner = Runner(_invert, Writing(), per_pixel)
+    runner = Runner(inverted, Writing(), per_pixel)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6
@@ -308,7 +294,7 @@ def test_what_stands_beside_a_photo_is_no_room_for_its_network(folder, tmp_path,
 
     def enhance(photo, side):
         sides.append(side)
-        return _invert(photo)
+        return inverted(photo)
 
     for beside in (0, 1 << 20):
         header = lambda path, beside=beside: dataclasses.replace(real(path), beside_bytes=beside)  # noqa: E731
@@ -361,7 +347,7 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
     Image.fromarray(np.dstack([coffee[:40, :60], alpha // 2])).save(folder / "clear.heic")
     plan = planning.plan([folder], out, Naming())
     results: list[Result] = []
-    Runner(_invert, Writing()).run(plan.tasks, results.append)
+    Runner(inverted, Writing()).run(plan.tasks, results.append)
     assert _files(out) == ["clear.png", "opaque.jpg"]
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.0, False, "fbgemm", "cpu", "qatie-c16", 1.0)
     table = report.as_table(run, plan, results)
@@ -377,7 +363,7 @@ def _plan_in_place(folder: Path, tmp_path: Path) -> Plan:
     return planning.plan_in_place([folder], Naming(), Journal(tmp_path / "journal"))
 
 
-def _in_place(folder: Path, known: Journal, enhance=_invert) -> list[Result]:
+def _in_place(folder: Path, known: Journal, enhance=inverted) -> list[Result]:
     results: list[Result] = []
     tasks = planning.plan_in_place([folder], Naming(), known).tasks
     Runner(enhance, Writing(journal=known)).run(tasks, results.append)
@@ -464,7 +450,7 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
     (folder / "z\udcff.png").write_bytes((folder / "0.png").read_bytes())  # a name that is no UTF-8
     plan = planning.plan([folder], tmp_path / "out", Naming())
     results: list[Result] = []
-    Runner(_invert, Writing()).run(plan.tasks[:-1], results.append)
+    Runner(inverted, Writing()).run(plan.tasks[:-1], results.append)
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.5, True, "fbgemm", "cpu", "qatie-c16", 1.0)
     report.write(tmp_path / "report.json", report.as_table(run, plan, results))
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -487,7 +473,7 @@ def test_an_output_that_turns_out_to_be_an_original_is_not_written(folder, tmp_p
     out = tmp_path / "new" / ".." / "in"
     tasks = planning.plan([folder], out, Naming(overwrite=True)).tasks
     results: list[Result] = []
-    Runner(_invert, Writing(overwrite=True)).run(tasks, results.append)
+    Runner(inverted, Writing(overwrite=True)).run(tasks, results.append)
     assert {r.status for r in results} == {Status.FAILED}
     assert "0.png is one of the originals" in results[0].reason
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -496,11 +482,11 @@ def test_an_output_that_turns_out_to_be_an_original_is_not_written(folder, tmp_p
 def test_an_edit_made_while_a_photo_was_enhanced_in_place_is_kept(folder, tmp_path):
     def enhance(photo, _):
         (folder / "0.png").write_bytes(b"the owner's edit")
-        return _invert(photo)
+        return inverted(photo)
 
     results = _in_place(folder, Journal(tmp_path / "journal"), enhance)
     assert results[0].status is Status.FAILED
-    assert "changed while it was enhanced" in results[0].reason
+    assert "changed while it was being enhanced" in results[0].reason
     assert (folder / "0.png").read_bytes() == b"the owner's edit"
 
 
@@ -556,7 +542,7 @@ def test_a_photo_written_before_an_interruption_is_in_the_results(folder, tmp_pa
     monkeypatch.setattr(Future, "result", result)
     results: list[Result] = []
     with pytest.raises(KeyboardInterrupt):
-        Runner(_invert, Writing()).run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+        Runner(inverted, Writing()).run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.task.output.name for r in results] == _files(tmp_path / "out")
 
 
@@ -564,5 +550,5 @@ def test_a_vanished_photo_is_missed_by_its_name(folder, tmp_path):
     tasks = planning.plan([folder], tmp_path / "out", Naming()).tasks
     (folder / "2.png").unlink()
     results: list[Result] = []
-    Runner(_invert, Writing()).run(tasks, results.append)
+    Runner(inverted, Writing()).run(tasks, results.append)
     assert results[2].reason.startswith(f"There is no file {folder / '2.png'}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import examples
 
 from qatie_cli import sizes
 from qatie_cli.errors import UsageError
@@ -39,3 +42,57 @@ def test_sizes_of_models_are_height_by_width_in_multiples():
     for text in ("100x100", "0x8", "8", "8x8x8", "dynamic"):
         with pytest.raises(UsageError, match="Invalid size"):
             sizes.parse_model_size(text, 8)
+
+
+UNITS = {
+    "": 1,
+    "k": 10**3,
+    "MB": 10**6,
+    "G": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "mib": 2**20,
+    "GI": 2**30,
+    "TiB": 2**40,
+}
+
+
+@examples(60)
+@given(st.integers(1, 10**9), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " ", "\t"]))
+def test_a_written_size_is_read(number, unit, space):
+    assert sizes.parse_bytes(f"{space}{number}{space}{unit}{space}") == number * UNITS[unit]
+
+
+@examples(40)
+@given(st.integers(0, 999), st.integers(0, 999), st.integers(1, 3), st.sampled_from(sorted(UNITS)))
+def test_larger_numbers_are_larger_sizes(whole, parts, digits, unit):
+    """Down to a byte: what is less than one is no size."""
+    text = f"{whole}.{parts:0{digits}d}"
+    exact = float(text) * UNITS[unit]
+    if exact < 1:
+        with pytest.raises(UsageError):
+            sizes.parse_bytes(text + unit)
+    else:
+        assert abs(sizes.parse_bytes(text + unit) - exact) < 1
+
+
+anything = st.text(max_size=12) | st.from_regex(r"[0-9. ]{0,6}[kKMGTi]{0,3}[bBxX]?[0-9p]{0,5}", fullmatch=True)
+
+
+@examples(200)
+@given(anything)
+def test_whatever_is_written_is_a_size_or_refused_in_one_line(text):
+    for parse in (sizes.parse_bytes, sizes.parse_photo_size, lambda t: sizes.parse_model_size(t, 8)):
+        try:
+            size = parse(text)
+        except UsageError as refused:
+            assert "Invalid size" in str(refused)
+        else:
+            assert all(side > 0 for side in (size if isinstance(size, tuple) else (size,)))
+
+
+@examples(30)
+@given(st.integers(8, 50_000), st.integers(8, 50_000))
+def test_written_sides_are_read(width, height):
+    assert sizes.parse_photo_size(f"{width}x{height}") == (width, height)
+    assert sizes.parse_model_size(f"{height // 8 * 8}X{width // 8 * 8}", 8) == (height // 8 * 8, width // 8 * 8)

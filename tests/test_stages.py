@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 from test_training import TINY, train
 from torch import Tensor
@@ -59,3 +60,20 @@ def test_ranges_follow_the_weights_halfway_through_qat_and_stay(clean, tmp_path,
     assert all(found == second[0] for found in second)
     assert first[0] != second[0]
     assert checkpoint.read(done.weights).activations == second[0]
+
+
+def test_the_optimizer_sees_gradients_of_at_most_the_norm_of_the_recipe(clean, tmp_path, monkeypatch):
+    norms: dict[float, list[float]] = {1e-3: [], 1e6: []}
+    step = torch.optim.AdamW.step
+    for clip, found in norms.items():
+
+        def remembered(self, *given, into=found):
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            into.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+            return step(self, *given)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", remembered)
+        recipe = dataclasses.replace(TINY, tone_steps=0, steps=2, qat_steps=0, validate_every=2, clip=clip)
+        train(clean, recipe, tmp_path / f"{clip}")
+    assert norms[1e-3] == pytest.approx([1e-3] * 2, rel=1e-3)
+    assert min(norms[1e6]) > 0.01

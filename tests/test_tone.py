@@ -32,6 +32,24 @@ def test_curves_never_fall(astronaut):
     assert (curves.diff(dim=-1) >= 0).all()
 
 
+def test_a_share_of_the_colours_is_kept_and_all_of_the_brightness(astronaut):
+    view = tone.view(astronaut)
+    before, after = _stage(0.5), _stage(0.5)
+    after.keep_colours(0.25)
+    raw = [stage.decide(torch.nn.functional.leaky_relu(torch.linspace(-1, 1, 64), 0.2)) for stage in (before, after)]
+    curves, matrices = ([r[part].unflatten(0, (3, -1)) for r in raw] for part in (slice(0, 51), slice(51, None)))
+    apart = [c - c.mean(0) for c in curves]
+    torch.testing.assert_close(apart[1], 0.25 * apart[0])
+    torch.testing.assert_close(curves[1].mean(0), curves[0].mean(0))
+    of_gray = [m.sum(1) for m in matrices]
+    torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
+    torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), 0.25 * (of_gray[0] - of_gray[0].mean()))
+    after.keep_colours(0.0)
+    colourless, matrix, _ = after(view)
+    torch.testing.assert_close(colourless[0, 0], colourless[0, 2])
+    torch.testing.assert_close(matrix[0], matrix[0, 0, 0] * torch.eye(3))
+
+
 def test_white_stays_white_and_black_black():
     matrix = torch.tensor([[[1.02, -0.03, -0.01], [0.01, 0.98, 0.0], [-0.02, 0.0, 1.03]]])
     gray = torch.linspace(0.1, 0.8, 17).expand(1, 3, 17)

@@ -201,7 +201,7 @@ def test_recipes_survive_their_table():
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(table):
-    with pytest.raises(ValueError, match=r"unknown|must|cannot|wrong kind|is now called"):
+    with pytest.raises(ValueError, match=r"unknown|must|cannot|wrong type|is now called"):
         Recipe.from_table(table)
 
 
@@ -247,6 +247,16 @@ def test_training_goes_on_from_given_weights_and_keeps_them_where_nothing_is_bet
     kept = checkpoint.read(again.weights)
     assert all(np.array_equal(kept.state[n], start.state[n]) for n in start.state if n.startswith("tone."))
     assert again.table[0].name == "start"
+
+
+def test_the_trained_tone_stage_keeps_a_share_of_its_colours(clean, tmp_path):
+    recipe = dataclasses.replace(TINY, tone_steps=3, steps=0, qat_steps=0, tone_rate=1e-2, ema=0.0)
+    whole, none = (
+        checkpoint.read(train(clean, dataclasses.replace(recipe, tone_colour=share), tmp_path / str(share)).weights)
+        for share in (1.0, 0.0)
+    )
+    apart = [np.ptp(w.state["tone.decide.bias"][: 3 * 17].reshape(3, 17), axis=0).max() for w in (whole, none)]
+    assert apart[0] > 1e-3 and apart[1] < 1e-6
 
 
 def test_a_run_leaves_metrics_and_pictures(clean, tmp_path):
@@ -346,7 +356,7 @@ def test_other_photos_are_no_continuation(clean, tmp_path):
     with pytest.raises(training.RunInterruptedError):
         train(clean, TINY, tmp_path / "run", should_stop=lambda: True)
     fewer = dataclasses.replace(clean, training=clean.training[1:])
-    with pytest.raises(DataError, match="differ from those the run was started with"):
+    with pytest.raises(DataError, match="differ from those that the run was started with"):
         train(fewer, TINY, tmp_path / "run", resume=True)
 
 
@@ -381,7 +391,7 @@ def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
 
 def test_processes_share_a_batch_evenly_or_say_so():
     assert [list(ProcessGroup(rank, 2).rows(4)) for rank in (0, 1)] == [[0, 1], [2, 3]]
-    with pytest.raises(UsageError, match="batch of 5 cannot be shared evenly by 2"):
+    with pytest.raises(UsageError, match="batch of 5 does not divide evenly among 2"):
         ProcessGroup(0, 2).rows(5)
 
 

@@ -15,41 +15,41 @@ from qatie_cli.errors import QatieError
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Journal]:
-    """The journal at `path`, for one process at a time: two would enhance each photo twice.
+    """Open the journal at `path` exclusively: two processes would enhance each photo twice.
 
     Raises:
-        QatieError: another process has it, or it cannot be written.
+        QatieError: another process holds it, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("a")
     except OSError as error:
         raise QatieError(
-            f"{path.parent} cannot be written to: {error.strerror or error}.",
-            "qatie records there which photos it replaced; set QATIE_HOME to another folder.",
+            f"{path.parent} is not writable: {error.strerror or error}.",
+            "qatie records replaced photos there; set QATIE_HOME to another folder.",
         ) from error
     with lock:
         if not files.try_lock(lock):
-            raise QatieError("Another qatie is replacing photos in place.", "Wait until it is done.")
+            raise QatieError("Another qatie process is replacing photos in place.", "Wait until it has finished.")
         yield Journal(path)
 
 
 @dataclass(frozen=True)
 class _Replaced:
-    """One line: what a photo became."""
+    """One line of the journal: the file that replaced a photo."""
 
     size: int
     time_ns: int
-    sha256: str  # earlier versions recorded none, and no settings
+    sha256: str  # empty in journals of early versions, like the settings
     settings: str  # digest
 
 
 class Journal:
     """A file with a line for each photo that was replaced: its path, what it became, and the settings' digest.
 
-    A line is written before the photo is replaced. Should the process end between the two, the line does not fit the
-    photo that is still the old one, and an earlier line may. Where only the time differs the digest decides: copies,
-    restored backups and some file systems change it.
+    A line is written before the photo is replaced. If the process ends in between, that line does not match the file,
+    and an earlier one may. If only the time differs, the digest decides: copies, restored backups and some file systems
+    change times.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,19 +65,19 @@ class Journal:
                 made = _Replaced(row["size"], row["mtime_ns"], row.get("sha256", ""), row.get("settings", ""))
                 self._known.setdefault(row["path"], []).append(made)
             except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # a line that a killed process or a power cut left half-written
+                continue  # an incomplete line after a kill or a power cut
 
     def holds(self, photo: Path) -> bool:
         """Whether the photo was written by an earlier run and is unchanged since."""
         return self._fitting(photo) is not None
 
     def differs(self, photo: Path, settings: Settings | None) -> bool:
-        """Whether a photo that it holds was written with other settings, as far as that is known."""
+        """Whether a recorded photo is known to have been written with other settings."""
         made = self._fitting(photo)
         return settings is not None and made is not None and made.settings not in ("", settings.digest)
 
     def _fitting(self, photo: Path) -> _Replaced | None:
-        """The record of the very content that is there."""
+        """The record of the current content, if there is one."""
         with contextlib.suppress(OSError):
             there = photo.stat()
             of_size = [made for made in reversed(self._known.get(str(photo), [])) if made.size == there.st_size]
@@ -89,7 +89,7 @@ class Journal:
         return None
 
     def record(self, photo: Path, content: Path, settings: Settings | None = None) -> None:
-        """Note that the file `content` is about to replace `photo`, on disk before this returns.
+        """Record durably that the file `content` is about to replace `photo`.
 
         Raises:
             OSError: the journal cannot be written; the photo must then stay as it is.

@@ -1,11 +1,11 @@
-"""What each output of a folder was made from, so that a later run knows what is done; and who is making one now.
+"""The record of an output folder: what each output was made from, and which are being made.
 
 OUT/.qatie/made.jsonl has a line for every output, written and flushed before the output appears: its name, size, time
 and digest, its source with size and time, the digest of the settings and the engine. Lines are only ever appended, each
-by one write, so that a killed run leaves whole lines and several runs may write at once. An output is told from what
-stands in its place by size and time, or by its digest where only the time differs, as after a copy.
+by one write, so that a killed run leaves whole lines and several runs may write at once. An output is recognised by
+size and time, or by its digest if only the time differs, as after a copy.
 
-OUT/.qatie/claims has a locked file for every photo in hand. The lock ends with its process.
+OUT/.qatie/claims has a locked file for every photo in progress. The lock ends with its process.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _REDO = "Use --overwrite to redo it, or another folder with -o."
 
 
 class State(Enum):
-    """What is in an output's place."""
+    """The state of an output."""
 
     MISSING = auto()
     DONE = auto()  # made from this source with these settings
-    STALE = auto()  # made otherwise, and nobody changed it since
-    LEFT = auto()  # not ours to replace: `Found.reason` says why
+    STALE = auto()  # made from another version or with other settings, and unchanged since
+    LEFT = auto()  # must not be replaced; `Found.reason` says why
 
 
 @dataclass(frozen=True)
 class Found:
-    """The state of an output, and why it is left as it is."""
+    """The state of an output, and the reason to leave it alone."""
 
     state: State
     reason: str = ""
@@ -67,12 +67,12 @@ class Ledger:
 
     def __init__(self, out: Path, settings: Settings) -> None:
         self.settings = settings
-        self.engine = ""  # that outputs are made on from now on
+        self.engine = ""  # for outputs made from now on
         self._digest = settings.digest
         self._base = os.fspath(out.absolute())
         self._path = out / FOLDER / "made.jsonl"
         self._claims = out / FOLDER / "claims"
-        self._known: dict[str, list[_Made]] = {}  # by name, oldest first: which one is there, a crash decides
+        self._known: dict[str, list[_Made]] = {}  # by name, oldest first; after a crash any of them may be current
         self._engines: dict[str, str] = {}  # the last one by digest of settings
         self._told: set[str] = set()  # digests of settings that the file spells out
         self._read = 0  # bytes of the file
@@ -81,13 +81,13 @@ class Ledger:
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def find(self, output: Path, source: Path) -> Found:
-        """What is at `output`, for the photo `source`."""
+        """The state of `output`, as the output of `source`."""
         try:
             there = output.stat()
         except OSError:
             return Found(State.MISSING)
         if not there.st_size or not stat.S_ISREG(there.st_mode):
-            return Found(State.MISSING)  # of another program's full disk; a folder fails when it is written to
+            return Found(State.MISSING)  # an empty file of another program; a folder fails on writing
         with self._lock:
             self._catch_up()
             known = self._known.get(self._name(output), [])
@@ -113,7 +113,7 @@ class Ledger:
                 added = file.read()
         except OSError:
             return
-        whole = added[: added.rfind(b"\n") + 1]  # what follows is being written
+        whole = added[: added.rfind(b"\n") + 1]  # the rest is still being written
         self._read += len(whole)
         for line in whole.split(b"\n"):
             try:
@@ -127,7 +127,7 @@ class Ledger:
                 self._known.setdefault(row["output"], []).append(made)
                 self._engines[made.settings] = str(row.get("engine", ""))
             except (ValueError, KeyError, TypeError):
-                continue  # what a killed run left
+                continue  # an incomplete line of a killed run
 
     def begun_on(self) -> str:
         """The engine that the last output with these settings was made on; empty where that is not known."""
@@ -138,13 +138,13 @@ class Ledger:
     # --- what is made -------------------------------------------------------------------------------------------------
 
     def record(self, output: Path, source: Path, seen: tuple[int, int], content: Path) -> None:
-        """Note that the file `content` is about to become `output`.
+        """Record durably that the file `content` is about to become `output`.
 
         Args:
             seen: size and time of the source when it was read.
 
         Raises:
-            OSError: the note cannot be written; the output must then not appear.
+            OSError: the record cannot be written; the output must then not appear.
         """
         status = content.stat()
         made = [status.st_size, status.st_mtime_ns, _digest(content)]
@@ -181,7 +181,7 @@ class Ledger:
                 with contextlib.suppress(OSError):
                     if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                         return Claim(path, file)
-                file.close()  # its last owner removed it meanwhile
+                file.close()  # its last owner has removed it
                 continue
             file.close()
             if not wait or stop():
@@ -202,7 +202,7 @@ class Ledger:
         return os.path.relpath(output.absolute(), self._base).replace(os.sep, "/")
 
     def _relative(self, source: Path) -> str:
-        """The source's path from the folder, which may be shared: it names no more of this machine than it must."""
+        """The source's path relative to the folder, which may be shared, so that it reveals little of this machine."""
         try:
             return os.path.relpath(source.absolute(), self._base).replace(os.sep, "/")
         except ValueError:  # another drive
@@ -211,20 +211,20 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Claim:
-    """A locked file that says: this output is being made."""
+    """A locked file that marks an output as being made."""
 
     path: Path
     file: IO[str]
 
     def give_up(self) -> None:
-        """Let others have it."""
+        """Release it."""
         with contextlib.suppress(OSError):  # Windows removes no open file
             self.path.unlink(missing_ok=True)
         self.file.close()
 
 
 def _fitting(known: list[_Made], output: Path, there: os.stat_result) -> _Made | None:
-    """The record of the very file that is there."""
+    """The record of the current file, if there is one."""
     of_size = [made for made in reversed(known) if made.size == there.st_size]
     for made in of_size:
         if made.time_ns == there.st_mtime_ns:

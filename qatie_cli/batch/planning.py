@@ -1,4 +1,4 @@
-"""Which photos a batch enhances, into which files, and which of them are done already."""
+"""The plan of a batch: which photos become which files, and which are already done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import os
 import shlex
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,19 +52,19 @@ class Task:
 class Originals:
     """The photos of a plan, which no output may replace.
 
-    Asked when planning, and again before a file is replaced: a path such as new/../photos leads to them only when the
-    run has made `new`.
+    Checked when planning and again before a file is replaced: a path such as new/../photos resolves only once the run
+    has created `new`.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._tasks = tasks
 
     def refusal(self, output: Path) -> str:
-        """Why `output` may not be written; empty where it is none of them."""
+        """Why `output` may not be written; empty if it is not an original."""
         here = identity(output)
         if here is None or here not in self._identities:
             return ""
-        return f"{output} is one of the originals. Name another folder with -o, or use --suffix."
+        return f"{output} is one of the originals. Choose another folder with -o, or use --suffix."
 
     @functools.cached_property
     def _identities(self) -> set[tuple[int, int] | None]:
@@ -99,7 +100,7 @@ class Plan:
 
 @dataclass
 class _Found:
-    """What the inputs hold; each photo with its folder relative to the output folder."""
+    """What the inputs contain; each photo with its folder relative to the output folder."""
 
     photos: dict[Path, Path] = field(default_factory=dict)  # a photo named twice is enhanced once
     refused: dict[Path, str] = field(default_factory=dict)  # entries of a list, and why
@@ -138,13 +139,15 @@ def plan(
         out_is_folder = out.is_dir()
         out_is_file = out.exists() and not out_is_folder
     except OSError as error:
-        raise UsageError(f"{out} cannot be used: {error.strerror or error}.", "Name another folder with -o.") from error
+        raise UsageError(
+            f"{out} cannot be used: {error.strerror or error}.", "Choose another folder with -o."
+        ) from error
     if formats.format_of_name(out) and not out_is_folder:
         if kinds != [_FILE] or listed:
-            raise UsageError(f"{out} names one photo, and the input is more than one.", "Name a folder with -o.")
+            raise UsageError(f"{out} names one photo, but there are several inputs.", "Give a folder with -o.")
         return _split(_Found(), [_named(inputs[0], out, naming)], naming, ledger)
     if out_is_file:
-        raise UsageError(f"{out} is a file.", "Name a folder with -o.")
+        raise UsageError(f"{out} is a file.", "Give a folder with -o.")
     found = _search(inputs, listed, naming, exclude=out)
     tasks = [
         Task(source, out / relative / formats.output_name(source, naming.fmt, naming.suffix))
@@ -171,9 +174,9 @@ def plan_in_place(
     listed: Sequence[Path] = (),
     settings: Settings | None = None,
 ) -> Plan:
-    """Every photo becomes its own output; those that `journal` says were enhanced before are done.
+    """Plan to replace every photo; those that `journal` records as enhanced are done.
 
-    Where they were enhanced with other settings than `settings` they are refused: their originals are gone.
+    Those enhanced with other settings than `settings` are refused, since their originals are gone.
 
     Raises:
         UsageError: an input does not exist.
@@ -192,7 +195,7 @@ def plan_in_place(
 
 
 _IN_PLACE_BEFORE = (
-    "{} was enhanced in place before, with other settings, and its original is gone. --overwrite enhances it once more."
+    "{} was already enhanced in place with other settings, and its original is gone. --overwrite enhances it again."
 )
 _FILE, _FOLDER = "file", "folder"
 
@@ -215,7 +218,7 @@ def _kind(path: Path) -> str:
 
 def _hint_of_missing(path: Path) -> str:
     if any(sign in str(path) for sign in "*?["):
-        return "No name fits that pattern. Name the folder instead: all photos in it are enhanced."
+        return "The pattern matches no file. Give the folder instead: all its photos are enhanced."
     return "Check its spelling."
 
 
@@ -252,7 +255,7 @@ def _search(
         elif not os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
             add(path, relative)
         elif listing.names_everything(path):
-            found.refused[path] = f"{path} in a list is not searched. Name it as an input if all of it is meant."
+            found.refused[path] = f"{path} in a list is not searched. Give it as an input if you mean all of it."
         else:
             search(path, relative / path.name)
     return found
@@ -266,8 +269,12 @@ def _named(source: Path, out: Path, naming: Naming) -> Task:
 
 
 def _key(output: Path) -> str:
-    """Equal for names that some file system treats as the same."""
-    return os.path.normcase(output.absolute()).casefold()
+    return folded(os.path.normcase(output.absolute()))
+
+
+def folded(name: str) -> str:
+    """Equal for names that some file system treats as equal: differing in case, or (macOS) in composed accents."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
 def _told_apart(tasks: Sequence[Task], naming: Naming) -> list[Task]:
@@ -292,7 +299,7 @@ def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
 
 
 def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger | None) -> Plan:
-    """Separate the tasks that are refused, and those that are done.
+    """Separate refused and finished tasks from the rest.
 
     Raises:
         UsageError: every photo is refused for its name.
@@ -315,7 +322,7 @@ def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger 
 
 
 def _refused(tasks: Sequence[Task]) -> list[Refused]:
-    """The tasks whose output is an original, or another task's output (names compared without case)."""
+    """The tasks whose output is an original, or another task's output (`_key`)."""
     originals = Originals(tasks)
     sharing: dict[str, list[Task]] = {}
     for task in tasks:
@@ -331,7 +338,7 @@ def _refused(tasks: Sequence[Task]) -> list[Refused]:
 
 
 def _both(task: Task, other: Task) -> str:
-    """That two photos would have one output, with a command that gives this one a folder of its own."""
+    """The reason for a clash of outputs, with a command that gives this photo its own folder."""
     folder = task.source.absolute().parent.name
     if folder in ("", other.source.absolute().parent.name):
         folder = f"{folder}-{task.source.stem}"
@@ -340,7 +347,7 @@ def _both(task: Task, other: Task) -> str:
 
 
 def state_of(task: Task, ledger: Ledger | None) -> Found:
-    """What is in the place of a task's output, or of the one that it has if the photo has transparent parts."""
+    """The state of a task's output, or of its PNG for photos with transparency."""
     places = [path for path in (task.output, task.with_alpha) if path is not None]
     if ledger is None:  # outputs are written atomically, so one that is not empty is complete
         return Found(State.DONE if any(map(_is_complete, places)) else State.MISSING)

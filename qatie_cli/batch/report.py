@@ -10,7 +10,7 @@
     settings         what shapes an output, by digest
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
                      input_bytes, output_bytes, seconds {decode, network, encode}, settings (the digest of those that
-                     the output was made with, or null)
+                     the output was made with, or null), reduction (by which the network saw the photo reduced)
 
 Status is enhanced, skipped (done before), failed, not begun, not a photo (by its name), or not searched (a folder of a
 system's or another program's own, such as #recycle).
@@ -22,9 +22,10 @@ import collections
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qatie_cli import __version__, files
 from qatie_cli.batch.planning import Plan
@@ -36,6 +37,8 @@ from qatie_cli.photo import formats
 SCHEMA = 1
 NOT_A_PHOTO = "not a photo"
 NOT_SEARCHED = "not searched"
+DONE_BEFORE, INTERRUPTED = "The output exists.", "The run was interrupted."
+_WHY = {NOT_A_PHOTO: "Its suffix is not a photo's.", NOT_SEARCHED: "It is a system's or a program's own."}
 
 
 @dataclass(frozen=True)
@@ -55,41 +58,40 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result], settings: Settings
     """The report as plain values for JSON; tasks without a result were not begun."""
     digest = None if settings is None else settings.digest
     reached = {result.task.source for result in results}
-    done = [Result(task, Status.SKIPPED, reason="The output exists.") for task in plan.done]
-    rest = [
-        Result(task, Status.NOT_BEGUN, reason="The run was interrupted.")
-        for task in plan.tasks
-        if task.source not in reached
-    ]
-    photos = [_row(result, digest) for result in [*results, *done, *rest]]
-    photos += [
-        {"input": str(path), "output": None, "status": NOT_A_PHOTO, "reason": "Its suffix is not a photo's."}
-        for path in plan.not_photos
-    ]
-    photos += [
-        {"input": str(path), "output": None, "status": NOT_SEARCHED, "reason": "It is a system's or a program's own."}
-        for path in plan.system_folders
-    ]
-    photos += [
-        {"input": str(path), "output": None, "status": Status.FAILED.value, "reason": f"Cannot be searched: {reason}."}
-        for path, reason in plan.unsearched
-    ]
+    done = [Result(task, Status.SKIPPED, reason=DONE_BEFORE) for task in plan.done]
+    rest = [Result(task, Status.NOT_BEGUN, reason=INTERRUPTED) for task in plan.tasks if task.source not in reached]
+    photos = [row(r.task.source, r.task.output, r, digest) for r in [*results, *done, *rest]]
+    photos += [other(NOT_A_PHOTO, path) for path in plan.not_photos]
+    photos += [other(NOT_SEARCHED, path) for path in plan.system_folders]
+    photos += [other(Status.FAILED.value, path, f"Cannot be searched: {reason}.") for path, reason in plan.unsearched]
+    counts = dict(collections.Counter(photo["status"] for photo in photos))
+    network = sum(result.seconds.network for result in results)
+    return head(run, network, counts, settings) | {"photos": photos}
+
+
+def head(run: Run, network_seconds: float, counts: dict[str, int], settings: Settings | None) -> dict:
+    """All of a report but its photos."""
     return {
         "schema": SCHEMA,
         "qatie": __version__,
         **(dataclasses.asdict(run) | {"started": run.started.isoformat(timespec="seconds")}),
-        "network_seconds": round(sum(result.seconds.network for result in results), 4),
-        "counts": dict(collections.Counter(photo["status"] for photo in photos)),
+        "network_seconds": round(network_seconds, 4),
+        "counts": counts,
         "settings": {} if settings is None else {settings.digest: dataclasses.asdict(settings)},
-        "photos": photos,
     }
 
 
-def _row(result: Result, settings: str | None) -> dict:
+def row(source: object, output: object, result: Any, settings: str | None) -> dict:
+    """A photo of the report.
+
+    Args:
+        result: a `Result`, or what else has its fields but the task.
+        settings: the run's digest.
+    """
     has_output = result.status in (Status.ENHANCED, Status.SKIPPED)
     return {
-        "input": str(result.task.source),
-        "output": str(result.task.output),
+        "input": str(source),
+        "output": str(output),
         "status": result.status.value,
         "reason": result.reason,
         "notes": list(result.notes),
@@ -99,7 +101,13 @@ def _row(result: Result, settings: str | None) -> dict:
         "output_bytes": result.output_bytes,
         "seconds": {name: round(value, 4) for name, value in _seconds(result.seconds).items()},
         "settings": settings if has_output else None,
+        "reduction": result.reduction,
     }
+
+
+def other(status: str, place: object, reason: str = "") -> dict:
+    """A row of the report for what is no photo to enhance."""
+    return {"input": str(place), "output": None, "status": status, "reason": reason or _WHY[status]}
 
 
 def _seconds(seconds: Seconds) -> dict[str, float]:
@@ -109,15 +117,15 @@ def _seconds(seconds: Seconds) -> dict[str, float]:
 def check_writable(path: Path) -> None:
     """Raise QatieError if the report could not be written later."""
     if formats.has_photo_suffix(path):
-        raise QatieError(f"{path} is named like a photo.", "Name a .json file with --report.")
+        raise QatieError(f"{path} is named like a photo.", "Give a .json file with --report.")
     if files.is_special(path):
         return
     try:
         files.check_writable(path.parent)
     except OSError as error:
-        raise QatieError(f"{path} cannot be written: {error.strerror or error}.", "Name another --report.") from error
+        raise QatieError(f"{path} cannot be written: {error.strerror or error}.", "Choose another --report.") from error
     if path.is_dir():
-        raise QatieError(f"{path} is a folder.", "Name a file with --report.")
+        raise QatieError(f"{path} is a folder.", "Give a file with --report.")
 
 
 def write(path: Path, content: dict) -> None:
@@ -134,3 +142,11 @@ def encoded(content: dict) -> bytes:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # Names that are not valid UTF-8 become JSON escapes, which are read back as the name.
     return text.encode("utf-8", "backslashreplace")
+
+
+def parts(content: dict, photos: Iterable[dict]) -> Iterator[bytes]:
+    """The bytes that `encoded` gives of `content` with these photos, bit by bit: they need not fit into memory."""
+    yield encoded(content).removesuffix(b"\n}\n") + b',\n "photos": ['
+    for index, photo in enumerate(photos):
+        yield (b"," if index else b"") + b"\n  " + encoded(photo).rstrip().replace(b"\n", b"\n  ")
+    yield b"\n ]\n}\n"

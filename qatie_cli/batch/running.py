@@ -1,4 +1,4 @@
-"""A pipeline over a plan's photos: decoding, network and encoding overlap, and one photo's error never ends it."""
+"""The pipeline of a batch: decoding, network and encoding overlap, and a photo's error does not stop the others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from qatie_cli.photo.content import Photo
 from qatie_cli.photo.fineness import SOURCE, Quality
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_FAILURES_OF_A_FULL_DISK = 3  # without a photo written between them, that stop the run
+_FAILURES_OF_A_FULL_DISK = 3  # in a row, which stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages, limit or not
@@ -40,7 +40,7 @@ class Status(StrEnum):
     """What became of a photo."""
 
     ENHANCED = "enhanced"
-    SKIPPED = "skipped"  # there was an output already
+    SKIPPED = "skipped"  # the output existed
     FAILED = "failed"
     NOT_BEGUN = "not begun"
 
@@ -67,6 +67,7 @@ class Result:
     output_bytes: int = 0
     reason: str = ""
     notes: tuple[str, ...] = ()
+    reduction: int = 1  # by which the network saw the photo reduced
 
     @property
     def megapixels(self) -> float:
@@ -92,7 +93,7 @@ class Writing:
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:
-        """The photo without what is to be left out on purpose."""
+        """The photo without what the user wants left out."""
         photo = photo.without_metadata() if self.strip_metadata else photo
         if self.no_hdr or self.no_motion:
             photo = photo.without(gain_map=self.no_hdr, motion=self.no_motion)
@@ -120,7 +121,7 @@ Enhance = Callable[[Photo, int | None], Photo]
 
 @dataclass
 class _InHand:
-    """A photo on its way through the three stages."""
+    """A photo in progress."""
 
     task: Task
     began: float
@@ -134,16 +135,17 @@ class _InHand:
     input_bytes: int = 0
     seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
+    reduction: int = 1  # by which the network sees it reduced
     before: np.ndarray | None = None  # the original, reduced for a preview
-    early: Result | None = None  # set where it ended before the network
-    elsewhere: bool = False  # another run has it in hand
+    early: Result | None = None  # set if it ended before the network
+    elsewhere: bool = False  # another run is working on it
 
 
 class Runner:
     """The pipeline of one run.
 
-    At most one photo is being decoded or waits decoded, one is in the network and one is being encoded, and less where
-    `max_memory` bytes for the whole process do not allow it.
+    At most one photo is decoded ahead, one is in the network and one is being encoded; fewer if `max_memory` (bytes,
+    for the whole process) requires it.
     """
 
     def __init__(
@@ -152,16 +154,17 @@ class Runner:
         writing: Writing,
         network_bytes_per_pixel: float = 0.0,
         max_memory: int | None = None,
-        reduction: Callable[[int, int], int] = lambda width, height: 1,
+        reduction: Callable[[np.ndarray], int] = lambda pixels: 1,
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
+        budget: memory.Budget | None = None,
     ) -> None:
-        """`reduction` tells by how much the network sees a photo of that width and height reduced."""
+        """`reduction` gives the factor by which the network's view is reduced; `budget` stands for `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
         self._reduction = reduction
-        self._budget = memory.Budget(memory.available(max_memory))
+        self._budget = budget or memory.Budget(memory.available(max_memory))
         # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
         self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
@@ -172,7 +175,7 @@ class Runner:
     def run(self, tasks: Sequence[Task], on_result: Callable[[Result], None]) -> None:
         """Enhance `tasks`; `on_result` is called for each, in this thread and in their order.
 
-        Photos that another run has in hand come last: they are looked at again when it is done with them, or gone.
+        Photos that another run is working on come last, once it has finished or ended.
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
         self._originals = Originals(tasks)
@@ -184,6 +187,12 @@ class Runner:
             for claim in self._claims.values():
                 claim.give_up()
             self._claims.clear()
+
+    def stop(self) -> None:
+        """Let `run` end soon, from another thread: what is not in the network yet is not begun."""
+        self._stop.set()
+        self._budget.close()  # the next photo may wait for what this one holds
+        self._reader.interrupt()
 
     def _pass(self, tasks: Sequence[Task], on_result: Callable[[Result], None], wait: bool) -> list[Task]:
         """Enhance `tasks`, except those that another run has in hand, which are returned unless `wait` says to wait."""
@@ -205,11 +214,13 @@ class Runner:
                     pending.append(encoder.submit(self._finish, hand))
                     del hand
                     if self._stop.is_set():
+                        # What stopped the run may be the next photo, whose own reason is to be told.
+                        if ahead is not None and not ahead.cancel() and ahead.result().early is not None:
+                            begun += 1
+                            pending.append(encoder.submit(self._finish, ahead.result()))
                         break
             except BaseException:
-                self._stop.set()
-                self._budget.close()  # the next photo may wait for what this one holds
-                self._reader.interrupt()
+                self.stop()
                 raise
             finally:
                 if ahead is not None:
@@ -255,7 +266,7 @@ class Runner:
             if task.in_place and hand.notes:
                 hand.photo = None
                 lost = "; ".join(hand.notes)
-                raise PhotoError(f"{task.source} would lose something in place ({lost}).", "Use -o for it.")
+                raise PhotoError(f"{task.source} would lose data in place ({lost}).", "Use -o for it.")
         except Exception as error:
             self._stop_where_the_disk_is_full(task, error)  # a claim needs room, too
             hand.early = self._failed(hand, error)
@@ -265,10 +276,10 @@ class Runner:
         return hand
 
     def _begin(self, hand: _InHand, wait: bool) -> bool:
-        """Claim the photo's output; whether it is still to be made.
+        """Claim the photo's output; returns whether it still has to be made.
 
         Raises:
-            PhotoError: somebody put another file there.
+            PhotoError: another file has appeared there.
             OSError: the claim cannot be written.
         """
         task, ledger = hand.task, self._writing.ledger
@@ -288,7 +299,7 @@ class Runner:
         return hand.early is None
 
     def _with_alpha(self, hand: _InHand, output: Path) -> Task:
-        """Give a photo with transparent parts the output that can hold them."""
+        """Give a photo with transparency an output that can hold it."""
         ledger = self._writing.ledger
         if ledger is not None and not self._writing.overwrite:
             there = ledger.find(output, hand.task.source)
@@ -301,7 +312,7 @@ class Runner:
         return made
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
-        """Wait until there is memory to decode, hold and encode the photo; the network's is added while it runs."""
+        """Wait for the memory to decode, hold and encode the photo; the network's is added while it runs."""
         header = self._reader.header(hand.task.source)
         if header is None or header.width * header.height > self._writing.max_pixels:
             return  # `decoding.read` will refuse it
@@ -320,7 +331,7 @@ class Runner:
     def _format(task: Task) -> str:
         fmt = formats.format_of_name(task.output)
         if fmt is None:
-            raise PhotoError(f"{task.output.name} has a format that qatie reads but does not write.", "Use -o.")
+            raise PhotoError(f"{task.output.name} is in a format that qatie reads but does not write.", "Use -o.")
         return fmt
 
     def _through_the_network(self, hand: _InHand) -> None:
@@ -332,9 +343,9 @@ class Runner:
         if trimmed:
             memory.give_free_memory_back()
         try:
+            hand.reduction = self._reduction(hand.photo.pixels)
             side = self._tile_side(hand, hand.photo.pixels)
-            reduction = self._reduction(hand.width, hand.height)
-            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, reduction)
+            network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, side)
         except Exception as error:
@@ -347,9 +358,9 @@ class Runner:
         hand.network = time.monotonic() - began
 
     def _tile_side(self, hand: _InHand, pixels: np.ndarray) -> int | None:
-        """Tiles that fit beside the neighbouring photos, or if none do, into the whole budget."""
+        """Tiles that fit beside the neighbouring photos or, if none do, into the whole budget."""
         size = hand.width, hand.height, self._network_bytes
-        kind = pixels.itemsize, self._reduction(hand.width, hand.height), pixels.shape[2] == 1
+        kind = pixels.itemsize, hand.reduction, pixels.shape[2] == 1
         try:
             return memory.tile_side(*size, self._budget.left + hand.held - hand.beside, *kind)
         except PhotoError:
@@ -375,20 +386,17 @@ class Runner:
             if claim := self._claims.pop(hand.task, None):
                 claim.give_up()
         seconds = Seconds(hand.decode, hand.network, encode)
-        return Result(
-            hand.task, Status.ENHANCED, seconds, hand.width, hand.height, hand.input_bytes, size, notes=hand.notes
-        )
+        sizes = hand.width, hand.height, hand.input_bytes, size
+        return Result(hand.task, Status.ENHANCED, seconds, *sizes, notes=hand.notes, reduction=hand.reduction)
 
     def _write(self, hand: _InHand, photo: Photo) -> int:
         task, writing = hand.task, self._writing
-        fmt, mode = self._format(task), None
-        if task.in_place:
-            mode = task.source.stat().st_mode & 0o7777
+        fmt, mode = self._format(task), task.source.stat().st_mode & 0o7777 if task.in_place else None
 
         def before_replace(made: Path) -> None:
             if task.in_place:
                 if targets.identity(task.source) != hand.seen:
-                    changed = f"{task.source} was changed while it was enhanced; it stays as it is."
+                    changed = f"{task.source} was changed while it was being enhanced; it is left unchanged."
                     raise PhotoError(changed, "Try again.")
                 targets.keep_attributes(task.source, made)
             elif reason := self._originals.refusal(task.output):
@@ -424,7 +432,7 @@ class Runner:
         )
 
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:
-        """Stop the run when the disk is full, but not while smaller photos may still fit."""
+        """Stop the run if the disk is full, unless smaller photos may still fit."""
         if not isinstance(error, OSError) or error.errno not in _FULL:
             return
         self._full_in_a_row += 1

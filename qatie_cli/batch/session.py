@@ -1,4 +1,4 @@
-"""One run over photos from start to end: what it is asked to do, its plan, its results and its report."""
+"""One run over photos: request, plan, results and report."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:  # imports torch, which a plan can do without
 
 @dataclass(frozen=True)
 class Request:
-    """What a run shall do.
+    """What a run is asked to do.
 
     Args:
         inputs: photos and folders.
         out: where outputs go, as `planning.plan` takes it; None replaces the originals.
         listed: more inputs, which keep their relative path below `out`.
         max_memory: bytes for the whole process; None allows 60% of what is free.
-        settings: what shapes the outputs, to tell those that are made so from others; None takes any that exists for
-            done, and records nothing.
+        settings: what determines the outputs; recorded, and compared with earlier runs. None treats every existing
+            output as done and records nothing.
     """
 
     inputs: tuple[Path, ...]
@@ -65,7 +65,7 @@ class Estimate:
 
 @contextlib.contextmanager
 def opened(request: Request) -> Iterator[Session]:
-    """The planned run; nothing is written yet. In place, no other process can start one until the block ends.
+    """Plan a run; nothing is written yet. In place, other processes cannot start one until the block ends.
 
     Raises:
         UsageError: `planning` says why the request cannot be planned.
@@ -99,7 +99,7 @@ class Session:
         self._ended: float | None = None
 
     def estimate(self) -> Estimate:
-        """What the run would take, from the photos' headers."""
+        """Estimate the run from the photos' headers."""
         headers = [decoding.header(task.source) for task in self.plan.tasks]
         megapixels = sum(header.width * header.height / 1e6 for header in headers if header)
         known = pace.remembered()
@@ -118,7 +118,7 @@ class Session:
                 files.check_writable(folder)
             except OSError as error:
                 raise QatieError(
-                    f"{folder} cannot be written to: {error.strerror or error}.", "Name another folder with -o."
+                    f"{folder} is not writable: {error.strerror or error}.", "Choose another folder with -o."
                 ) from error
         remove_stale([*self.plan.tasks, *self.plan.done])
         if self._writing.ledger is not None:
@@ -170,21 +170,21 @@ class Session:
         return (self._ended or time.monotonic()) - self._began
 
     def with_status(self, status: Status | str) -> list[Result]:
-        """The results with this status, refused photos among the failed; its value will do, too."""
+        """The results with this status (or its value); refused photos count as failed."""
         return [result for result in (*self.refused, *self.results) if result.status == status]
 
     @property
     def not_begun(self) -> int:
-        """How many photos the run did not reach."""
+        """Number of photos that the run did not reach."""
         return len(self.plan.tasks) - len(self.results) + len(self.with_status(Status.NOT_BEGUN))
 
     @property
     def skipped(self) -> int:
-        """How many outputs were there already."""
+        """Number of outputs that existed."""
         return len(self.plan.done) + len(self.with_status(Status.SKIPPED))
 
     def exit_code(self) -> Exit:
-        """What a command that ran this ends with, an interruption aside."""
+        """The exit code of the run, unless it was interrupted."""
         well = not self.refused and all(r.status in (Status.ENHANCED, Status.SKIPPED) for r in self.results)
         if well and not self.plan.unsearched and (self.results or self.plan.done):
             return Exit.OK
@@ -192,7 +192,7 @@ class Session:
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
     def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
-        """The report of the run so far (`batch.report`); `engine` is None where there was nothing to do."""
+        """The report of the run so far (`batch.report`); `engine` is None if there was nothing to do."""
         run = report.Run(
             started=self._started,
             seconds=round(self.seconds, 4),

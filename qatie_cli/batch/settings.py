@@ -1,4 +1,4 @@
-"""The settings that shape an output: those that a second run compares with the first one's."""
+"""The settings that determine an output, which later runs compare."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _ADDED = ("no_hdr", "no_motion", "sidecars")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the photo that decides what an output looks like and holds.
+    """Everything but the photo that determines an output.
 
-    The int8 engine is not among them, nor are threads, device and memory: they move no value by more than a rounding
-    step, and a folder may be enhanced on several machines. `quality` None is the default of the format.
+    The int8 engine, threads, device and memory are not included: they change values by a rounding step at most, and a
+    folder may be enhanced on several machines. `quality` None is the default of the format.
     """
 
-    weights: str  # a name for people; the digest decides
+    weights: str  # for display; the digest decides
     weights_sha256: str
     arithmetic: str = INT8  # or FLOAT
     strength: float = 1.0
-    fast: bool = True
+    fast: bool | None = None
     quality: int | str | None = None
     strip_metadata: bool = False
     strip_gps: bool = False
@@ -37,6 +37,6 @@ class Settings:
         shaping = dataclasses.asdict(self)
         del shaping["weights"]
         for added in _ADDED:
-            if not shaping[added]:  # as before the option was there, so that outputs of then count as done
+            if not shaping[added]:  # as before the option existed, so that older outputs count as done
                 del shaping[added]
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""XMP sidecars, which programs keep beside photos: copied beside the outputs, under their names."""
+"""XMP sidecars: files that other programs keep beside photos, copied beside the outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIX = ".xmp"
 
 
 def of(photo: Path, output: Path) -> list[tuple[Path, Path]]:
-    """The sidecars of a photo, each with the path of its copy: a.xmp as Adobe names them, a.jpg.xmp as darktable."""
+    """The sidecars of a photo (Adobe's a.xmp, darktable's a.jpg.xmp), each with the path of its copy."""
     wanted = {photo.stem.casefold(): output.stem, photo.name.casefold(): output.name}
     found = []
     for name in names_with_suffix(photo.parent, _SUFFIX):
@@ -24,14 +24,14 @@ def of(photo: Path, output: Path) -> list[tuple[Path, Path]]:
 
 
 def copy(source: Path, output: Path, photo: Photo, strip_gps: bool, overwrite: bool) -> tuple[str, ...]:
-    """Copy the sidecars of `source` beside `output`; notes on those that are not copied.
+    """Copy the sidecars of `source` beside `output`; returns notes on those that are not copied.
 
-    What they say of places in the picture is turned as its pixels were, and their orientation is 1.
+    Regions in them are rotated with the pixels, and their orientation becomes 1.
 
     Args:
-        photo: as it was decoded, which tells how it was turned.
-        strip_gps: leave out where it was taken.
-        overwrite: replace sidecars that are there and differ.
+        photo: as it was decoded; it records how it was rotated.
+        strip_gps: drop the location.
+        overwrite: replace existing sidecars that differ.
 
     Raises:
         OSError: one cannot be read or written.
@@ -48,7 +48,7 @@ def copy(source: Path, output: Path, photo: Photo, strip_gps: bool, overwrite: b
         if strip_gps:
             packet = extended_xmp.without_mention(xmp.without_places(packet))
             if not packet:
-                notes.append(f"the sidecar {sidecar.name} is left out, its places cannot be told from the rest")
+                notes.append(f"the sidecar {sidecar.name} is left out, its location cannot be removed safely")
                 continue
         if target.exists() and not overwrite:
             if target.read_bytes() != packet:

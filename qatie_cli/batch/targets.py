@@ -1,4 +1,4 @@
-"""Whether a photo may be written, and what the file keeps that it replaces."""
+"""Checks of an output before it is written, and the attributes that it takes over."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qatie_cli.errors import PhotoError
 
 
 def identity(path: Path) -> tuple[int, int, int]:
-    """What tells a changed file: size, modification time and inode.
+    """Size, modification time and inode, which identify a version of a file.
 
     Raises:
-        PhotoError: there is no such file, or it cannot be looked at.
+        PhotoError: there is no such file, or it is inaccessible.
     """
     try:
         status = path.stat()
@@ -26,16 +26,16 @@ def identity(path: Path) -> tuple[int, int, int]:
 
 
 def check_names(photo: Path) -> None:
-    """Raise PhotoError where replacing a photo would leave its old content under another name."""
+    """Raise PhotoError if the photo has hard links, which would keep the old content."""
     if (names := photo.stat().st_nlink) > 1:
         raise PhotoError(f"{photo} has {names} names (hard links); in place only one would change.", "Use -o for it.")
 
 
 def keep_attributes(source: Path, made: Path) -> None:
-    """Give the file that replaces a photo in place what belongs to the photo's name.
+    """Give the file that replaces a photo in place the photo's owner, permissions and attributes.
 
     Raises:
-        PhotoError: it cannot be given.
+        PhotoError: they cannot be set.
     """
     try:
         files.keep_attributes(source, made)
@@ -49,8 +49,8 @@ def check(task: Task) -> None:
     """Raise PhotoError if the output could not be written later."""
     folder = task.output.parent
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise PhotoError(f"{folder} may not be written to.", "Check its permissions.")
+        raise PhotoError(f"{folder} is not writable.", "Check its permissions.")
     if task.output.is_dir():
         raise PhotoError(f"{task.output} could not be written: a folder has that name.", "Remove it, or use -o.")
-    if files.is_special(task.output):  # a pipe that nobody reads would stop the batch
-        raise PhotoError(f"{task.output} is a pipe or a device.", "Remove it, or name another folder with -o.")
+    if files.is_special(task.output):  # writing to a pipe without a reader would block the batch
+        raise PhotoError(f"{task.output} is a pipe or a device.", "Remove it, or choose another folder with -o.")

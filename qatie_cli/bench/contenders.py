@@ -107,7 +107,7 @@ def load_file(path: Path, threads: int) -> Contender:
     kind = path.suffix.lower()
     module = {".tflite": "ai_edge_litert", ".onnx": "onnxruntime"}.get(kind)
     if module is None:
-        raise UsageError(f"{path} cannot be run.", "Name a .tflite or .onnx file.")
+        raise UsageError(f"{path} cannot be run.", "Give a .tflite or .onnx file.")
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     make = _litert if kind == ".tflite" else _onnxruntime

@@ -1,4 +1,4 @@
-"""What is measured: times of the network alone, rates, agreement with float."""
+"""Measurements: times of the network alone, rates, agreement with float."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Timing:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Timing:
+        """Median, 10th and 90th percentile of `seconds`."""
         return Timing(*(float(np.quantile(seconds, q)) for q in (0.5, 0.1, 0.9)))
 
 
@@ -61,6 +62,7 @@ class Machine:
 
     @property
     def is_busy(self) -> bool:
+        """Whether other processes took more than a tenth of the processor: trust ratios then, not seconds."""
         return self.others > BUSY_SHARE * self.cores
 
 
@@ -187,7 +189,7 @@ class _OtherProcesses:
         self._began, self._before = time.monotonic(), self._seconds()
 
     def cores(self) -> float:
-        """How many cores they kept busy in the mean."""
+        """Mean number of cores that they kept busy."""
         return max(0.0, (self._seconds() - self._before) / max(1e-9, time.monotonic() - self._began))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Pictures that are measured on."""
+"""Pictures for benchmarks."""
 
 from __future__ import annotations
 

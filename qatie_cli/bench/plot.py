@@ -8,7 +8,7 @@ from qatie_cli import engines
 from qatie_cli.bench.measuring import Bench
 from qatie_cli.errors import DataError, UsageError
 
-_FLOAT_DB = 60.0  # upper limit of the axis; float itself is drawn there
+_FLOAT_DB = 60.0  # upper limit of the axis, where float itself is drawn
 
 
 def write(path: Path, bench: Bench) -> None:
@@ -37,4 +37,4 @@ def write(path: Path, bench: Bench) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} could not be written: {error}.", "Name a .png, .svg or .pdf file.") from error
+        raise DataError(f"{path} could not be written: {error}.", "Give a .png, .svg or .pdf file.") from error

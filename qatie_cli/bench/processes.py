@@ -77,7 +77,7 @@ def enhance(weights: str, engine: str, photo: Path, threads: int) -> Command:
 
 def _run(module: str, *arguments: str) -> Command:
     began = time.perf_counter()
-    with tempfile.TemporaryFile() as said:  # not a pipe, which nobody would read from while the process is watched
+    with tempfile.TemporaryFile() as said:  # not a pipe, which would not be read while the process is watched
         command = [sys.executable, "-P", "-m", module, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         memory = peak_memory(process)

@@ -1,8 +1,9 @@
-"""The command line. Importing it imports neither torch nor NumPy: help, version and completion answer at once."""
+"""The command line. Importing it loads neither torch nor NumPy, so help, version and completion are instant."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -51,26 +52,26 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
 def _quiet_libraries() -> None:
-    """Hide libraries' remarks: notes and reasons say what matters of them."""
+    """Silence libraries' warnings and logs; notes and reasons report what matters in them."""
     chatter.separate_python()
     for library in ("PIL", "tifffile", "torch"):
         warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with contextlib.suppress(AttributeError):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 are printed as they are
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are printed unchanged
 
 
 def _fill_closed_streams() -> None:
-    """Let no file get the descriptor of a standard stream that is closed: a library's remark would be written into it.
+    """Open /dev/null on closed standard streams; a file on such a descriptor would collect libraries' output.
 
-    A closed standard output stays None, so that who asks for a photo on it is told.
+    `sys.stdout` stays None, so a photo for standard output is refused with a message.
     """
     for number in range(3):
         try:
@@ -97,6 +98,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:  # `qatie ... | head`: the reader has what it wanted
+    except BrokenPipeError:  # `qatie ... | head`: the reader closed the pipe
         sys.stderr.close()
         sys.exit(Exit.OK)

@@ -16,6 +16,7 @@ from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
     from qatie_cli.bench.measuring import Bench, Machine
+    from qatie_cli.bench.processes import Command
     from qatie_cli.model.checkpoint import Weights
     from qatie_cli.photo.content import Photo
 
@@ -41,10 +42,10 @@ def bench(
     ] = None,
     weights: WeightsOption = DEFAULT,
     size: Annotated[
-        str | None, typer.Option(help="12MP or 1920x1080; the first photo's own, or 1920x1080 without photos.")
+        str | None, typer.Option(help="12MP or 1920x1080. Default: the size of the first photo, or 1920x1080.")
     ] = None,
     threads: Threads = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two to warm up.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, after two warm-up rounds.")] = 7,
     runtimes: Annotated[
         bool,
         typer.Option("--runtimes/--no-runtimes", help="Also measure other installed runtimes."),
@@ -54,12 +55,12 @@ def bench(
     ] = None,
     commands: Annotated[
         bool,
-        typer.Option("--commands/--no-commands", help="Also memory, start-up and file to file, by processes."),
+        typer.Option("--commands/--no-commands", help="Also measure memory, start-up and file-to-file time."),
     ] = True,
     plot_file: Annotated[
-        Path | None, typer.Option("--plot", help="Write speed against agreement as a picture (extra bench).")
+        Path | None, typer.Option("--plot", help="Plot speed against agreement (extra bench).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the speed of every engine here.
@@ -143,12 +144,12 @@ def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
 
 
 def _read(paths: list[Path]) -> list[Photo]:
-    """The photos that can be read; others are reported."""
+    """The readable photos; the others are reported."""
     from qatie_cli.photo import decoding
     from qatie_cli.photo.discovery import photos_of
 
     files = photos_of(paths)
-    found = []
+    found: list[Photo] = []
     for path in files:
         if len(found) == _MOST_PHOTOS:
             break
@@ -157,7 +158,7 @@ def _read(paths: list[Path]) -> list[Photo]:
         except PhotoError as error:
             console().print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if files and not found:
-        raise DataError("None of the photos can be read.", "Name others.")
+        raise DataError("None of the photos can be read.", "Choose others.")
     return found
 
 
@@ -190,12 +191,12 @@ def _show(found: Bench) -> None:
             f"{t.p10:.2f}-{t.p90:.2f}",
             _cell(row.processor_seconds, "{:.3f}"),
             f"{row.megapixels_per_second:.1f}",
-            _cell(row.rate and row.rate / 1e9, "{:.0f}"),
+            _cell(row.rate, "{:.0f}", 1e9),
             _cell(row.peak_share, "{:.0%}"),
             _cell(row.agreement_db, "{:.1f} dB"),
-            _cell(row.memory and row.memory / 1e6, "{:.0f}"),
-            _cell(row.start_up and row.start_up.seconds, "{:.2f} s"),
-            _cell(row.end_to_end and row.end_to_end.seconds, "{:.2f}"),
+            _cell(row.memory, "{:.0f}", 1e6),
+            _seconds(row.start_up, "{:.2f} s"),
+            _seconds(row.end_to_end, "{:.2f}"),
         )
     screen = console()
     screen.print(table)
@@ -218,5 +219,9 @@ def _tell_what_slows(machine: Machine) -> None:
         screen.print("[yellow]numba is not installed[/]: tone and the int8 network's pointwise layers run uncompiled.")
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _cell(value: float | None, form: str, unit: float = 1) -> str:
+    return "-" if value is None else form.format(value / unit)
+
+
+def _seconds(command: Command | None, form: str) -> str:
+    return _cell(None if command is None else command.seconds, form)

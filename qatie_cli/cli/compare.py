@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A photo, or a folder of them.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The same photo or photos.", show_default=False)],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A photo or a folder of photos.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The photos to compare with.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PAGE.html", help="Page to write.", show_default=False)],
     amplify: Annotated[int, typer.Option(min=1, max=255, help="Factor of the difference pictures.")] = 8,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -45,7 +45,7 @@ def compare(
     try:
         files.check_writable(out.parent)
     except OSError as error:
-        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Name another -o.") from error
+        raise QatieError(f"{out} cannot be written: {error.strerror or error}.", "Choose another -o.") from error
     if not pairs:
         raise QatieError(f"{first} and {second} have no photo in common.", "Photos are matched by their names.")
     page = spread.Spread(out, first, second, amplify)
@@ -56,7 +56,7 @@ def compare(
             page.leave_out(unpaired)
         page.write()
     except OSError as error:
-        raise QatieError(f"{out} could not be written: {error.strerror or error}.", "Name another -o.") from error
+        raise QatieError(f"{out} could not be written: {error.strerror or error}.", "Choose another -o.") from error
     screen = console()
     for unpaired in left_out:
         screen.print(f"[yellow]Left out:[/] {plain(unpaired.name)} {plain(unpaired.reason)}")
@@ -64,7 +64,7 @@ def compare(
         print(json.dumps(_tables(page.similarities, len(left_out)), indent=1))
     if page.similarities and not quiet:
         _show(page.similarities)
-        screen.print(f"Look at them: {plain(out)}")
+        screen.print(f"Open {plain(out)}")
     if not page.similarities:
         raise QatieError(f"None of the {len(left_out)} photos could be compared.", f"{out} names them with reasons.")
     raise typer.Exit(Exit.SOME_FAILED if left_out else Exit.OK)

@@ -17,7 +17,7 @@ _UNLIMITED_COLUMNS = 240
 
 
 def console() -> Console:
-    """The console on standard error: one for messages and bars, so that a message never lands on a bar's line."""
+    """The console on standard error, shared by messages and progress bars so that they never overlap."""
     stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a live bar puts a proxy in its place
     # Where there is no terminal, Rich would cut tables at 80 columns.
     return _console_on(stream, None if stream.isatty() or os.environ.get("COLUMNS") else _UNLIMITED_COLUMNS)
@@ -31,7 +31,7 @@ def _console_on(stream: TextIO, width: int | None) -> Console:
 
 
 def plain(text: object) -> str:
-    """Text for Rich to print verbatim: markup and control characters are escaped."""
+    """Escape markup and control characters, so that Rich prints the text verbatim."""
     from rich.markup import escape
 
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text))
@@ -39,10 +39,10 @@ def plain(text: object) -> str:
 
 
 def confirm(question: str, reason: str) -> None:
-    """Ask for confirmation; a no ends the command.
+    """Ask for confirmation; the command ends unless the answer is yes.
 
     Raises:
-        UsageError: there is nobody to ask; it says the `reason`.
+        UsageError: standard input is not a terminal; the message is `reason`.
     """
     import typer
 
@@ -58,7 +58,7 @@ def show_error(error: QatieError) -> None:
 
 
 def progress(*columns: str, quiet: bool = False) -> Progress:
-    """A progress bar with ETA, hidden if standard error is no terminal; `columns` are Rich formats to append."""
+    """A progress bar with ETA, hidden unless standard error is a terminal; `columns` are Rich formats to append."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = console()

@@ -1,4 +1,4 @@
-"""`qatie demo`: before/after pictures without photos of one's own."""
+"""`qatie demo`: before/after pictures of sample photos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def demo(
 
     from qatie_cli.data import demo as library
 
-    library.originals()  # says what is missing before anything is loaded
+    library.originals()  # reports a missing extra before anything is loaded
     from qatie_cli.enhance.photos import Enhancer
 
     ready = load_engine(weights, engine, threads)
@@ -28,7 +28,7 @@ def demo(
         shown = library.make(out, Enhancer(ready))
     except OSError as error:
         raise QatieError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another folder with -o."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another folder with -o."
         ) from error
     table = Table("photo", "phone, dB", "qatie, dB", title=f"PSNR to the original ({weights} on {ready.name})")
     for row in shown:

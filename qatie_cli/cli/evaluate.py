@@ -89,8 +89,8 @@ def evaluate(
             except (DataError, PhotoError) as error:
                 failed.append(error)
             bar.advance(shown)
-    for error in failed:
-        screen.print(f"[yellow]Left out:[/] {plain(error.one_line())}")
+    for fault in failed:
+        screen.print(f"[yellow]Left out:[/] {plain(fault.one_line())}")
     if not measured:
         raise DataError(f"None of the {len(failed)} pairs in {data} can be used.")
     means = pairs.means(list(measured.values()))
@@ -120,7 +120,7 @@ def _write_csv(path: Path, measured: dict[str, dict[str, Scores]]) -> None:
     try:
         files.write_csv(path, ["photo", "method", *names], rows)
     except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror}.", "Name another file.") from error
+        raise DataError(f"{path} could not be written: {error.strerror}.", "Choose another file.") from error
 
 
 def _show(measured: dict[str, dict[str, Scores]], means: dict[str, Scores], engine: str, title: str) -> None:

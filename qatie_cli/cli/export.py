@@ -37,7 +37,7 @@ def export(
         Path | None, typer.Option(help="Photo to check the model on; by default one of scikit-image's.")
     ] = None,
     least: Annotated[
-        float, typer.Option(help="Least PSNR in dB to qatie's own output; below it nothing is written.")
+        float, typer.Option(help="Minimum PSNR in dB to qatie's own output; below it nothing is written.")
     ] = 40.0,
     yes: Yes = False,
     threads: Threads = 0,
@@ -73,7 +73,7 @@ def export(
         files.write_atomic(out, content)
     except OSError as error:
         raise QatieError(
-            f"{out} cannot be written: {error.strerror or error}.", "Name another file with -o."
+            f"{out} cannot be written: {error.strerror or error}.", "Choose another file with -o."
         ) from error
     arithmetic = "int8" if int8 else "float"
     any_size = "any size" if sides is None else f"{sides[0]}x{sides[1]}"
@@ -85,31 +85,31 @@ def export(
 
 
 def _check_target(out: Path, yes: bool) -> None:
-    """Make the file's folder, and ask before a file is replaced.
+    """Create the file's folder, and ask before replacing a file.
 
     Raises:
-        UsageError: it cannot be written, or exists and there is nobody to ask.
+        UsageError: it cannot be written, or it exists and confirmation is impossible.
     """
     from qatie_cli import files
 
     if files.is_special(out):
         return
     if out.is_dir():
-        raise UsageError(f"{out} is a folder.", "Name a file with -o.")
+        raise UsageError(f"{out} is a folder.", "Give a file with -o.")
     if out.exists() and not yes:
         confirm(f"Replace {out}?", f"{out} exists.")
     try:
         files.check_writable(out.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
+        raise UsageError(f"{out} cannot be written: {reason}.", "Choose another file with -o.") from error
 
 
 def _sides(size: str) -> tuple[int, int] | None:
     """Height and width, or None for any.
 
     Raises:
-        UsageError: it is no size that a model can have.
+        UsageError: the size is not one that a model can have.
     """
     if size.lower() == "dynamic":
         return None

@@ -1,4 +1,4 @@
-"""What a batch prints before, while and after it runs."""
+"""What a batch prints before, during and after the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Follower:
-    """Tells of a run on standard error; errors even when quiet."""
+    """Reports a run on standard error; only errors when quiet."""
 
     def __init__(self, run: Session, screen: Console, quiet: bool, verbose: bool) -> None:
         self.run, self.screen, self.quiet, self.verbose = run, screen, quiet, verbose
@@ -28,7 +28,7 @@ class Follower:
     # --- before -------------------------------------------------------------------------------------------------------
 
     def show_plan(self) -> None:
-        """What --dry-run prints: each source and output, and what the run would take."""
+        """What --dry-run prints: each source and output, and estimates of time and size."""
         plan, estimate = self.run.plan, self.run.estimate()
         for task in plan.tasks:
             print(f"{task.source} -> {task.output}")
@@ -45,7 +45,7 @@ class Follower:
 
     @staticmethod
     def check_report(path: Path | None) -> None:
-        """Raise QatieError if `write_report` could not write there later."""
+        """Raise QatieError if `write_report` could not write the report."""
         from qatie_cli.batch import report
 
         if path == DASH:
@@ -54,7 +54,7 @@ class Follower:
             report.check_writable(path)
 
     def tell_left_out(self) -> None:
-        """Name or count what is no photo and what is not searched, and name what cannot be enhanced as asked."""
+        """Report files that are not photos, folders that are not searched, and photos that are refused."""
         if not self.quiet:
             self._tell_others()
         self._tell_system_folders()
@@ -79,7 +79,7 @@ class Follower:
             self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
 
     def tell_nothing_to_do(self) -> None:
-        """Say why nothing is enhanced."""
+        """Report why there is nothing to enhance."""
         done = self.run.plan.done
         if not self.quiet and (done or not self.run.refused):
             self.screen.print(f"Nothing to do: {count(len(done))} done already." if done else "No photos found.")
@@ -87,7 +87,7 @@ class Follower:
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     def enhance(self, enhancer: Enhancer, album: Album | None) -> None:
-        """Run it under a progress bar."""
+        """Run the batch under a progress bar."""
         run, tasks = self.run, self.run.plan.tasks
         if self.verbose and not self.quiet:
             self.screen.print(f"Engine: {enhancer.engine.described} ({enhancer.engine.reason}).")
@@ -111,22 +111,22 @@ class Follower:
             seconds = result.seconds
             self.screen.print(
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
-                f"network {seconds.network:.2f} s  encode {seconds.encode:.2f} s"
+                f"network {seconds.network:.2f} s at {_size(result.reduction)}  encode {seconds.encode:.2f} s"
             )
-        told = self.quiet or result.status == "failed"  # a reason says what matters of them
+        told = self.quiet or result.status == "failed"  # the reason already contains what matters in them
         for note in () if told else result.notes:
             self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
 
     # --- after --------------------------------------------------------------------------------------------------------
 
     def catch_up(self, album: Album) -> None:
-        """Make previews of photos done before under a progress bar."""
+        """Make previews of earlier outputs under a progress bar."""
         with progress("[dim]previews", quiet=self.quiet) as bar:
             shown = bar.add_task("", total=None)
             album.catch_up(lambda done, total: bar.update(shown, completed=done, total=total))
 
     def finish(self, album: Album) -> bool:
-        """Write the gallery; whether it is complete."""
+        """Write the gallery; returns whether it is complete."""
         try:
             album.write()
         except OSError as error:
@@ -136,7 +136,7 @@ class Follower:
         return not album.missing
 
     def write_report(self, path: Path, content: dict[str, object]) -> bool:
-        """Write the report; whether that worked."""
+        """Write the report; returns whether that worked."""
         from qatie_cli.batch import report
 
         try:
@@ -151,7 +151,7 @@ class Follower:
         return True
 
     def summarize(self, how: str, album: Album | None) -> None:
-        """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
+        """Print the summary; `how` names the engine, empty if nothing had to be done."""
         run = self.run
         if run.interrupted:
             enhanced = count(len(run.with_status("enhanced")))
@@ -164,7 +164,7 @@ class Follower:
             if run.not_begun:
                 self.screen.print(f"[red]{count(run.not_begun)} not begun;[/] run the same command to resume.")
         if album is not None and not self.quiet and album.path not in album.missing:
-            self.screen.print(f"Look through them: {plain(album.path)}")
+            self.screen.print(f"Browse them: {plain(album.path)}")
 
     def _count_up(self, how: str) -> None:
         run, failed = self.run, self.run.with_status("failed")
@@ -176,6 +176,10 @@ class Follower:
         if failed:
             names = ", ".join(plain(result.task.source) for result in failed)
             self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+
+
+def _size(reduction: int) -> str:
+    return "full size" if reduction == 1 else f"1/{reduction} size"
 
 
 def _files(paths: tuple[Path, ...], what: str = "files") -> str:

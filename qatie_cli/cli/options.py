@@ -63,24 +63,27 @@ EngineOption = Annotated[
     typer.Option("--engine", "--backend", help="int8 on llvm, onnxruntime or one of PyTorch's engines, or float."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Shipped weights by name, or a weights file.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads of the network; 0 takes all usable cores.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, help="CPU threads for the network; 0 uses all available cores.")
+]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file of settings, like those in weights/recipes.")
 ]
 ReportFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.json", help="Write every photo's outcome as JSON; - is standard output."),
+    typer.Option(metavar="FILE.json", help="Write a JSON report with the result of every photo; - is standard output."),
 ]
 Folders = Annotated[
     str | None,
-    typer.Option(help="The two folders of pairs, input first, as A/B; needed only where their names are unusual."),
+    typer.Option(help="The two folders of pairs, as INPUT/TARGET; only needed if their names are unusual."),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cuda and mps run the float network.")]
 Fast = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--fast/--full",
         help="Run the network on photos above 4 megapixels at reduced size; tone and edges stay at full size.",
+        show_default="--fast, and --full for photos that are noisy at full size",
     ),
 ]
 QualityOption = Annotated[
@@ -93,9 +96,43 @@ QualityOption = Annotated[
     ),
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger photos.")]
-NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Leave out HDR gain maps: every screen shows the same photo.")]
-NoMotion = Annotated[bool, typer.Option("--no-motion", help="Leave out motion photos' videos.")]
+NoHdr = Annotated[bool, typer.Option("--no-hdr", help="Drop HDR gain maps, so that every screen shows the same photo.")]
+NoMotion = Annotated[bool, typer.Option("--no-motion", help="Drop the video of motion photos.")]
 Sidecars = Annotated[bool, typer.Option("--sidecars", help="Copy XMP sidecars (a.xmp, a.jpg.xmp) to the outputs.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory limit; larger photos run in tiles.", show_default="60% of free"),
+]
+FilesFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
+        "paths are kept under OUT; folders are searched, but for . and /.",
+        show_default=False,
+    ),
+]
+Gallery = Annotated[
+    bool | None,
+    typer.Option(
+        "--gallery/--no-gallery",
+        help="Write OUT/index.html, a page to look through before and after.",
+        show_default="if OUT has one, refresh it",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|local|ADDRESS",
+        help="Work on a Ray cluster: the one that this machine belongs to, one made of this machine, or that address.",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers", metavar="N|MIN:MAX", help="Workers of the cluster.", show_default="as many as it has room for"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each photo.")]
 
@@ -104,11 +141,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 def parse_quality(text: str | None) -> Quality:
     """The value of --quality."""
-    from qatie_cli.photo import fineness  # imports NumPy and Pillow, which help does without
+    from qatie_cli.photo import fineness  # loads NumPy and Pillow, which --help does not need
 
     if text is None:
         return None
-    number = int(text) if text.isascii() and text.isdigit() else 0  # int takes 9_5 and +95, too
+    number = int(text) if text.isascii() and text.isdigit() else 0  # int() also accepts 9_5 and +95
     try:
         return fineness.check(fineness.SOURCE if text == fineness.SOURCE else number)
     except ValueError:
@@ -139,7 +176,7 @@ def load_engine(
 
 
 def use_threads(threads: int) -> None:
-    """Let torch compute on `threads` cores; 0 leaves its own choice."""
+    """Set PyTorch's number of threads; 0 keeps its default."""
     import torch
 
     if threads:

@@ -23,7 +23,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
     from qatie_cli.photo.discovery import photos_of
 
     if missing := [path for path in paths if not path.exists()]:
-        raise DataError(f"There is no {missing[0]}.", "Name a photo, or a folder of photos.")
+        raise DataError(f"There is no {missing[0]}.", "Give a photo, or a folder of photos.")
     found = {}
     for file in subsample(photos_of(paths), most):
         try:
@@ -31,7 +31,7 @@ def named(paths: list[Path], most: int) -> dict[str, np.ndarray]:
         except PhotoError as error:
             console().print(f"[yellow]Left out:[/] {plain(error.one_line())}")
     if not found:
-        raise DataError(f"There is no photo that can be read in {', '.join(map(str, paths))}.", "Name others.")
+        raise DataError(f"There is no photo that can be read in {', '.join(map(str, paths))}.", "Choose others.")
     return found
 
 

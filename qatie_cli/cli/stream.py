@@ -23,7 +23,7 @@ def standard_output() -> BinaryIO:
         UsageError: it is closed.
     """
     if sys.stdout is None:
-        raise UsageError("Standard output is closed.", "Name a file instead of -.")
+        raise UsageError("Standard output is closed.", "Give a file instead of -.")
     return sys.stdout.buffer
 
 
@@ -39,9 +39,9 @@ def is_stream(inputs: Sequence[Path], out: Path) -> bool:
         return False
     if len(inputs) != 1:
         stream = out if DASH not in inputs else DASH
-        raise UsageError(f"{stream} takes one photo at a time.", "Name one input.")
+        raise UsageError(f"{stream} takes one photo at a time.", "Give one input.")
     if inputs[0] != DASH and inputs[0].is_dir():
-        raise UsageError(f"{inputs[0]} is a folder; -o {out} writes one photo.", "Name a folder with -o.")
+        raise UsageError(f"{inputs[0]} is a folder; -o {out} writes one photo.", "Give a folder with -o.")
     return True
 
 
@@ -67,9 +67,9 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     if out == DASH:
         standard_output()
     elif out.is_dir():
-        raise UsageError(f"{out} is a folder.", "Name a file with -o: a photo from standard input has no name.")
+        raise UsageError(f"{out} is a folder.", "Give a file with -o: a photo from standard input has no name.")
     if out != DASH and out.exists() and not writing.overwrite and not files.is_special(out):
-        raise UsageError(f"{out} exists.", "Name another file with -o, or add --overwrite.")
+        raise UsageError(f"{out} exists.", "Choose another file with -o, or add --overwrite.")
     named = None if out == DASH else formats.format_of_name(out)
     if fmt != "keep" and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
@@ -85,5 +85,5 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise QatieError(f"Standard output cannot be written to: {error.strerror or error}.") from error
+        raise QatieError(f"Cannot write to standard output: {error.strerror or error}.") from error
     return enhanced.notes

@@ -1,4 +1,4 @@
-"""`qatie train`: weights from pairs, or from good photos alone."""
+"""`qatie train`: train weights on pairs, or on good photos alone."""
 
 from __future__ import annotations
 
@@ -31,38 +31,39 @@ if TYPE_CHECKING:
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder: weights, metrics, what resuming needs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder for weights, metrics and checkpoints.")],
     data: Annotated[Path | None, typer.Option(help="Folder of pairs to learn from.")] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="Folder of good photos instead; they are degraded to phone-like inputs.")
+        Path | None, typer.Option(help="Folder of good photos instead; inputs are made by degrading them.")
     ] = None,
-    val: Annotated[Path | None, typer.Option(help="Folder of pairs to validate on, instead of a part of DATA.")] = None,
+    val: Annotated[Path | None, typer.Option(help="Folder of pairs to validate on, instead of part of DATA.")] = None,
     folders: Folders = None,
     init: Annotated[str | None, typer.Option(help="Start from these weights: a name or a file.")] = None,
     recipe: RecipeFile = None,
     width: Annotated[int | None, typer.Option(min=1, help="Base width of the network.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps of the float stage.")] = None,
     tone_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the tone stage; as many as --steps if only that is given.")
+        int | None, typer.Option(min=0, help="Steps of the tone stage; defaults to --steps if that is given.")
     ] = None,
     qat: Annotated[
         bool,
-        typer.Option("--qat", help="Add the quantization-aware stage: a fifth of the steps, or as the recipe says."),
+        typer.Option("--qat", help="Add the quantization-aware stage; a fifth of the steps unless the recipe sets it."),
     ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the split, the degradations and the first weights.")
+        int | None, typer.Option(min=0, help="Seed of the split, the degradations and the initial weights.")
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting of a recipe, as in loss.psnr_y=2; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in OUT from its last checkpoint.")] = False,
-    device: Annotated[TrainingDevice, typer.Option(help="auto takes a GPU where there is one.")] = TrainingDevice.auto,
+    device: Annotated[TrainingDevice, typer.Option(help="auto uses a GPU if there is one.")] = TrainingDevice.auto,
     threads: Threads = 0,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that prepare samples, for a GPU with many cores; 0 uses a thread.")
+        int,
+        typer.Option(min=0, help="Processes that prepare samples, for GPU machines with many cores; 0 uses a thread."),
     ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events to OUT/events (extra tensorboard).")
@@ -142,7 +143,7 @@ def _train(ready: Prepared, quiet: bool) -> Finished:
 
 
 def _show_photos(ready: Prepared) -> None:
-    """Say how the folders were understood, and which network is trained."""
+    """Report how the folders were read, and the network to train."""
     from qatie_cli.data.paired import Pairs
     from qatie_cli.model.network import Network, parameter_count
     from qatie_cli.training.prepare import VALIDATION_LEFT_OUT_FILE
@@ -177,7 +178,7 @@ def _show_pairs(pairs: Pairs, ready: Prepared) -> None:
 
 
 def _show_clean(photos: CleanPhotos) -> str:
-    """Name the unreadable photos; returns what to add about those that are no targets."""
+    """Report unreadable photos; returns a note on those that cannot be targets."""
     for name in photos.unreadable:
         console().print(f"[yellow]Left out:[/] {plain(name)} cannot be read")
     extreme, small = len(photos.extreme), len(photos.too_small)
@@ -186,7 +187,7 @@ def _show_clean(photos: CleanPhotos) -> str:
 
 
 class _StopFlag:
-    """Set by Ctrl-C, so that training stops between two steps; a second Ctrl-C stops at once."""
+    """Set by Ctrl-C to stop training after the current step; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self._set = False
@@ -219,7 +220,7 @@ def _show_table(rows: tuple[EngineScores, ...]) -> None:
 
 
 def _advice(rows: tuple[EngineScores, ...], out: Path) -> str:
-    """What to do where quantization-aware training leaves int8 further from float than it was without; else empty."""
+    """Advice for a run whose QAT left int8 further from float than post-training quantization; else empty."""
     from qatie_cli.training.results import FLOAT_FILE
 
     int8 = [row for row in rows if row.mean.agreement_db is not None]

@@ -1,4 +1,4 @@
-"""How `--help` looks: options in groups, an example line, exit codes named once."""
+"""The layout of `--help`: grouped options, an example, exit codes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from qatie_cli.errors import Exit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WIDEST = 120  # columns of a panel; longer lines are hard to read
-_OPTION_COLUMNS = 38  # of them for an option and its values
+_WIDEST = 120  # maximum width of a panel in columns
+_OPTION_COLUMNS = 38  # of which an option with its values takes up to this
 
 # The group of every option, the same in all commands. Options in none stand first, under "Options".
 GROUPS = {
@@ -35,7 +35,7 @@ GROUPS = {
         "--size", "--rounds", "--runtimes", "--against", "--commands", "--longest", "--reduction", "--baselines",
         "--amplify", "--compare", "--least",
     ),
-    "Weights and engine": ("--weights", "--engine", "--device", "--threads", "--workers"),
+    "Weights and engine": ("--weights", "--engine", "--device", "--threads", "--cluster", "--workers"),
     "Limits": ("--max-memory", "--max-pixels"),
     "Report": (
         "--report", "--gallery", "--json", "--csv", "--plot", "--tensorboard", "--quiet", "--verbose",
@@ -71,7 +71,7 @@ EPILOG = "Exit codes: " + ", ".join(f"{code.value} {meaning}" for code, meaning 
 
 
 def example(command: str) -> str:
-    """The line that closes a command's help."""
+    """The last line of a command's help."""
     return f"Example: {EXAMPLES[command]}"
 
 
@@ -98,7 +98,7 @@ def sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def _panels(command: Any, ctx: Any) -> str:
-    """A command's help for a terminal. Help texts are no markup: Rich would take [degradation] for a tag."""
+    """A command's help for a terminal. Help texts are not markup: Rich would read [degradation] as a tag."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.panel import Panel

@@ -49,7 +49,7 @@ def path(
 
 @app.command("verify")
 def verify() -> None:
-    """Verify checksums, repair cached copies."""
+    """Verify checksums and repair cached copies."""
     from qatie_cli.errors import WeightsError
     from qatie_cli.model import shipped
 
@@ -86,14 +86,15 @@ def clear() -> None:
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite, .ckpt or .onnx file.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Weights file to write; by default here, named as FILE.")
+        Path | None,
+        typer.Option("--out", "-o", help="Weights file to write; by default in this folder, named after FILE."),
     ] = None,
     photos: Annotated[
         list[Path] | None,
         typer.Option(help="Photo or folder to calibrate int8 on; repeatable. By default scikit-image's."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run a .tflite file itself in LiteRT, too, at the size that it takes.")
+        bool, typer.Option("--compare", help="Also run a .tflite file in LiteRT, at its own input size.")
     ] = False,
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -111,7 +112,7 @@ def import_(
 
     out = out or Path(f"{file.stem}.safetensors")
     if out.suffix != ".safetensors":
-        raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Name another file with -o.")
+        raise UsageError(f"Weights files end in .safetensors, {out} does not.", "Choose another file with -o.")
     use_threads(threads)
     screen = console()
     with chatter.hidden():
@@ -127,7 +128,7 @@ def import_(
             checkpoint.write(out, made)
         except OSError as error:
             reason = error.strerror or error
-            raise QatieError(f"{out} cannot be written: {reason}.", "Name another file with -o.") from error
+            raise QatieError(f"{out} cannot be written: {reason}.", "Choose another file with -o.") from error
         if not quiet:
             sides = None if published is None else runtimes.litert_sides(published)
             pictures = [for_check(photo, sides) for photo in chosen.check.values()]
@@ -145,7 +146,7 @@ def import_(
 
 
 def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
-    """Photos to calibrate on, where that is needed, and to measure on, and what to call the latter.
+    """Photos for calibration (if needed) and for measuring, and a name for the latter.
 
     Raises:
         UsageError: there are none to calibrate on.
@@ -164,7 +165,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
         return Split(found, check), f"{len(check)} photos of scikit-image"
     if needed:
         raise UsageError(
-            "There is no photo to calibrate int8 on.", "Name some with --photos, or: pip install 'qatie[import]'"
+            "There is no photo to calibrate int8 on.", "Give some with --photos, or: pip install 'qatie[import]'"
         )
     return Split({}, {"": pictures.generated()}), "a generated picture"
 

@@ -1,1 +1,1 @@
-"""Pairs of a phone-like and a good photo: found on disk, checked, and cut into samples to learn from."""
+"""Training data: pairs of a phone-like and a good photo, found on disk or made, checked and cut into samples."""

@@ -20,14 +20,14 @@ from qatie_cli.data.store import Picture, Store
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import resize
 
-SMALLEST_SIDE = 32  # pixels; anything smaller teaches nothing
+SMALLEST_SIDE = 32  # pixels; smaller photos are useless for training
 # Input and target of every pair in the evaluation sets (exposure, tone, noise, another camera) are alike at 0.85 or
 # more; photos of different things at 0.26 or less.
 ALIKE = 0.3
 CERTAINLY_ALIKE = 0.6
-_PLAIN = 0.03  # standard deviation of luma below which a picture shows nothing to compare by
+_PLAIN = 0.03  # standard deviation of luma below which a picture cannot be compared
 _LIKENESS_PX = 32
-_MOST_SUSPECTS = 500  # unlike pairs for which a better partner is inspected for
+_MOST_SUSPECTS = 500  # unlike pairs for which a better partner is sought
 _ALIGNMENT_SAMPLE = 64  # pairs on which misalignment is measured
 _ALIGNMENT_PX = 512
 _NO_DESCRIPTOR = np.zeros(_LIKENESS_PX**2, np.float32)
@@ -35,7 +35,7 @@ _NO_DESCRIPTOR = np.zeros(_LIKENESS_PX**2, np.float32)
 
 @dataclass(frozen=True)
 class Alignment:
-    """How far targets lie from their inputs, in pixels, over a sample of the pairs."""
+    """Shift between targets and inputs in pixels, over a sample of the pairs."""
 
     measured: int
     median: float
@@ -45,7 +45,7 @@ class Alignment:
 
     @property
     def matters(self) -> bool:
-        """Whether it is large enough to blur what is learnt."""
+        """Whether it is large enough to make the network learn blur."""
         return self.p90 > 1.0
 
 
@@ -75,7 +75,7 @@ class _Inspected:
     reason: str | None = None
     size: tuple[int, int] = (0, 0)
     group: str = ""
-    twin: str = ""  # digest of input and target: equal for a pair that is there twice
+    twin: str = ""  # digest of input and target, equal for duplicate pairs
     descriptors: tuple[np.ndarray, np.ndarray] = (_NO_DESCRIPTOR, _NO_DESCRIPTOR)
     likeness: float = 0.0
     plain: bool = False
@@ -105,7 +105,7 @@ def check(pairs: tuple[PairFiles, ...], store: Store, on_read: Callable[[], None
 
 @dataclass(frozen=True)
 class FolderReport:
-    """How a folder of pairs is understood, and what checking found.
+    """The layout of a folder of pairs, and the results of checking it.
 
     `photos` is the number of different targets, `validation` that of usable pairs which the layout itself holds out
     (None where it holds out none).
@@ -174,12 +174,12 @@ def _inspect(pair: PairFiles, store: Store) -> _Inspected:
 
 
 def _without_name(error: PhotoError, path: Path) -> str:
-    """The reason with the path cut to its last two names: the reader knows the rest."""
+    """The reason, with only the last two names of the path."""
     return str(error).replace(str(path), f"{path.parent.name}/{path.name}").rstrip(".")
 
 
 def descriptor(overview: Image.Image) -> np.ndarray:
-    """What a photo shows, independent of its tone: ranks of its luma at 32x32 minus their local mean, of length 1."""
+    """A tone-independent descriptor of a photo: ranks of luma at 32x32 minus their local mean, of length 1."""
     small = np.asarray(resize.to_square(overview.convert("L"), _LIKENESS_PX), np.float32)
     ranks = small.ravel().argsort(kind="stable").argsort(kind="stable").reshape(small.shape).astype(np.float32)
     local = ranks - ndimage.uniform_filter(ranks, 7, mode="nearest")
@@ -188,7 +188,7 @@ def descriptor(overview: Image.Image) -> np.ndarray:
 
 
 def _unlike(inspected: list[_Inspected]) -> Iterator[str | None]:
-    """For each pair the reason why its two photos do not belong together, None where they do."""
+    """For each pair, the reason why its photos do not belong together; None if they do."""
     suspects = [i for i, seen in enumerate(inspected) if seen.likeness < ALIKE][:_MOST_SUSPECTS]
     fitting: dict[int, str] = {}
     if suspects:

@@ -1,4 +1,4 @@
-"""Good photos without partners: targets whose inputs the degradation model makes during training."""
+"""Good photos as targets; the degradation model makes their inputs during training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from qatie_cli.data.checking import SMALLEST_SIDE
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import Frame, FullFrameConfig, Kind
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.sampling import EVERY_SCALE, CropScale
 from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.uneven_light import LightConfig
@@ -25,8 +26,8 @@ from qatie_cli.model.config import THUMBNAIL_PX
 from qatie_cli.photo import colour, resize
 from qatie_cli.photo.discovery import photos_below
 
-_DARK = 0.2  # mean luma of a photo that is dark as a whole
-_LIGHT = 0.6  # luma of what lights a dark scene
+_DARK = 0.2  # largest mean luma of a dark photo
+_LIGHT = 0.6  # smallest luma of a light in a dark scene
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class CleanPhoto:
 class CleanPhotos:
     """Good photos, split by photo into those to learn from and those to validate on; `store` reads them.
 
-    `extreme` are photos that are no targets (`is_good_target`): shown unchanged, they teach what to leave alone.
-    `unlit` are dark ones without a light in them, which teach nothing: nobody can tell them from underexposed ones.
+    `extreme` photos cannot be targets (`is_good_target`); used unchanged, they teach what to leave alone. `unlit` are
+    dark photos without a light, which are unusable: they look like underexposed ones.
     """
 
     folder: Path
@@ -66,9 +67,9 @@ class CleanPhotos:
 
 
 def is_good_target(image: Image.Image) -> bool:
-    """Whether a photo teaches a normal tone: mean luma 0.2..0.75 and a standard deviation above 0.12.
+    """Whether a photo has a normal tone: mean luma 0.2..0.75 and a standard deviation above 0.12.
 
-    Low-key, high-key and strongly graded photos are good photos but teach that dark or flat is fine.
+    Low-key, high-key and strongly graded photos would teach that dark or flat is normal.
     """
     values = _small_luma(image)
     return _DARK <= float(values.mean()) <= 0.75 and float(values.std()) > 0.12
@@ -145,9 +146,11 @@ class DegradedSource:
         validation: ValidationSet | None = None,
         view_px: int = THUMBNAIL_PX,
         tone: ToneSampling = ToneSampling(),
+        scale: CropScale = EVERY_SCALE,
     ) -> None:
         self.photos, self.config, self.seed, self.crop = photos, config, seed, crop
         self.validation_set, self.view_px, self.tone = validation, view_px, tone
+        self.scale = scale
 
     @property
     def summary(self) -> dict[str, object]:
@@ -179,7 +182,7 @@ class DegradedSource:
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             clean = self.photos.store.get(self._photo(rng).path)
-            place = sampling.place(clean.image.size, self.crop, rng)
+            place = sampling.place(clean.image.size, self.crop, rng, self.scale)
             target = views.crop(clean.image, place.crop, self.crop, place.flip)
             view = views.view(clean.overview, place.frame, self.view_px, place.flip)
             parameters = degradation.sample(self.config, rng)
@@ -194,7 +197,9 @@ class DegradedSource:
         )
 
     def _textured(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A crop (crop, crop, 3) with faint detail and drawn surfaces, which the network must keep apart from noise."""
+        """A crop (crop, crop, 3) softened, with faint detail and drawn surfaces: to be distinguished from noise."""
+        if softness := self.config.softness.sample(rng, 0.0):
+            target = degradation.gaussian_blur(target, softness)
         target = degradation.faint(target, self.config.faint.sample(rng, 0.0))
         deviation = self.config.surface.sample(rng, 0.0)
         if not deviation:
@@ -236,7 +241,7 @@ class DegradedSource:
         return self.photos.training[rng.integers(len(self.photos.training))]
 
     def validation(self) -> list[PairPixels]:
-        """All inputs are degraded: an untouched one has no finite PSNR to average. Targets are as in training."""
+        """All inputs are degraded, since an untouched one has no finite PSNR. Targets are as in training."""
         if self.validation_set is not None:
             return self.validation_set.photos()
         config = dataclasses.replace(self.config, untouched=0.0)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from qatie_cli.photo.colour import luma
 
-_HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may end up brighter than they were: they clip a little sooner
+_HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may become brighter and clip sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
 _FINE_PX = 5.0  # standard deviation of the Gaussian that separates fine detail from coarse
 SHARES = ("untouched",)  # settings that are one number, not a range
@@ -62,7 +62,7 @@ class ParameterRange:
         return [self.probability, self.low, self.high]
 
     def sample(self, rng: np.random.Generator, neutral: float) -> float:
-        """A value, or `neutral` where the degradation is not applied. Consumes the same randomness either way."""
+        """A value, or `neutral` if the degradation is not applied; consumes the same randomness either way."""
         applied, value = rng.random() < self.probability, rng.uniform(self.low, self.high)
         return float(value) if applied else neutral
 
@@ -71,7 +71,7 @@ class ParameterRange:
 class DegradationConfig:
     """Every degradation with its probability and range; the defaults are those of the shipped weights."""
 
-    untouched: float = 0.175  # share of crops left as they are: a good photo stays a good photo
+    untouched: float = 0.175  # share of unchanged crops, so that good photos stay good
     exposure: ParameterRange = ParameterRange(0.8, -2.6, 0.0)  # EV, linear light
     overexposure: ParameterRange = ParameterRange(0.2, 0.0, 3.0)  # EV, linear light; replaces `exposure`
     highlights: ParameterRange = ParameterRange(0.6, 0.0, 3.0)  # EV of white above the photo's own (`_with_highlights`)
@@ -83,6 +83,8 @@ class DegradationConfig:
     # Demosaicing spreads a pixel's noise over its neighbours: Gaussian, standard deviation in pixels.
     noise_correlation: ParameterRange = ParameterRange(0.6, 0.4, 1.1)
     noise_gray: ParameterRange = ParameterRange(0.6, 0.2, 0.9)  # share of the noise's variance common to all channels
+    # Noise reduction leaves blotches of colour: the rest of the variance is that of noise blurred by a wider Gaussian.
+    colour_noise_correlation: ParameterRange = ParameterRange(0.0, 1.5, 4.0)
     # Share of the noise's variance at wavelengths of about 8 pixels.
     low_frequency_noise: ParameterRange = ParameterRange(0.55, 0.0, 0.6)
     gamma: ParameterRange = ParameterRange(0.5, 0.8, 1.4)  # exponent
@@ -92,8 +94,10 @@ class DegradationConfig:
     denoise_blur: ParameterRange = ParameterRange(0.25, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.35, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: ParameterRange = ParameterRange(0.75, 55, 95)  # quality, 4:2:0 below 90
-    # Of the network's targets: the amplitude limit of fine detail (`faint`), the standard deviation of a drawn surface.
+    # Of the network's targets: the amplitude limit of fine detail (`faint`), a Gaussian's standard deviation in pixels
+    # (photos at full size are soft, and what is sharp in them is noise), the standard deviation of a drawn surface.
     faint: ParameterRange = ParameterRange(0.35, 0.01, 0.04)
+    softness: ParameterRange = ParameterRange(0.0, 0.4, 1.2)
     surface: ParameterRange = ParameterRange(0.35, 0.006, 0.025)
 
     def __post_init__(self) -> None:
@@ -136,6 +140,7 @@ class DegradationParameters:
     read_noise: float = 0.0
     noise_correlation: float = 0.0
     noise_gray: float = 0.0
+    colour_noise_correlation: float = 0.0
     low_frequency_noise: float = 0.0
     gamma: float = 1.0
     contrast: float = 1.0
@@ -156,7 +161,7 @@ UNTOUCHED = DegradationParameters()
 
 
 def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationParameters:
-    """One photo's parameters. The same number of random values is consumed whatever they turn out to be."""
+    """One photo's parameters; always consumes the same number of random values."""
     untouched = rng.random() < config.untouched
     red, blue = config.white_balance.sample(rng, 1.0), config.white_balance.sample(rng, 1.0)
     tint = config.tint.sample(rng, 1.0)
@@ -180,6 +185,10 @@ def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationPa
         jpeg=round(jpeg) or None,
         noise_seed=int(rng.integers(2**32)),
         highlights=config.highlights.sample(rng, 0.0),
+        # Drawn only where a recipe asks for it: those of before have no value of it in their sequence.
+        colour_noise_correlation=config.colour_noise_correlation.sample(rng, 0.0)
+        if config.colour_noise_correlation.probability
+        else 0.0,
     )
     return UNTOUCHED if untouched else parameters
 
@@ -196,11 +205,11 @@ def to_encoded(linear: np.ndarray) -> np.ndarray:
 
 
 def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
-    """Linear light with white raised by `ev`, fading out at 0.8: the highlights that clipping took from the photo.
+    """Linear light with white raised by `ev`, fading out at 0.8: restores the highlights lost to clipping.
 
-    A lamp or a sky stays white in an underexposed photo. Without this, darkened photos contain no white at all, and a
-    tone stage trained on them takes a dark photo with a lamp in it for a well exposed one. `ev` barely above the
-    exposure's loss leaves highlights about as bright as they were.
+    Lamps and skies stay white in underexposed photos. Without this, darkened photos contain no white, and the tone
+    stage takes dark photos with a lamp for well exposed ones. With `ev` just above the exposure's loss, highlights keep
+    their brightness.
     """
     if ev <= 0:
         return linear
@@ -211,8 +220,8 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
 def faint(photo: np.ndarray, most: float) -> np.ndarray:
     """An encoded photo (H, W, 3) in 0..1 with its fine detail limited to an amplitude of `most`; unchanged for 0.
 
-    Plaster, leaves and asphalt are as faint and as fine as noise. A network that has seen faint detail only in noisy
-    photos takes it for noise; one that has seen both must tell them apart by their structure.
+    Plaster, leaves and asphalt are as faint and fine as noise. A network that sees faint detail only in noisy photos
+    takes it for noise; seeing both, it learns their structure.
     """
     if not most:
         return photo
@@ -236,13 +245,17 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
     """Noise (H, W, 3) of variance 1, correlated between neighbours and channels as in developed photos.
 
     Demosaicing and noise reduction spread a pixel's noise. In the real noise of the PolyU photos neighbours correlate
-    at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has 0 everywhere, and a
-    network trained on it takes real noise for texture.
+    at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has none, and a network
+    trained on it takes real noise for texture.
     """
     rng = np.random.default_rng(parameters.noise_seed)
-    noise = _white(rng, shape, parameters.noise_gray)
-    if parameters.noise_correlation:
-        noise = _correlated(noise, parameters.noise_correlation)
+    fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray
+    if wide:
+        common = _correlated(rng.standard_normal((*shape, 1), np.float32), fine)
+        colours = _correlated(rng.standard_normal((*shape, 3), np.float32), wide)
+        noise = np.float32(gray**0.5) * common + np.float32((1 - gray) ** 0.5) * colours
+    else:
+        noise = _correlated(_white(rng, shape, gray), fine)
     if parameters.low_frequency_noise:
         coarse = _white(rng, (-(-shape[0] // 2), -(-shape[1] // 2)), parameters.noise_gray)
         coarse = _correlated(coarse, 1.5).repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
@@ -252,7 +265,7 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
 
 
 def averaged_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.ndarray:
-    """What is left of `unit_noise` in a thumbnail, each of whose pixels is the mean of several of a photo."""
+    """`unit_noise` as it appears in a thumbnail, whose pixels are means of several."""
     noise = _white(np.random.default_rng(parameters.noise_seed), shape, parameters.noise_gray)
     return noise * np.float32(_PIXELS_IN_A_POINT**-0.5)
 
@@ -266,7 +279,9 @@ def _white(rng: np.random.Generator, shape: tuple[int, int], gray: float) -> np.
 
 
 def _correlated(noise: np.ndarray, sigma: float) -> np.ndarray:
-    """White noise blurred by a Gaussian of `sigma` pixels and scaled back to its variance."""
+    """White noise blurred by a Gaussian of `sigma` pixels and scaled back to its variance; unchanged for 0."""
+    if not sigma:
+        return noise
     return gaussian_blur(noise, sigma) / np.float32((_gaussian(sigma) ** 2).sum())
 
 
@@ -295,14 +310,14 @@ def from_u8(photo: np.ndarray) -> np.ndarray:
 
 
 def without_noise(parameters: DegradationParameters) -> DegradationParameters:
-    """The same exposure, colours and tone, measured by a sensor without noise."""
+    """The same parameters without noise."""
     return dataclasses.replace(parameters, shot_noise=0.0, read_noise=0.0)
 
 
 def apply(parameters: DegradationParameters, clean: np.ndarray, *, tone_only: bool = False) -> np.ndarray:
     """The degraded photo, (H, W, 3) float32 in 0..1, values as an 8-bit file would hold them.
 
-    `tone_only` leaves out what a thumbnail of the whole photo does not show: blur, sharpening, JPEG, most of the noise.
+    `tone_only` omits what a thumbnail does not show: blur, sharpening, JPEG and most of the noise.
     """
     if parameters == UNTOUCHED:
         return clean

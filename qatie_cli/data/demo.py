@@ -1,4 +1,4 @@
-"""The demo: photos that scikit-image ships, degraded as phones do and enhanced again."""
+"""The demo: scikit-image's photos, degraded like a phone's and enhanced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qatie_cli.errors import QatieError
 from qatie_cli.photo import decoding, encoding, sheets
 from qatie_cli.photo.content import JpegTraits, Photo
 
-# What a phone might have done to each photo; the names are those of skimage.data.
+# Phone-like degradations of each photo, by its name in skimage.data.
 DEGRADATIONS = {
     "astronaut": DegradationParameters(
         exposure=-1.4, read_noise=0.002, shot_noise=0.0006, saturation=0.85, jpeg=85, noise_seed=1

@@ -15,7 +15,7 @@ from qatie_cli.model.config import GLOBAL_VIEW_PX, THUMBNAIL_PX
 from qatie_cli.model.view import averaged_px, subsampled
 from qatie_cli.photo.colour import LUMA
 
-_SIDE = 2 * GLOBAL_VIEW_PX  # pages are drawn so large, then averaged down as photos are
+_SIDE = 2 * GLOBAL_VIEW_PX  # pages are drawn at this size and averaged down like photos
 _BLANK_SHARE = 0.1  # fields of one colour, of any brightness
 _DARK_SHARE = 0.4
 _WHITE_SHARE = 0.7  # of the light pages: paper of exactly 1
@@ -30,8 +30,8 @@ _ROUNDEST, _STEEPEST = 0.7, 1.5  # exponent of the height above the flat part
 def page(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     """A page's view (side, side, 3) float32 in 0..1: paper, up to four panels in colour, up to 40 lines of text.
 
-    Screenshots, scans and blank walls must keep their tone. Good photos have few dark and few bright parts; a tone
-    stage trained on nothing else takes white paper for an overexposed photo and grays it.
+    Screenshots, scans and blank walls must keep their tone. A tone stage trained only on good photos takes white paper
+    for overexposure and grays it.
     """
     if rng.random() < _BLANK_SHARE:
         colour = np.clip(rng.random() + rng.uniform(-0.1, 0.1, 3), 0, 1)
@@ -75,7 +75,7 @@ def flat(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
 def night(rng: np.random.Generator, side: int = THUMBNAIL_PX) -> np.ndarray:
     """A night, a sunset or the blue hour, (side, side, 3) float32 in 0..1: a smooth sky, dark land, lamps or a low sun.
 
-    A night shall stay a night, and a silhouette one; photos for targets hold neither.
+    Nights and silhouettes must stay dark; target photos contain neither.
     """
     x, y = _positions(side)
     sunset, blue_hour = rng.random() < 0.35, rng.random() < 0.4
@@ -173,8 +173,8 @@ def _strokes(shape: tuple[int, int], coverage: float, stroke: int, rng: np.rando
 def surface(rng: np.random.Generator, side: int) -> np.ndarray:
     """Shading (side, side) float32 of a rough surface lit from one side: mean 0, standard deviation 1, tileable.
 
-    Plaster, paper and leather are as faint, as fine and as gray as noise. They differ by structure: bumps with one
-    direction, bright towards the light and dark behind it. Sharp, contrasty training photos contain few of them.
+    Plaster, paper and leather are as faint, fine and gray as noise, but structured: directed bumps, bright towards the
+    light and dark behind it. Sharp, contrasty training photos contain few of them.
     """
     width, stretch = rng.uniform(_FINEST_PX, _COARSEST_PX), rng.uniform(1, _LONGEST)
     direction, light = rng.uniform(0, math.pi), rng.uniform(0, 2 * math.pi)
@@ -195,7 +195,7 @@ def _filtered(plane: np.ndarray, response: np.ndarray) -> np.ndarray:
     return np.fft.irfft2(np.fft.rfft2(plane) * response, plane.shape)
 
 
-# What is drawn for each kind of full frame that no photo shows.
+# The drawing function of each kind of full frame.
 PICTURES: dict[Kind, Callable[[np.random.Generator, int], np.ndarray]] = {
     Kind.PAGE: page,
     Kind.SCREEN: screen,

@@ -1,7 +1,7 @@
 """Full frames: the samples of the tone stage. Views of whole photos, degraded, and what they should become.
 
 Most targets are the photo itself, moved towards a middle exposure and rendered (`rendering`). Some inputs are their own
-targets: photos and drawings of what is dark, bright or flat by nature and must keep its tone.
+targets: photos and drawings that are dark, bright or flat by nature and must keep their tone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BRIGHT_RANK, _WHITE, _ROOM = 0.95, 0.92, 0.2
 
 
 class Kind(StrEnum):
-    """What a full frame shows; all but photos are their own targets."""
+    """What a full frame shows; only photos have other targets than themselves."""
 
     PHOTO = "photo"
     EXTREME = "extreme"  # a photo too dark, bright or flat to be a target
@@ -45,8 +45,8 @@ class FullFrameConfig:
     """What the tone stage is trained on."""
 
     untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
-    middle: float = 0.55  # how far the targets of darker photos are moved to a mean luma of 0.48
-    middle_bright: float = 0.4  # the same of brighter ones
+    middle: float = 0.55  # share of the way to a mean luma of 0.48 for darker photos' targets
+    middle_bright: float = 0.4  # the same for brighter ones
     middle_untouched: float = 0.5  # share of that way for dark photos that are not degraded: most of them are right
     middle_full_range: float = 1.0  # share of that again for those that have white: they are meant to be dark
     # Shares of the samples that must keep their tone:
@@ -115,7 +115,7 @@ def _photo_samples(
 
 
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
-    """What a degraded photo should become: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
+    """The target of a degraded photo: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
     middle = toward_middle(clean, middle_share(clean, config))
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
@@ -129,8 +129,8 @@ def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
 def _undegraded_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
     """Share of that way for photos that are not degraded, (N, 1, 1, 1).
 
-    Bright ones are meant to be bright. So is a dark one to be dark whose brightest twentieth is nearly white (a face
-    before a dark room): it goes `middle_full_range` of what others go.
+    Bright photos are meant to be bright. Dark ones whose brightest twentieth is nearly white (a face in a dark room)
+    are meant to be dark: they go `middle_full_range` of the others' way.
     """
     high = ranked(luma(photo).flatten(1), (_BRIGHT_RANK,)).view(-1, 1, 1, 1)
     room = ((_WHITE - high) / _ROOM).clamp(0, 1)

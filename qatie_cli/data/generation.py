@@ -1,4 +1,4 @@
-"""Generated pairs: phone-like versions of good photos, written out to look at or to train on elsewhere."""
+"""Generated pairs: phone-like versions of good photos, written to disk."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def generate(
     """
     photos = [p for p in photos_below(clean) if not p.resolve().is_relative_to(out.resolve())]
     if not photos:
-        raise DataError(f"There are no photos in {clean}.", "Name a folder of good photos.")
+        raise DataError(f"There are no photos in {clean}.", "Give a folder of good photos.")
     rows: list[dict[str, str]] = []
     shown: list[_Shown] = []
     skipped: list[SkippedFile] = []
@@ -107,14 +107,15 @@ def generate(
 
 
 def _wanted(photos: list[Path], clean: Path, versions: int) -> Iterator[tuple[Path, str, int]]:
-    """Every photo and version with its pair's name; photos whose names differ in their suffix only keep it."""
-    stems = [p.relative_to(clean).with_suffix("") for p in photos]
-    often = Counter(stems)
-    for path, stem in zip(photos, stems, strict=True):
-        base = path.relative_to(clean) if often[stem] > 1 else stem
+    """Every photo and version with its pair's name, which includes the suffix if names would clash."""
+    names = {path: path.relative_to(clean).with_suffix("").as_posix() for path in photos}
+    # Repeatedly: a name with suffix may clash as well, as for a.jpg.png beside a.jpg and a.png.
+    while shared := {name for name, often in Counter(names.values()).items() if often > 1}:
+        names |= {path: path.relative_to(clean).as_posix() for path, name in names.items() if name in shared}
+    for path, name in names.items():
         for version in range(versions):
             number = f"-{version + 1}" if versions > 1 else ""
-            yield path, f"{base.as_posix()}{number}.png", version
+            yield path, f"{name}{number}.png", version
 
 
 def _pair(path: Path, parameters: DegradationParameters, longest: int | None) -> PairPixels:
@@ -155,7 +156,7 @@ def _cells(parameters: DegradationParameters) -> dict[str, str]:
 
 def _finish(out: Path, rows: list[dict[str, str]], shown: list[_Shown]) -> Path:
     if not rows:
-        raise DataError("None of the photos can be read.", "Name a folder of good photos.")
+        raise DataError("None of the photos can be read.", "Give a folder of good photos.")
     files.write_csv(out / _TABLE, _COLUMNS, ([row.get(name, "") for name in _COLUMNS] for row in rows))
     sheet = out / "contact-sheet.jpg"
     pictures = [{one.name: one.pair.input, "target": one.pair.target} for one in shown[:SHEET_ROWS]]

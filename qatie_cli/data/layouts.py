@@ -1,4 +1,4 @@
-"""Folder layouts of paired photos: which file belongs to which."""
+"""Folder layouts of paired photos, and how their files are matched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KNOWN = "input/ and target/ (or low/ and high/, source/ and target/), the DPED 
 # MIT-Adobe FiveK as it is usually unpacked: one folder of plain renderings, one for each of five experts.
 _FIVEK_INPUT = re.compile(r"(tiff16_)?(input|original)s?(zeroed)?|input(as)?shotzeroed|raw", re.IGNORECASE)
 _FIVEK_EXPERT = re.compile(r"(?:tiff16_|expert[-_ ]?)?([a-e])", re.IGNORECASE)
-_FIVEK_CUSTOM = "c"  # the expert whom the literature takes as the target
+_FIVEK_CUSTOM = "c"  # the usual target in the literature
 _DPED_CAMERA = "canon"
 
 
@@ -32,7 +32,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file that takes no part, and the reason to show its owner."""
+    """A file that is not used, and the reason."""
 
     file: str
     reason: str
@@ -59,7 +59,7 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
         UsageError: `folders` is not two names.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", f"Name a folder with {_KNOWN}.")
+        raise DataError(f"{folder} is not a folder.", f"Give a folder with {_KNOWN}.")
     try:
         if folders is not None:
             return _named(folder, folders)
@@ -68,15 +68,16 @@ def recognise(folder: Path, folders: str | None = None) -> Layout:
         raise DataError(f"{folder} cannot be searched: {error.strerror}.", "Check its permissions.") from error
     if found is None:
         raise DataError(
-            f"{folder} holds no pairs that are recognised.",
-            f"Name a folder with {_KNOWN}; --folders A/B names others, --clean takes photos without a partner.",
+            f"{folder} has no recognised layout of pairs.",
+            f"Give a folder with {_KNOWN}; --folders A/B names others, --clean takes photos without a partner.",
         )
     return found
 
 
 def pairs_or_photos(folder: Path, folders: str | None = None) -> Layout:
-    """Pairs for an evaluation: those of a known layout (its held-out ones, where it has them) or, elsewhere, each photo
-    below the folder as its own target.
+    """Pairs for an evaluation.
+
+    Those of a known layout (the held-out ones if there are any); in other folders each photo is its own target.
 
     Raises:
         DataError: no such folder, or nothing in it.
@@ -93,7 +94,7 @@ def pairs_or_photos(folder: Path, folders: str | None = None) -> Layout:
     if found.validation:
         found = dataclasses.replace(found, pairs=found.validation, validation=())
     if not found.pairs:
-        raise DataError(f"There are no pairs in {folder}.", f"Name a folder with {_KNOWN}.")
+        raise DataError(f"There are no pairs in {folder}.", f"Give a folder with {_KNOWN}.")
     return found
 
 
@@ -118,7 +119,7 @@ def match(inputs: Path, targets: Path, prefix: str = "") -> tuple[tuple[PairFile
 
 
 def first_reason(skipped: Sequence[SkippedFile]) -> str:
-    """A hint for a folder with too few pairs: how many files were skipped, and why the first was."""
+    """A hint for a folder with too few pairs: the number of skipped files, and the first reason."""
     if not skipped:
         return "Add pairs."
     return f"{len(skipped)} files were left out, the first is {skipped[0].file}: {skipped[0].reason}."
@@ -139,7 +140,7 @@ def _named(folder: Path, folders: str) -> Layout:
         raise UsageError(f"--folders {folders} does not name two folders.", "Write it as input/target.")
     for name in names:
         if not (folder / name).is_dir():
-            raise DataError(f"There is no folder {folder / name}.", "Name the two folders as input/target.")
+            raise DataError(f"There is no folder {folder / name}.", "Give the two folders as input/target.")
     pairs, skipped = match(folder / names[0], folder / names[1])
     return Layout(f"{names[0]}/ and {names[1]}/", pairs, (), skipped)
 
@@ -195,7 +196,7 @@ def _children(folder: Path) -> dict[str, Path]:
 
 
 def _photos(folder: Path) -> dict[str, list[Path]]:
-    """Photos in `folder` and below by their relative names without suffix, in lower case as cameras mix it."""
+    """Photos below `folder` by relative name without suffix, in lower case, since cameras mix cases."""
     found: dict[str, list[Path]] = {}
     for path in photos_below(folder):
         found.setdefault(path.relative_to(folder).with_suffix("").as_posix().lower(), []).append(path)

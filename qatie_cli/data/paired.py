@@ -1,4 +1,4 @@
-"""Pairs from disk as a training run sees them."""
+"""Pairs from disk as a training source."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from qatie_cli.data import checking, layouts, sampling, source, splitting, views
 from qatie_cli.data.checking import Alignment, UsablePair
 from qatie_cli.data.layouts import SkippedFile
+from qatie_cli.data.sampling import EVERY_SCALE, CropScale
 from qatie_cli.data.source import PairPixels, TrainingBatch
 from qatie_cli.data.store import Store
 from qatie_cli.data.validation import ValidationSet
@@ -56,7 +57,7 @@ def load(
         crop: side of training crops. Where most photos are smaller, it shrinks to fit them; photos too small for it are
             skipped.
         folders: see `layouts.recognise`.
-        separate_validation: validation pairs come from elsewhere; all of these are for training.
+        separate_validation: validation pairs come from another folder; all of these are for training.
         on_start: called with the number of pairs before the first is read.
 
     Raises:
@@ -81,7 +82,7 @@ def load(
         if not own.usable:
             raise DataError(
                 f"None of the {len(layout.validation)} pairs that {folder} keeps to validate on can be used.",
-                f"Repair them, or name others with --val. {layouts.first_reason(skipped)}",
+                f"Repair them, or choose others with --val. {layouts.first_reason(skipped)}",
             )
         validation = own.usable
     elif not separate_validation:
@@ -104,7 +105,7 @@ def _split(
 def _fitting(
     usable: tuple[UsablePair, ...], crop: int, skipped: list[SkippedFile]
 ) -> tuple[int, tuple[UsablePair, ...]]:
-    """The side of crops that most photos allow, and the photos that are large enough for it."""
+    """The crop side that most photos allow, and the photos that are large enough."""
     if not usable:
         return crop, usable
     median = int(np.median([min(p.size) for p in usable]))
@@ -120,9 +121,14 @@ class PairSource:
     """Pairs from disk (see `source.Source`)."""
 
     def __init__(
-        self, pairs: Pairs, seed: int, validation: ValidationSet | None = None, view_px: int = THUMBNAIL_PX
+        self,
+        pairs: Pairs,
+        seed: int,
+        validation: ValidationSet | None = None,
+        view_px: int = THUMBNAIL_PX,
+        scale: CropScale = EVERY_SCALE,
     ) -> None:
-        self.pairs, self.seed, self.crop, self.view_px = pairs, seed, pairs.crop, view_px
+        self.pairs, self.seed, self.crop, self.view_px, self.scale = pairs, seed, pairs.crop, view_px, scale
         self.validation_set = validation or ValidationSet(pairs.validation, pairs.store)
 
     @property
@@ -149,7 +155,7 @@ class PairSource:
         for row in rows:
             rng = sampling.crop_rng(self.seed, step, row)
             pair = self._pair(rng)
-            place = sampling.place(pair.size, self.crop, rng)
+            place = sampling.place(pair.size, self.crop, rng, self.scale)
             seen, target = (self.pairs.store.get(path) for path in (pair.files.input, pair.files.target))
             inputs.append(views.crop(seen.image, place.crop, self.crop, place.flip))
             targets.append(views.crop(target.image, place.crop, self.crop, place.flip))
@@ -203,5 +209,5 @@ def load_pair(files: layouts.PairFiles, longest: int) -> PairPixels:
         raise DataError(f"Input and target of {files.name} differ in size: {sizes}.", "Remove or repair the pair.")
     seen, target = (resize.fit(image, longest) for image in images)
     if min(seen.size) < SMALLEST_MEASURED:
-        raise DataError(f"{files.name} is too small to be measured: {seen.width}x{seen.height}.", "Leave it out.")
+        raise DataError(f"{files.name} is too small to measure: {seen.width}x{seen.height}.", "Leave it out.")
     return PairPixels(np.asarray(seen), np.asarray(target))

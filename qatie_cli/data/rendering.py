@@ -1,8 +1,8 @@
-"""A rendering of good photos for the tone stage to learn: the scene as one remembers it, not as a sensor recorded it.
+"""The rendering of good photos that the tone stage learns: closer to memory than to a sensor's record.
 
-Shadows that hold detail are opened, highlights are held, local contrast and pale colours gain a little, black and white
-are set. Fixed formulas of the photo alone: the same photo gives the same rendering. Photos are (N, 3, H, W),
-sRGB-encoded, 0..1; distances are shares of the photo's long side, so the size of the view does not matter.
+Shadows with detail are lifted, highlights held, local contrast and pale colours slightly raised, black and white points
+set. Rendering depends on the photo alone. Photos are (N, 3, H, W), sRGB-encoded, 0..1; distances are shares of the
+photo's long side, so the size of the view does not matter.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class RenderingConfig:
     clarity: float = 0.35  # by which detail stands out from the base layer in the mid-tones
     contrast: float = 0.12  # of an S-curve through the photo's mean
     vibrance: float = 0.2  # more chroma for pale colours, none up to 0.03 and from 0.35 on; half for skin
-    hold: float = 0.0  # how far bright skin and bright saturated colours are kept from becoming brighter, 0..1
+    hold: float = 0.0  # how strongly bright skin and saturated colours are kept from getting brighter, 0..1
     black: float = 0.04  # the highest luma that may become black
-    deep: float = 0.07  # the same once more behind the opened shadows, whose black is lifted
+    deep: float = 0.07  # the same again after lifting shadows, which lifts black
     white: float = 0.9  # the lowest luma that may become white
     smooth_shadows: float = 1.0  # how far shadows without texture (a night sky, a silhouette) are left dark, 0..1
-    dark_from: float = 0.16  # mean luma up to which a photo is meant to be dark, and is left as it is
+    dark_from: float = 0.16  # mean luma up to which a photo is meant to be dark and left unchanged
     dark_to: float = 0.32  # mean luma from which it is rendered in full
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
     x = _stretched(photo, config)
     y = luma(x)
     base = base_layer(y, radius)
-    # Where the base is nearly black there is nothing to open.
+    # Nearly black areas have nothing to lift.
     depth = ((0.5 - base) / 0.5).clamp(0, 1) ** 1.2 * (base / 0.06).clamp(0, 1) ** 0.7
     depth = depth * (1 - config.smooth_shadows * smooth_shadows(y, base, radius))
     gain = (1 + config.shadows * depth) * (1 - config.highlights * ((base - 0.75) / 0.25).clamp(0, 1))
@@ -77,7 +77,7 @@ def smooth_shadows(y: Tensor, base: Tensor, radius: int) -> Tensor:
 
 
 def with_smooth_shadows_of(photo: Tensor, brighter: Tensor) -> Tensor:
-    """`brighter` (N, 3, H, W), but for the smooth shadows of `photo`: lifted, they show noise and nothing else."""
+    """`brighter` (N, 3, H, W), except in the smooth shadows of `photo`, where lifting shows only noise."""
     y, radius = luma(photo), base_radius(photo)
     return photo + (brighter - photo) * (1 - smooth_shadows(y, base_layer(y, radius), radius))
 
@@ -88,7 +88,7 @@ def base_radius(photo: Tensor) -> int:
 
 
 def _bright_colour(photo: Tensor, radius: int) -> Tensor:
-    """Where skin, or a saturated colour, is bright already (N, 1, H, W), 0..1: brighter, it looks blown or garish."""
+    """Where skin or a saturated colour is already bright (N, 1, H, W), 0..1: brighter, it looks blown out or garish."""
     red, green, blue = photo.split(1, dim=1)
     largest, smallest = photo.amax(1, keepdim=True), photo.amin(1, keepdim=True)
     chroma = largest - smallest
@@ -156,14 +156,14 @@ def _deepened(x: Tensor, most: float) -> Tensor:
 def with_mean(photo: Tensor, mean: Tensor) -> Tensor:
     """Photos with their mean luma at `mean` (N, 1, 1, 1), by a power curve; values from 1e-6 on."""
     wanted, power = mean.clamp(0.001, 0.999), torch.ones_like(mean)
-    for _ in range(2):  # the mean of powers is not the power of the mean: twice comes near enough
+    for _ in range(2):  # the mean of powers is not the power of the mean; two iterations are close enough
         reached = luma(photo**power).mean((1, 2, 3), keepdim=True).clamp(0.001, 0.999)
         power = power * torch.log(wanted) / torch.log(reached)
     return photo**power
 
 
 def _vibrant(x: Tensor, vibrance: float) -> Tensor:
-    """More chroma for pale colours; not for grays, whose colour is a cast, and not in the dark, where it is noise."""
+    """More chroma for pale colours, but not for grays (a cast) or in the dark (noise)."""
     y = luma(x)
     chroma = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
     red, green, blue = x.split(1, dim=1)

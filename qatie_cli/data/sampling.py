@@ -1,7 +1,7 @@
 """Seeded sampling: the random generator of every sample, and the part of a photo that it shows.
 
-Every generator is a function of the run's seed and of what it is for. A resumed run therefore sees the same samples as
-an uninterrupted one, and processes that share a batch see its parts.
+Every generator is a function of the run's seed and its purpose, so a resumed run sees the same samples as an
+uninterrupted one, and processes that share a batch see its parts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,33 @@ from typing import TypeVar
 
 import numpy as np
 
-WHOLE_SHARE = 0.35  # of crops that take in the whole frame; the others lie between that and native resolution
 SUBFRAME_SHARE = 0.8  # of samples whose "whole photo" is a part of the file: more framings than files
 WHOLE_FULL_FRAMES = 0.2  # of the tone stage's samples that show the whole file
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class CropScale:
+    """How much of a frame crops show: native pixels up to the whole of it.
+
+    A norm takes its statistics from what it sees, and enhancing shows it whole photos. But a whole frame reduced to
+    a crop is sharper than any photo at its own size: networks that saw many of them took too little noise away.
+
+    Args:
+        whole: share of crops that show the whole frame, at least.
+        reduction: largest factor by which the others are reduced; 0 for as far as the whole frame.
+    """
+
+    whole: float = 0.35
+    reduction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.whole <= 1 or (self.reduction and self.reduction < 1):
+            raise ValueError(f"crops need a share in 0..1 and a reduction of at least 1, or 0, not {self}")
+
+
+EVERY_SCALE = CropScale()
 
 
 # --- generators -----------------------------------------------------------------------------------------------------
@@ -69,11 +91,11 @@ class Place:
     flip: bool
 
 
-def place(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Place:
+def place(size: tuple[int, int], crop: int, rng: np.random.Generator, scale: CropScale = EVERY_SCALE) -> Place:
     """A frame of a photo of `size` (width, height), and a square in it of `crop` native pixels up to its short side."""
     chosen = frame(rng)
     flip = rng.random() < 0.5
-    left, top, right, bottom = crop_box(size, chosen, crop, rng)
+    left, top, right, bottom = crop_box(size, chosen, crop, rng, scale)
     width, height = size
     return Place(chosen, (left / width, top / height, right / width, bottom / height), flip)
 
@@ -96,12 +118,15 @@ def frame(rng: np.random.Generator) -> Box:
     return left, top, left + part, top + part
 
 
-def crop_box(size: tuple[int, int], frame: Box, crop: int, rng: np.random.Generator) -> Box:
+def crop_box(
+    size: tuple[int, int], frame: Box, crop: int, rng: np.random.Generator, scale: CropScale = EVERY_SCALE
+) -> Box:
     """A square inside `frame`, from `crop` native pixels up to the frame's short side, in pixels."""
     left, top, right, bottom = in_pixels(frame, size)
     longest = min(right - left, bottom - top)
-    side = float(np.exp(rng.uniform(np.log(min(crop, longest)), np.log(longest))))
-    if rng.random() < WHOLE_SHARE:
+    most = min(longest, crop * scale.reduction) if scale.reduction else longest
+    side = float(np.exp(rng.uniform(np.log(min(crop, longest)), np.log(most))))
+    if rng.random() < scale.whole:
         side = longest
     x, y = rng.random() * (right - left - side), rng.random() * (bottom - top - side)
     return left + x, top + y, left + x + side, top + y + side

@@ -1,4 +1,4 @@
-"""Drawn screens of apps, for the tone stage to leave alone: bars, cards, buttons, rows of text, light and dark."""
+"""Drawn app screens, which the tone stage must leave alone: bars, cards, buttons, text, light and dark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qatie_cli.model.config import THUMBNAIL_PX
 from qatie_cli.model.view import averaged_px, subsampled
 from qatie_cli.photo import resize
 
-_SIDE = 512  # pixels that a screen is drawn with, then averaged down as photos are
+_SIDE = 512  # screens are drawn at this size and averaged down like photos
 _MARGIN = 16
 Colour = tuple[int, int, int]
 

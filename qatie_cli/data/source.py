@@ -1,4 +1,4 @@
-"""What a training run asks of its photos, wherever they come from."""
+"""The interface of training data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainingBatch:
     is to come out of the network once both have gone through the same tone stage. Where the input's tone is not known,
     it is the target.
     `boxes` (N, 4) say which part of its whole photo each input is: left, top, right, bottom as shares of its sides.
-    `exact` (N,) marks those whose tone must be met to the level: any change of a page or a night sky is seen.
+    `exact` (N,) marks samples whose tone must match to the level: on a page or a night sky any change shows.
     """
 
     input: Tensor
@@ -71,8 +71,8 @@ class TrainingBatch:
 class Source(Protocol):
     """Pairs, split into those to learn from and those to validate on.
 
-    Everything it returns is a function of its arguments and the photos alone, so that a resumed run sees what an
-    uninterrupted one sees, and processes that share a batch see its parts: `rows` are the samples that are asked for.
+    Everything it returns depends on its arguments and the photos alone, so a resumed run sees the same samples, and
+    processes that share a batch see its parts: `rows` selects them.
     """
 
     @property
@@ -81,7 +81,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the photos that take part."""
+        """A digest of the photos that are used."""
 
     @property
     def validation_names(self) -> list[str]:

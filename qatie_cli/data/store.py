@@ -1,4 +1,4 @@
-"""Decoded photos: kept in memory within a budget, read again beyond it."""
+"""Decoded photos, kept in memory within a budget and reread beyond it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def size_in_memory(image: Image.Image) -> int:
 class Store:
     """Pictures by path, kept until `budget` bytes are used; beyond that, overviews alone up to a quarter more.
 
-    First come, first kept is as good as any policy: training reads all photos equally often.
+    The first photos are kept: training reads all equally often, so no policy is better.
     """
 
     def __init__(self, budget: int, longest: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Uneven light: how a backlit, flashed or one-sidedly lit scene differs from place to place, in EV.
+"""Uneven light in EV: backlight, flash and light from one side.
 
 As with `degradation`, sampling the parameters is separate from applying them. Photos are (N, 3, H, W), sRGB-encoded,
 0..1; the field applies in linear light.
@@ -28,7 +28,7 @@ _EDGE_RADIUS = 5 / 128  # share of the long side within which a backlight follow
 class LightConfig:
     """Every kind of uneven light with its probability and range, in EV."""
 
-    backlight: ParameterRange = ParameterRange(0.4, 0.3, 1.8)  # a smooth field that darkens, mostly what is dark
+    backlight: ParameterRange = ParameterRange(0.4, 0.3, 1.8)  # a smooth field that mostly darkens dark areas
     backlight_contrast: ParameterRange = ParameterRange(1.0, 1.0, 6.0)  # how closely it keeps to the dark parts
     vignette: ParameterRange = ParameterRange(0.2, 0.1, 0.8)  # at the corners
     flash: ParameterRange = ParameterRange(0.1, 0.3, 1.5)  # what a flash does not reach is darker
@@ -67,7 +67,7 @@ class LightParameters:
 
 
 def sample(config: LightConfig, rng: np.random.Generator) -> LightParameters:
-    """One photo's light. Consumes the same randomness whatever is applied."""
+    """One photo's light; always consumes the same randomness."""
     names = ("backlight", "backlight_contrast", "vignette", "flash", "slope")
     strengths = {name: getattr(config, name).sample(rng, 0.0) for name in names}
     return LightParameters(

@@ -1,4 +1,4 @@
-"""The validation set: pairs that a run is scored on and never learns from."""
+"""The validation set of a run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class ValidationSet:
 
     @property
     def chosen(self) -> Sequence[UsablePair]:
+        """The pairs that are scored."""
         return sampling.subsample(self.pairs, MOST_VALIDATED)
 
     @property
     def names(self) -> list[str]:
+        """Their names, in order."""
         return [p.files.name for p in self.chosen]
 
     def photos(self) -> list[PairPixels]:

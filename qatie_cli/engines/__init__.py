@@ -1,4 +1,4 @@
-"""Engines: what turns a weights file into something that computes residuals.
+"""Engines: implementations of the network that run a weights file.
 
 `float` runs on CPU, CUDA or MPS; the int8 engines run on the CPU only. `llvm`, our own convolutions compiled for the
 processor, and `onnxruntime` need no PyTorch; the others are PyTorch's quantized back ends.
@@ -45,10 +45,10 @@ class ResidualNetwork(Protocol[Features]):
 
     @property
     def strips_at_once(self) -> int:
-        """How many strips of the residual it computes in the time of one."""
+        """Number of residual strips that it computes in parallel."""
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = ...) -> Features:
-        """What the residual is computed from, for a photo (H, W, 3) of 8 bit whose sides are multiples of 8.
+        """Features that the residual is computed from, of an 8-bit photo (H, W, 3) whose sides are multiples of 8.
 
         Where the photo is a tile of a larger one, `moments` gives the norms the statistics of the whole.
         """
@@ -62,7 +62,7 @@ class Engine:
     """A model ready to run: the engine's name, its device, its two stages, and its threads (0: PyTorch's choice).
 
     `tone` decides the tone map of a whole photo (H, W, 3), uint8 or uint16; None where the weights have no tone stage.
-    `reason` says for people why it is this engine.
+    `reason` explains the choice of engine to the user.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Engine:
 
     @property
     def arithmetic(self) -> str:
-        """`float`, or `int8 on` the engine, for people."""
+        """`float`, or `int8 on` the engine, for display."""
         return FLOAT if self.name == FLOAT else f"int8 on {self.name}"
 
     @property
     def described(self) -> str:
-        """The arithmetic, and the device where it is not the CPU."""
+        """The arithmetic, and the device unless it is the CPU."""
         return self.arithmetic if self.device == "cpu" else f"{self.arithmetic}, {self.device}"
 
     @contextlib.contextmanager
@@ -106,7 +106,7 @@ def available() -> tuple[str, ...]:
     light = tuple(name for name, here in ((COMPILED, _has_compiled()), (LIGHT, _has_light())) if here)
     if not installation.has("torch"):
         return light
-    with warnings.catch_warnings():  # importing PyTorch adds filters, which are the host's business
+    with warnings.catch_warnings():  # importing PyTorch adds warning filters, which belong to the host
         import torch
 
     supported = torch.backends.quantized.supported_engines
@@ -165,7 +165,7 @@ def load(
         pixels: of all that will be enhanced, where that is known: for a few, `auto` takes what starts fastest.
 
     Raises:
-        EngineError: the engine or device does not exist here, int8 was asked for on a GPU, or the engine was asked for
+        EngineError: the engine or device does not exist here, int8 was requested on a GPU, or the engine was requested
             and cannot run a network like that of the weights.
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
@@ -178,7 +178,7 @@ def load(
     name, reason = _chosen(weights, begun_on, pixels) if auto else (_asked(weights, engine), "as asked")
     if name in WITHOUT_TORCH:
         return _without_torch(name, weights, threads, reason)
-    # Imported here so that a float run never touches the quantized data types, nor an int8 run the float network.
+    # Imported here, so that float runs never touch quantized data types, nor int8 runs the float network.
     with warnings.catch_warnings():
         from qatie_cli.engines import process
         from qatie_cli.engines.tone import ToneDecision

@@ -1,4 +1,4 @@
-"""Graphs of weights, built once and kept in the user's data folder."""
+"""Graphs of weights, cached in the user's data folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 def of(weights: Weights) -> dict[str, bytes]:
     """The graphs of calibrated weights by name, as `graphs.parts.build` writes them.
 
-    A file that is damaged is made anew; where none can be written, graphs are built each time, in a third of a second.
+    Damaged files are rebuilt; if none can be written, graphs are built each time (a third of a second).
     """
     path = user_folder() / "graphs" / f"{_digest(weights)}.bin"
     with contextlib.suppress(OSError, ValueError, safetensors.SafetensorError):
         return _unpacked(path.read_bytes())
-    from qatie_cli.graphs import parts  # imports onnx, which a kept file does without
+    from qatie_cli.graphs import parts  # imports onnx, which a cached file does not need
 
     built = parts.build(weights)
     with contextlib.suppress(OSError):
@@ -37,7 +37,7 @@ def of(weights: Weights) -> dict[str, bytes]:
 
 
 def _digest(weights: Weights) -> str:
-    """Of the weights, and of the sources that make graphs of them."""
+    """A digest of the weights and of the sources that build their graphs."""
     found = hashlib.sha256()
     for package in (graphs, model):
         for path in sorted(Path(next(iter(package.__path__))).rglob("*.py")):

@@ -191,8 +191,9 @@ def _integer(
 
 
 def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
-    """The tail on int16, stored bytes less their zero point, with weights as fine as int32 sums allow: a residual in
-    steps of a thousandth of a level.
+    """The tail on int16, stored bytes less their zero point, with weights as fine as int32 sums allow.
+
+    The residual comes in steps of a thousandth of a level.
     """
     at = activation_at("decode1.out", weights.activations or {})
     weight, bias = (_in_rows(values) for values in fold_tail(weights.state))

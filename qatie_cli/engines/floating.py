@@ -25,7 +25,7 @@ STRIP_VALUES = 1 << 22  # of the largest tensor of a strip
 SMALLEST_STRIP = 32  # rows of the photo
 _SLOPE = np.float32(LEAKY_SLOPE)
 _GROUP = 1024  # pixels that are summed in single precision
-_CHUNK_VALUES = 1 << 19  # summed at a time: they stay in the processor's cache
+_CHUNK_VALUES = 1 << 19  # summed at a time, to stay in the processor's cache
 
 
 def feature_rows(height: int, top: int, bottom: int) -> tuple[slice, tuple[int, int]]:
@@ -42,10 +42,10 @@ def tail_rows(features: Tensor, weight: Tensor, bias: Tensor) -> np.ndarray:
 
 
 class Pool:
-    """Memory of blocks that were let go, for those to come.
+    """A pool of freed blocks for reuse.
 
-    malloc is no help: it does not fit an aligned block into the place of one of the same size, and a photo of 13
-    megapixels took half a GB more.
+    malloc does not reuse the place of an aligned block for one of the same size; without the pool, 13 megapixels take
+    half a GB more.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Pool:
         return flat.view(1, height, width, channels).permute(0, 3, 1, 2).copy_(x)
 
     def take_back(self, block: Tensor) -> None:
-        """A block made by `kept` that nobody reads any longer."""
+        """Return a block made by `kept` that is no longer read."""
         self._free.setdefault(block.numel(), []).append(block.permute(0, 2, 3, 1).reshape(-1))
 
 
@@ -395,11 +395,10 @@ class _Folded:
 
 @torch.no_grad()
 def _folded(block: Fuse) -> _Folded:
-    assert block.up.bias is not None and block.reduce.bias is not None
     channels = block.up.weight.shape[0]
     own, encoded, pair = block.reduce.weight.split([channels, channels, 2 * channels], dim=1)
     weight = torch.einsum("oc,ciyx->oiyx", own[:, :, 0, 0], block.up.weight)
-    bias = own[:, :, 0, 0] @ block.up.bias
+    bias = own[:, :, 0, 0] @ network.bias_of(block.up)
     parts = network.fold_upsample(weight), encoded, pair
     up, encoded, pair = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-    return _Folded(up, bias.repeat(4), encoded, pair, block.reduce.bias.detach())
+    return _Folded(up, bias.repeat(4), encoded, pair, network.bias_of(block.reduce).detach())

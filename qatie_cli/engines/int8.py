@@ -1,8 +1,8 @@
 """The int8 engines: the network written out on PyTorch's quantized operators.
 
 This is the only module that touches quantized data types. Nothing quantized is ever stored: the integers are made from
-a weights file's float tensors and ranges when the engine is built. What runs in float is visible here: the tail, which
-turns the last features into the residual, so that the residual has no steps that could show in a sky.
+a weights file's float tensors and ranges when the engine is built. Only the tail, from the last features to the
+residual, runs in float, so that the residual shows no steps in skies.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _OPS = torch.ops.quantized
 
 @contextlib.contextmanager
 def _deprecation_ignored() -> Iterator[None]:
-    """Silence PyTorch's announcement that quantized types will go; pyproject.toml bounds the version for that reason.
+    """Silence PyTorch's deprecation of quantized types, for which pyproject.toml bounds its version.
 
-    PyTorch makes it once in a process, when the first such tensor is made: here, and not while photos are enhanced.
+    PyTorch warns once per process, at the first such tensor: here rather than while photos are enhanced.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -306,16 +306,16 @@ def _every_byte(at: Activation) -> Tensor:
 def _every_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Two tensors of 256 values with every value of the first beside every one of the second, (1, 1, 256, 256)."""
     first, second = x.int_repr().view(256, 1).expand(256, 256), y.int_repr().view(1, 256).expand(256, 256)
-    return tuple(
-        torch._make_per_tensor_quantized_tensor(
-            stored.contiguous().view(1, 1, 256, 256), like.q_scale(), like.q_zero_point()
-        )
-        for stored, like in ((first, x), (second, y))
-    )
+
+    def as_like(stored: Tensor, like: Tensor) -> Tensor:
+        square = stored.contiguous().view(1, 1, 256, 256)
+        return torch._make_per_tensor_quantized_tensor(square, like.q_scale(), like.q_zero_point())
+
+    return as_like(first, x), as_like(second, y)
 
 
 def _table(made: Tensor) -> np.ndarray:
-    """What became of every byte (256), of those of each channel (C, 256), or of every pair (256, 256)."""
+    """The results for every byte (256), for those of each channel (C, 256), or for every pair (256, 256)."""
     return made.int_repr().contiguous().view(-1, 256).squeeze(0).numpy()
 
 
@@ -410,7 +410,7 @@ _WIDTHS = {16: torch.complex128, 8: torch.int64, 4: torch.int32, 2: torch.int16,
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """The two halves of a tensor's channels, each contiguous."""
     half = x.shape[1] // 2
-    parts = tuple(_empty_like(x, channels=half) for _ in range(2))
+    parts = _empty_like(x, channels=half), _empty_like(x, channels=half)
     source = _wide(x, half)
     for part, values in zip(parts, source.chunk(2, dim=2), strict=True):
         _wide(part, half).copy_(values)
@@ -439,7 +439,7 @@ def _joined(parts: list[Tensor], phases: Tensor | None = None) -> Tensor:
     return out
 
 
-def _pack(conv: IntegerConv):
+def _pack(conv: IntegerConv) -> torch.ScriptObject:
     """A convolution packed for the selected engine."""
     zeros = torch.zeros(len(conv.scales), dtype=torch.long)
     values, scales = torch.from_numpy(conv.weight), torch.from_numpy(conv.scales).double()

@@ -18,4 +18,5 @@ class ToneDecision:
     stage: ToneStage
 
     def __call__(self, pixels_hwc: np.ndarray) -> ToneMap:
+        """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
         return tone.decide(self.stage, pixels_hwc)

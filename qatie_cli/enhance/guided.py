@@ -1,8 +1,8 @@
-"""The residual of a reduced photo brought to full resolution, guided by the photo: edges stay where they are.
+"""Guided upsampling of a reduced photo's residual, which keeps edges in place.
 
-He and Sun, "Fast Guided Filter" (arXiv 1505.00996): in each small window the residual is taken as a line through the
-photo's values, a * photo + b, fitted at the reduced resolution; a and b are enlarged instead of the residual. Where the
-network took noise away, a is near -1, so the noise that the reduction had averaged away goes, too.
+He and Sun, "Fast Guided Filter" (arXiv 1505.00996): in each small window the residual is modelled as a * photo + b,
+fitted at the reduced resolution; a and b are upsampled instead of the residual. Where the network removes noise, a is
+near -1, so full-resolution noise is removed as well.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 from qatie_cli import kernels
 
 RADIUS = 2  # of a window, in pixels of the reduced photo; as in kernels.lines
-MIRRORED_PX = 16  # by which the reduced photo goes on beyond its edges for the network, a multiple of 8
-EPSILON = 1e-5  # of a channel's variance: below about a level of 8 bit, the photo says nothing about the residual
+MIRRORED_PX = 16  # mirrored margin of the reduced photo, a multiple of 8
+EPSILON = 1e-5  # added to a channel's variance; about one 8-bit level
 
 
 class GuidedResidual:
-    """Lines from photo to residual, for every pixel of a reduced photo; fitted where they are asked for.
+    """Linear models from photo to residual at every pixel of a reduced photo, fitted on demand.
 
     Args:
         reduced: what the network saw, (h, w, 3) uint8, C-contiguous.
-        residual: what it answered, (h, w, 3) float32.
+        residual: the network's residual, (h, w, 3) float32.
         factor: side of the square of full-size pixels for each reduced one.
     """
 

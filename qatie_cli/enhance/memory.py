@@ -1,4 +1,4 @@
-"""Memory: what is free, what a photo needs, and tiles that make it fit."""
+"""Memory: how much is free, how much a photo needs, and the tiles that make it fit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-# Bytes a pixel beside the photo's own while it is encoded, measured.
+# Bytes per pixel that encoding takes beside the photo itself, measured.
 _ENCODE_BYTES = {"jpeg": 5, "png": 4, "tiff": 2, "webp": 24, "heic": 26, "avif": 29}
-_GUIDED_BYTES = 30  # a pixel of a reduced photo, while its residual is fitted to it; 20 measured, 28 without numba
-_KEPT_CONVOLUTIONS = 256  # those of one size of photo, and no more
-# What the first photos leave in a process for good: numba with its kernels, 90 MB, and the convolutions that oneDNN
-# compiles for every shape, up to 150 MB with `_KEPT_CONVOLUTIONS`. Measured.
+_GUIDED_BYTES = 30  # per pixel of a reduced photo while its residual is fitted; 20 measured, 28 without numba
+_KEPT_CONVOLUTIONS = 256  # enough for photos of one size
+# What the first photos load for good: numba and its kernels (90 MB), and oneDNN's compiled convolutions (up to 150 MB
+# with `_KEPT_CONVOLUTIONS`), measured.
 LOADED_BYTES = 240 << 20
 _TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)
 
@@ -42,21 +42,21 @@ def free_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds."""
+    """Resident memory of this process."""
     import psutil
 
     return psutil.Process().memory_info().rss
 
 
 def keep_together(bounded: bool = False) -> None:
-    """Let all threads share one malloc arena; glibc has one for each thread. A setting of the whole process.
+    """Make all threads share one malloc arena (glibc has one per thread), for the whole process.
 
-    The network can then reuse what a decoding thread has freed: a 108-megapixel photo took 1.36 GB instead of 1.65 GB,
-    in the same time.
+    The network can then reuse memory freed by a decoding thread: 1.36 GB instead of 1.65 GB for 108 megapixels, in the
+    same time.
 
     Args:
-        bounded: memory has a limit, so oneDNN is to keep fewer compiled convolutions. It makes one for every shape and
-            keeps 1,024, which took 10 MB for every new size of photo. Call it before torch is imported.
+        bounded: limit oneDNN's cache of compiled convolutions, too: it keeps 1,024, 10 MB for every new photo size.
+            Must be called before torch is imported.
     """
     if bounded:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_CONVOLUTIONS))
@@ -65,7 +65,7 @@ def keep_together(bounded: bool = False) -> None:
 
 
 def give_free_memory_back() -> None:
-    """Return freed memory that malloc keeps to the system (glibc)."""
+    """Return memory that malloc keeps after free() to the system (glibc)."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -81,12 +81,12 @@ _loaded = threading.Event()
 
 
 def note_loaded() -> None:
-    """Say that this process has enhanced a large photo: what that loads is part of `resident_bytes` from then on."""
+    """Record that a large photo was enhanced: what that loads is part of `resident_bytes` from now on."""
     _loaded.set()
 
 
 def held_bytes(width: int, height: int, sample_bytes: int = 1, gray: bool = False) -> int:
-    """What a photo takes while it is enhanced, the network aside: source and result, and a strip's floats.
+    """Bytes that a photo takes while it is enhanced, without the network: source, result and a strip of floats.
 
     A gray photo is held in one channel and, for the network, in three.
     """
@@ -94,7 +94,7 @@ def held_bytes(width: int, height: int, sample_bytes: int = 1, gray: bool = Fals
 
 
 def encode_bytes(width: int, height: int, fmt: str, progressive: bool = False, sample_bytes: int = 1) -> int:
-    """What a photo takes while it is encoded: itself, Pillow's copy of it, and the encoder's own."""
+    """Bytes that a photo takes while it is encoded: itself, Pillow's copy and the encoder's memory."""
     pixel = _ENCODE_BYTES[fmt] + (6 if progressive else 0) + 3 * sample_bytes
     return width * height * pixel + (16 << 20)
 
@@ -103,13 +103,13 @@ def seen_sides(width: int, height: int, reduction: int) -> tuple[int, int]:
     """Width and height of what the network sees of a photo reduced by `reduction`: mirrored edges included."""
     if reduction == 1:
         return width, height
-    from qatie_cli.enhance.guided import MIRRORED_PX  # imports NumPy, which who only parses a size can do without
+    from qatie_cli.enhance.guided import MIRRORED_PX  # imports NumPy, which parsing a size does not need
 
     return -(-width // reduction) + 2 * MIRRORED_PX, -(-height // reduction) + 2 * MIRRORED_PX
 
 
 def network_bytes(width: int, height: int, bytes_per_pixel: float, side: int | None, reduction: int = 1) -> int:
-    """What the network takes of a photo beside `held_bytes`.
+    """Bytes that the network takes for a photo, beside `held_bytes`.
 
     Args:
         bytes_per_pixel: of what the network sees.
@@ -133,12 +133,12 @@ def tile_side(
     reduction: int = 1,
     gray: bool = False,
 ) -> int | None:
-    """The side of the tiles in which a photo stays below `budget` bytes; None where the whole photo does.
+    """The largest tile side that keeps a photo within `budget` bytes; None if no tiles are needed.
 
     Where the network sees the photo reduced, tiles are of the reduced one.
 
     Raises:
-        PhotoError: not even the smallest tiles would do.
+        PhotoError: even the smallest tiles need more.
     """
     held, needed = held_bytes(width, height, sample_bytes, gray), 0
     for side in (None, *_TILE_SIDES):
@@ -148,7 +148,7 @@ def tile_side(
     raise PhotoError(
         f"It has {width * height / 1e6:,.0f} megapixels and needs {needed / 1e6:,.0f} MB of memory; "
         f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
-        "Allow more with --max-memory.",
+        "Raise --max-memory.",
     )
 
 
@@ -185,7 +185,7 @@ class Budget:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any longer, for room that may never be given back."""
+        """Release all waiting threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

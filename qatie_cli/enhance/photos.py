@@ -9,11 +9,23 @@ import numpy as np
 from qatie_cli import kernels
 from qatie_cli.engines import Engine
 from qatie_cli.enhance import memory
+from qatie_cli.enhance.noise import CLEAN_LEVELS, NOISY_LEVELS, colour_noise
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
 
-_LARGE = 3 * kernels.WORTH_IMPORTING  # values: from there on a photo has the compiled kernels loaded
+_LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
+
+
+_LEAST_SHARE = 0.2  # of the residual of a photo without noise: what is left of blocks and soft edges
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How the network sees a photo: reduced by a factor, and the share (0..1) of its residual that is taken."""
+
+    reduction: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,19 +34,35 @@ class Effect:
 
     Args:
         strength: 0..1; 0 leaves a photo as it is, 1 is the full effect.
-        fast: show the network photos above 4 megapixels reduced; tone and edges stay at full resolution.
+        fast: show the network photos above 4 megapixels reduced; tone and edges stay at full resolution. None does so
+            but for noisy ones (`noise.colour_noise`): what is to be cleaned is finer than a reduced photo shows.
         reduction: reduce by this factor whatever the photo's size; for measurements. None leaves it to `fast`.
     """
 
     strength: float = 1.0
-    fast: bool = True
+    fast: bool | None = None
     reduction: int | None = None
 
-    def reduction_of(self, width: int, height: int) -> int:
-        """The factor by which the network sees a photo of `width` x `height` pixels reduced."""
+    def reduction_of(self, pixels: np.ndarray) -> int:
+        """The factor by which the network sees a photo (H, W, 1 or 3), uint8 or uint16, reduced."""
+        return self.refinement_of(pixels).reduction
+
+    def refinement_of(self, pixels: np.ndarray) -> Refinement:
+        """How the network sees a photo (H, W, 1 or 3), uint8 or uint16, and what share of its residual is taken.
+
+        Reduced, plaster and knitwear are as fine as noise. Where a photo has no noise, little is taken away of them.
+        """
         if self.reduction is not None:
-            return self.reduction
-        return fast_reduction(width, height) if self.fast else 1
+            return Refinement(self.reduction)
+        factor = fast_reduction(pixels.shape[1], pixels.shape[0])
+        if factor == 1 or self.fast is False:
+            return Refinement()
+        noise = colour_noise(pixels)
+        if noise is None:
+            return Refinement(factor)
+        if noise > NOISY_LEVELS and not self.fast:
+            return Refinement()
+        return Refinement(factor, float(np.clip(noise / CLEAN_LEVELS, _LEAST_SHARE, 1)))
 
 
 @dataclass(frozen=True)
@@ -55,10 +83,10 @@ class Enhancer:
             ValueError: the strength is not in 0..1.
         """
         pixels = photo.rgb()
-        by = self.effect.reduction_of(pixels.shape[1], pixels.shape[0])
+        how = self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
         with self.engine.computing():
-            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, by)
+            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, how.reduction, how.share)
         if pixels.size >= _LARGE:
             memory.note_loaded()
         return photo.with_pixels(better)
@@ -70,7 +98,7 @@ class Enhancer:
             PhotoError: the smallest tiles need more.
         """
         height, width, channels = pixels.shape
-        by = self.effect.reduction_of(width, height)
+        by = self.effect.reduction_of(pixels)
         pixel_bytes = self.engine.network.bytes_per_pixel
         return memory.tile_side(width, height, pixel_bytes, budget, pixels.itemsize, by, channels == 1)
 
@@ -84,6 +112,6 @@ class Enhancer:
             PhotoError: that is too little.
             ValueError: the strength is not in 0..1.
         """
-        with self.engine.computing():  # whoever waits measures the free memory when its turn comes
+        with self.engine.computing():  # so that free memory is measured when its turn comes
             budget = memory.available(max_memory) + photo.pixels.nbytes
             return self(photo, self.tile_side_within(budget, photo.pixels))

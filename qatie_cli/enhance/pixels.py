@@ -13,7 +13,7 @@ from qatie_cli.enhance.toned_rows import blended
 from qatie_cli.enhance.toning import TonedPhoto
 from qatie_cli.photo.colour import Colours
 
-FAST_PIXELS = 4_000_000  # what the network sees of a photo in fast mode, at most
+FAST_PIXELS = 4_000_000  # most pixels that the network sees in fast mode
 
 
 def enhance(
@@ -23,6 +23,7 @@ def enhance(
     tile_side: int | None = None,
     colours: Colours | None = None,
     reduction: int = 1,
+    share: float = 1.0,
 ) -> np.ndarray:
     """Enhance the pixels of a photo.
 
@@ -36,6 +37,7 @@ def enhance(
             own space, so that what sRGB cannot hold is kept.
         reduction: the network sees the photo reduced by this factor, and its residual is brought to full resolution
             guided by the photo (`fast_reduction` says by how much it may be). Tone is decided and applied in full.
+        share: 0..1 of the residual that is taken where the photo is reduced.
 
     Returns:
         (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
@@ -55,7 +57,10 @@ def enhance(
     height, width = out.shape[:2]
     if reduction > 1:
         reduced = toned.reduced(reduction)
-        guided = GuidedResidual(reduced, _residual_to_the_edge(engine.network, reduced, tile_side), reduction)
+        residual = _residual_to_the_edge(engine.network, reduced, tile_side)
+        if share < 1:
+            residual *= np.float32(share)
+        guided = GuidedResidual(reduced, residual, reduction)
         if toned.colours is None:
             toned.finish_by(guided, strength, out)
             return out
@@ -86,10 +91,9 @@ def fast_reduction(width: int, height: int) -> int:
 
 
 def _residual_to_the_edge(network: ResidualNetwork[Features], pixels: np.ndarray, tile_side: int | None) -> np.ndarray:
-    """`residual_of` a picture that goes on mirrored beyond its edges.
+    """`residual_of` a picture with mirrored margins.
 
-    The convolutions would see zeros there, and what they do to noise and fine texture would end 5 pixels before the
-    edge: a rim that shows once it is brought to full resolution.
+    With zero padding, noise reduction and texture end 5 pixels before the edge: a visible rim at full resolution.
     """
     mirrored = np.pad(pixels, ((MIRRORED_PX, MIRRORED_PX), (MIRRORED_PX, MIRRORED_PX), (0, 0)), mode="reflect")
     residual = residual_of(network, mirrored, tile_side)

@@ -12,8 +12,8 @@ from qatie_cli.engines import Features, ResidualNetwork
 from qatie_cli.enhance import memory
 from qatie_cli.model.moments import Moments, Tile, of_tiles, tiles
 
-STRIP_PIXELS = 1 << 18  # full-size work is done in strips of about this size: they stay in the processor's cache
-CONVERTED_STRIP_PIXELS = 1 << 20  # where colours are converted: setting up a conversion takes milliseconds
+STRIP_PIXELS = 1 << 18  # about what stays in the processor's cache
+CONVERTED_STRIP_PIXELS = 1 << 20  # with colour conversion, whose setup takes milliseconds
 
 
 Place = tuple[int, int]  # row and column

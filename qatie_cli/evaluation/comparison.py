@@ -15,7 +15,7 @@ from qatie_cli.metrics import BEST_DB
 from qatie_cli.photo import MAX_PIXELS, colour, decoding, discovery
 from qatie_cli.photo.content import Photo
 
-_STRIP_PIXELS = 1 << 20  # compared at a time: CIEDE2000 takes some 400 bytes per pixel
+_STRIP_PIXELS = 1 << 20  # compared at a time; CIEDE2000 takes some 400 bytes per pixel
 _SSIM_RADIUS = 5  # pixels, of a Gaussian of 1.5 px truncated at 3.5 sigma; SSIM is undefined closer to the edges
 
 
@@ -59,7 +59,7 @@ def find_pairs(first: Path, second: Path) -> tuple[list[PhotoPair], list[Unpaire
             raise UsageError(f"There is no file or folder {path}.")
     if first.is_dir() != second.is_dir():
         raise UsageError(
-            f"One of {first} and {second} is a folder, the other is not.", "Name two folders or two files."
+            f"One of {first} and {second} is a folder, the other is not.", "Give two folders or two files."
         )
     if not first.is_dir():
         return [PhotoPair(first.name, first, second)], []
@@ -83,7 +83,7 @@ def find_pairs(first: Path, second: Path) -> tuple[list[PhotoPair], list[Unpaire
 
 
 def labels(first: Path, second: Path) -> tuple[str, str]:
-    """Names of the two sides, with as many parent folders as it takes to tell them apart."""
+    """Names of the two sides, with enough parent folders to distinguish them."""
     a, b = first.absolute().parts, second.absolute().parts
     for length in range(1, max(len(a), len(b)) + 1):
         if a[-length:] != b[-length:]:

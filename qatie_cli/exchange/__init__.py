@@ -1,1 +1,1 @@
-"""Models of other runtimes, both ways: exported from our weights, and read into them."""
+"""Models of other runtimes: exported from qatie's weights, and imported into them."""

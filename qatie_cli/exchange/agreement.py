@@ -1,4 +1,4 @@
-"""How closely models reproduce a reference: exports against our engines, imported weights against their file."""
+"""How closely models reproduce a reference: exports against qatie's engines, imported weights against their file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ExportAgreement:
     int8_to_float: float | None
 
     def check(self, int8: bool, least: float = LEAST_DB) -> None:
-        """Raise where a float model is below `least` dB to our float, or an int8 one to our int8 or float.
+        """Raise if a float model is below `least` dB to qatie's float, or an int8 model to its int8 or float.
 
         Raises:
             DataError: the message says which, and whether our own int8 is no closer.

@@ -66,12 +66,55 @@ def in_order(
             f"it has {len(convolutions)} convolutions and {len(norms)} instance norms, not {wanted[0]} and {wanted[1]}"
         )
     c = width_of(convolutions[0].weight.shape)
-    left = list(convolutions)
-    state: dict[str, Tensor] = {}
+    layers = _Layers(convolutions, norms, kind)
+    layers.gate("down1", 3, c)
+    layers.refine("refine1", c, c)
+    layers.gate("down2", c, 2 * c)
+    layers.refine("refine2", 2 * c, 2 * c)
+    layers.refine("bottleneck", 2 * c, 4 * c)
+    for fuse, after, deep, channels in (("fuse2", "decode2", 4 * c, 2 * c), ("fuse1", "decode1", 2 * c, c)):
+        layers.place({f"{fuse}.up": (channels, deep, 3), f"{fuse}.reduce": (channels, 4 * channels, 1)})
+        layers.refine(after, channels, channels)
+    layers.place({"up": (c, c, 3), "head": (3, c, 3)})
+    for name, t in layers.state.items():
+        if not bool(torch.isfinite(t).all()):
+            raise UnfitError(f"{name} holds NaN or infinite values")
+    return replace(kind, width=c), {name: t.float().contiguous() for name, t in layers.state.items()}
 
-    def take(group: dict[str, Shape]) -> dict[str, Layer]:
+
+class _Layers:
+    """Takes layers in running order, and puts them into `state` under their names here."""
+
+    def __init__(self, convolutions: Sequence[Layer], norms: Sequence[Affine], kind: NetworkConfig) -> None:
+        self.state: dict[str, Tensor] = {}
+        self._left, self._norms, self._plain = list(convolutions), iter(norms), kind.plain
+
+    def gate(self, name: str, i: int, o: int) -> None:
+        """The two convolutions of a gate, as one."""
+        a, b = self._take({f"{name} a": (o, i, 3), f"{name} b": (o, i, 3)}).values()
+        self.state[f"{name}.pair.weight"] = torch.cat([a.weight, b.weight])
+        self.state[f"{name}.pair.bias"] = torch.cat([a.bias, b.bias])
+
+    def refine(self, name: str, i: int, o: int) -> None:
+        """A refinement block, or the convolution in its place."""
+        if name in self._plain:
+            self.place({f"{name}.local": (o, i, 3)})
+            return
+        shapes = {"local": (i, i, 3), "side": (i, i, 1), "inner": (o, 2 * i, 3), "shortcut": (o, 2 * i, 1)}
+        self.place({f"{name}.{part}": shape for part, shape in (shapes | {"outer": (o, o, 3)}).items()})
+        affine = next(self._norms)
+        if len(affine.gain) != i:
+            raise UnfitError(f"the norm of {name} has {len(affine.gain)} channels, not {i}")
+        self.state[f"{name}.norm.weight"], self.state[f"{name}.norm.bias"] = affine.gain, affine.offset
+
+    def place(self, group: dict[str, Shape]) -> None:
+        """The next layers, one for each name."""
+        for name, layer in self._take(group).items():
+            self.state[f"{name}.weight"], self.state[f"{name}.bias"] = layer.weight, layer.bias
+
+    def _take(self, group: dict[str, Shape]) -> dict[str, Layer]:
         """The next layers by name; equal shapes in the order of the names."""
-        layers, found = [left.pop(0) for _ in group], {}
+        layers, found = [self._left.pop(0) for _ in group], {}
         for name, shape in group.items():
             fitting = [layer for layer in layers if _shape(layer) == shape]
             if not fitting:
@@ -79,42 +122,6 @@ def in_order(
             found[name] = fitting[0]
             layers = [layer for layer in layers if layer is not fitting[0]]
         return found
-
-    def place(group: dict[str, Shape]) -> None:
-        for name, layer in take(group).items():
-            state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight, layer.bias
-
-    def gate(name: str, i: int, o: int) -> None:
-        a, b = take({f"{name} a": (o, i, 3), f"{name} b": (o, i, 3)}).values()
-        state[f"{name}.pair.weight"] = torch.cat([a.weight, b.weight])
-        state[f"{name}.pair.bias"] = torch.cat([a.bias, b.bias])
-
-    gains = iter(norms)
-
-    def refine(name: str, i: int, o: int) -> None:
-        if name in kind.plain:
-            place({f"{name}.local": (o, i, 3)})
-            return
-        shapes = {"local": (i, i, 3), "side": (i, i, 1), "inner": (o, 2 * i, 3), "shortcut": (o, 2 * i, 1)}
-        place({f"{name}.{part}": shape for part, shape in (shapes | {"outer": (o, o, 3)}).items()})
-        affine = next(gains)
-        if len(affine.gain) != i:
-            raise UnfitError(f"the norm of {name} has {len(affine.gain)} channels, not {i}")
-        state[f"{name}.norm.weight"], state[f"{name}.norm.bias"] = affine.gain, affine.offset
-
-    gate("down1", 3, c)
-    refine("refine1", c, c)
-    gate("down2", c, 2 * c)
-    refine("refine2", 2 * c, 2 * c)
-    refine("bottleneck", 2 * c, 4 * c)
-    for fuse, after, deep, channels in (("fuse2", "decode2", 4 * c, 2 * c), ("fuse1", "decode1", 2 * c, c)):
-        place({f"{fuse}.up": (channels, deep, 3), f"{fuse}.reduce": (channels, 4 * channels, 1)})
-        refine(after, channels, channels)
-    place({"up": (c, c, 3), "head": (3, c, 3)})
-    for name, t in state.items():
-        if not bool(torch.isfinite(t).all()):
-            raise UnfitError(f"{name} holds NaN or infinite values")
-    return replace(kind, width=c), {name: t.float().contiguous() for name, t in state.items()}
 
 
 def _shape(layer: Layer) -> Shape:

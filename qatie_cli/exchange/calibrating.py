@@ -19,13 +19,10 @@ from qatie_cli.model.quantization.scheme import TANH_REACH
 
 LONGEST_PX = 512
 MOST_PHOTOS = 12
-# Each photo is also seen darker or brighter by one of these in turn: phones' exposure varies more than folders show.
+# Each photo is also used darker or brighter by one of these in turn, since phones' exposure varies more.
 _GAINS = (0.4, 1.6, 0.6, 1.4, 0.5, 1.5, 0.3, 1.7)
-# Found on the paper's published weights, c = 32, on photos none of which was calibrated on. int8 against float, mean
-# and worst of the same photos (6 or 11 of them), step by step: 36.5 and 28.0 dB with what training uses; about 38 with
-# ranges that clip nothing and negative values regarded; 39.8 and 32.2 with `keep_means` and joined tensors of balance 1
-# and top 1.4; 41.0 and 33.9 within tanh's reach; ranges by the fourth power then brought 1.9 dB on the worst photo, and
-# this balance and top 2.9 dB in the mean and 5.0 on the worst. On 20 photos not looked at before: 41.1 and 35.7.
+# Chosen on the paper's published weights (c = 32): int8 reaches 41.1 dB to float on 20 unseen photos, 35.7 dB on the
+# worst; training's settings reach 36.5 and 28.0. The steps are in weights/experiments.md.
 _JOINED = Joined(balance=0.65, top=1.1)
 _POWER = 4.0
 RECIPE = {

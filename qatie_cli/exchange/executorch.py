@@ -1,9 +1,8 @@
 """Weights as an ExecuTorch program in float, for the XNNPACK back end.
 
-The network is traced as it is written; what XNNPACK does not take runs on ExecuTorch's portable kernels. Tensors are
-NCHW and hold one photo. In int8 it was tried with executorch 1.5.1: pairs of quantize and dequantize with our scales
-at every rounding point, which XNNPACK would turn into integer arithmetic. Its pass that orders channels fails on them
-(KeyError 'val', with one operator at a time, too), so int8 is refused.
+The network is traced as written; operators that XNNPACK does not support run on ExecuTorch's portable kernels. Tensors
+are NCHW and hold one photo. Int8 is refused: XNNPACK's pass that orders channels fails on quantize/dequantize pairs
+with given scales (KeyError 'val' in executorch 1.5.1).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import io
 import logging
 import math
 import warnings
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
-        UsageError: int8 was asked for, or the installed executorch does not go with PyTorch.
+        UsageError: int8 was requested, or the installed executorch does not match PyTorch.
     """
     graph.check(weights, False, size)
     if int8:
@@ -86,7 +86,7 @@ class _Program(nn.Module):
             base = photo.clamp(0, 1)
         else:
             base = _toned(photo, self.model.tone(thumbnail))
-        seen = torch.round(base * 255) / 255  # what the network sees is 8 bit
+        seen = torch.round(base * 255) / 255  # the network sees 8 bits
         features = self.model.network.features(seen, self.rounding)
         output = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
         residual = output if self.model.network.config.residual else output - seen
@@ -94,7 +94,7 @@ class _Program(nn.Module):
 
 
 def _toned(photo: Tensor, decision: Decision) -> Tensor:
-    """`tone_apply.apply`, layer after layer of the grid: at the photo's size all would take 32 bytes a pixel."""
+    """`tone_apply.apply`, one layer of the grid at a time: at full size all layers take 32 bytes per pixel."""
     toned = tone_apply.apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
     if decision.grids is None:
         return toned
@@ -108,7 +108,7 @@ def _toned(photo: Tensor, decision: Decision) -> Tensor:
 
 
 class _Folded(nn.Module):
-    """A `network.Rounding` that rounds nothing, but has upsampling folded into its convolutions beforehand."""
+    """A `network.Rounding` without rounding, with upsampling folded into its convolutions in advance."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class _Folded(nn.Module):
 
 
 @contextlib.contextmanager
-def _silenced():
+def _silenced() -> Iterator[None]:
     """Hide the packages' logs, warnings and prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Weights from qatie's own exports, by the record that they carry (`qatie_cli.exchange.record`)."""
+"""Weights from qatie's own exports, by their record (`qatie_cli.exchange.record`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Constant = tuple[np.ndarray, np.ndarray | None]  # values in the state's layout,
 def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str], Constant]) -> Weights:
     """The weights that a file was exported from.
 
-    Exact for float exports. For int8 ones convolutions have exactly the same integers and scales, and the float values
-    that these stand for.
+    Exact for float exports. From int8 exports, convolutions have the same integers and scales, and the float values
+    that these represent.
 
     Args:
         constant: the graph's constant by the name of the weights' tensor.
@@ -44,20 +44,21 @@ def weights(path: Path, header: bytes, tensors: bytes, constant: Callable[[str],
 
 
 def damaged(path: Path) -> WeightsError:
+    """The error for a model whose qatie metadata cannot be read."""
     return WeightsError(f"{path} is damaged: its qatie metadata cannot be read.", "Export it again.")
 
 
 def restored(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Float weights (out, in, h, w) whose integers and scales are exactly `values` and `scales` (out).
 
-    Their plain product may be off by its last bit, and so would a scale derived from it.
+    The plain product, and a scale derived from it, may be off by the last bit.
     """
     real = values.astype(np.float32) * scales.reshape(-1, 1, 1, 1)
     for row, scale in enumerate(scales):
         most = values[row] == WEIGHT_MAX
         if not bool(most.any()):
             continue
-        fits = bool((values[row] == WEIGHT_MIN).any())  # then the scale is exact already and must not grow
+        fits = bool((values[row] == WEIGHT_MIN).any())  # then the scale is already exact and must not grow
         near = np.float32(WEIGHT_MAX) * scale
         while near / np.float32(WEIGHT_MAX) > scale:
             near = np.nextafter(near, np.float32(0))

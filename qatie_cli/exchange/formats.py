@@ -44,7 +44,7 @@ def build(weights: Weights, kind: str, *, int8: bool, size: tuple[int, int] | No
 
         return tflite.build(weights, int8=int8, size=size)
     if size is None:
-        raise UsageError("An ExecuTorch program has one size.", "Name it: --size 1080x1920.")
+        raise UsageError("ExecuTorch programs have a fixed size.", "Give it with --size 1080x1920.")
     from qatie_cli.exchange import executorch
 
     return executorch.build(weights, int8=int8, size=size)

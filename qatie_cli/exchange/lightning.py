@@ -1,7 +1,7 @@
 """Reads checkpoints of the authors' training code: a `.ckpt` of PyTorch Lightning, or a plain state dictionary.
 
-Only tensors and plain values are read; nothing is executed. Keys end in the names of the authors' modules, behind any
-prefixes of their wrappers; observers of quantization-aware training are ignored.
+Only tensors and plain values are read; nothing is executed. Keys end in the names of the authors' modules, after any
+wrapper prefixes; QAT observers are ignored.
 """
 
 from __future__ import annotations

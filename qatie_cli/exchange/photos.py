@@ -1,4 +1,4 @@
-"""Photos that models are calibrated and checked on: which, and at what size. Photos are (H, W, 3) uint8."""
+"""Selection and size of the photos that models are calibrated and checked on; photos are (H, W, 3) uint8."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Split:
 
     @property
     def shared(self) -> bool:
+        """Whether the same photos calibrate and check."""
         return self.calibration.keys() == self.check.keys()
 
 

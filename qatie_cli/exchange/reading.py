@@ -1,4 +1,4 @@
-"""Reads any file that can be imported: its kind is recognised by content."""
+"""Reads any importable file; its kind is recognised by content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qatie_cli.model.config import NetworkConfig
 
 _LARGEST = 1 << 30  # bytes; the paper's largest network has 15 MB
 _NEEDED = {"tflite": ("ai_edge_litert",), "onnx": ("onnx",), "checkpoint": ()}
-_WANTED = "Name a .tflite or .ckpt file of the paper's network, or a .tflite or .onnx file that qatie exported."
+_WANTED = "Give a .tflite or .ckpt file of the paper's network, or a .tflite or .onnx file that qatie exported."
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _kind(path: Path, content: bytes) -> str:
     if content[4:6] == b"ET":
         raise WeightsError(f"{path} is an ExecuTorch program, and weights cannot be read from one.", _WANTED)
     if content[8:9] == b"{" and suffix == ".safetensors":
-        raise WeightsError(f"{path} is a safetensors file.", "qatie's own needs no import: name it with --weights.")
+        raise WeightsError(f"{path} is a safetensors file.", "qatie's own files need no import: use --weights.")
     if content[:2] in (b"PK", b"\x80\x02") or suffix in (".ckpt", ".pt", ".pth"):
         return "checkpoint"
     if suffix == ".onnx":

@@ -1,7 +1,7 @@
 """The metadata that an exported model carries so that it can be imported again.
 
-Most tensors of a weights file are constants of the graph, as they are or in int8. Those that cannot be recovered from
-it (convolutions with upsampling folded in; in int8 also the biases) are stored beside it.
+Most tensors of a weights file are constants of the graph, unchanged or in int8. Those that cannot be recovered from it
+(convolutions with folded upsampling; in int8 also the biases) are stored in the metadata.
 """
 
 from __future__ import annotations

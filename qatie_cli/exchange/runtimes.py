@@ -14,7 +14,7 @@ import numpy as np
 from qatie_cli.errors import DataError
 from qatie_cli.model import view
 
-THUMBNAIL = "thumbnail"  # the input of this name; any other is the photo
+THUMBNAIL = "thumbnail"  # name of that input; the other is the photo
 
 
 def litert(model: bytes | Path, photo: np.ndarray, threads: int = 1, reference: bool = False) -> np.ndarray:
@@ -69,7 +69,7 @@ def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # refusals arrive as exceptions
+    options.log_severity_level = 4  # errors are raised as exceptions
     with _refusals("ONNX Runtime"):
         session = InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
@@ -90,7 +90,7 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
     import torch
     from executorch.runtime import Runtime
 
-    # It reports the processor on Python's standard error.
+    # It prints the CPU's features on Python's standard error.
     with _refusals("ExecuTorch"), contextlib.redirect_stderr(io.StringIO()):
         method = Runtime.get().load_program(model).load_method("forward")
         sides = [
@@ -102,7 +102,7 @@ def executorch(model: bytes | Path, photo: np.ndarray) -> np.ndarray:
 
 
 class _refusals:  # noqa: N801 (used as a function)
-    """Turns what a runtime raises into a DataError of one line that names the runtime."""
+    """Turns a runtime's exceptions into a one-line DataError that names the runtime."""
 
     def __init__(self, runtime: str) -> None:
         self.runtime = runtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,16 @@ import numpy as np
 from qatie_cli import files
 from qatie_cli.batch.planning import Plan, Task
 from qatie_cli.batch.running import Result, Status
-from qatie_cli.errors import PhotoError, QatieError, UsageError
-from qatie_cli.gallery import entries, links, overview, page, previews
+from qatie_cli.errors import QatieError, UsageError
+from qatie_cli.gallery import entries, links, making, overview, page, previews
 from qatie_cli.gallery.entries import Entry, Failure, LastRun, Provenance
+from qatie_cli.gallery.making import PreviewMaker
 from qatie_cli.photo import decoding, discovery
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.discovery import GALLERY_FOLDER, GALLERY_PAGE
 
 _SECONDS_BETWEEN_PAGES = 20  # during a run, or
-_TIMES_BETWEEN_PAGES = 20  # what the last one took: that of 20,000 photos takes seconds
+_TIMES_BETWEEN_PAGES = 20  # share of the time since the last one: writing 20,000 photos takes seconds
 
 
 def exists(out: Path) -> bool:
@@ -32,14 +32,14 @@ def exists(out: Path) -> bool:
 
 
 def check(out: Path, plan: Plan) -> None:
-    """Raise QatieError if no gallery can be written for a plan. Call it before the batch."""
+    """Raise QatieError if a plan's gallery could not be written. Call it before the batch."""
     folder = out / GALLERY_FOLDER
     page.check_replaceable(out / GALLERY_PAGE, page.GALLERY, "-o")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; the gallery's previews go there.", "Remove it.")
     for task in plan.tasks:
         if folder in task.output.parents:
-            raise UsageError(f"{task.output} would be among the gallery's own files.", "Name another folder with -o.")
+            raise UsageError(f"{task.output} would be among the gallery's own files.", "Choose another folder with -o.")
 
 
 class Album:
@@ -53,55 +53,36 @@ class Album:
         self._folder = out / GALLERY_FOLDER
         self._state = self._folder / "entries.json"
         self._began, self._when = time.monotonic(), datetime.datetime.now(datetime.UTC)
-        self._lock = threading.Lock()
-        self._changes: dict[Path, float] = {}  # of outputs whose previews are made
+        self._maker = PreviewMaker(self._folder, self._name)
         self._entries: dict[str, Entry] = {}
         self._results: list[Result] = []
         self._made_elsewhere: list[Task] = []
         self._seconds = 0.0  # until the last photo
         self._page_due = time.monotonic() + _SECONDS_BETWEEN_PAGES
-        self.missing: dict[Path, str] = {}  # outputs without preview, and why
+        self.missing = self._maker.missing  # outputs without preview, and why
 
     @property
     def path(self) -> Path:
         """The page."""
         return self._out / GALLERY_PAGE
 
-    # --- in the batch's threads ----------------------------------------------------------------------------------
-
     def reduced(self, photo: Photo) -> np.ndarray | None:
-        """The preview of a decoded photo, (h, w, 3 or 4) uint8; None if that fails."""
-        try:
-            return previews.reduced(photo)
-        except Exception:  # `keep` reports it
-            return None
+        """As `PreviewMaker.reduced`."""
+        return self._maker.reduced(photo)
 
     def keep(self, task: Task, before: np.ndarray | None, photo: Photo) -> None:
-        """Write the previews of a photo whose output is written."""
-        try:
-            if before is None:
-                raise PhotoError("The original could not be reduced.")
-            self._keep(task, before, previews.reduced(photo))
-        except Exception as error:
-            with self._lock:
-                self.missing[task.output] = _reason(error)
-
-    def _keep(self, task: Task, before: np.ndarray, after: np.ndarray) -> None:
-        key = links.key_of(self._name(task))
-        for side, pixels in zip(overview.SIDES, (before, after), strict=True):
-            previews.write(self._folder, key, side, pixels)
-        with self._lock:
-            self._changes[task.output] = previews.change(before, after)
+        """As `PreviewMaker.keep`."""
+        self._maker.keep(task, before, photo)
 
     # --- in the run's own thread ---------------------------------------------------------------------------------
 
     def add(self, result: Result) -> None:
-        """Record a photo's result; every now and then the page is written."""
+        """Record a photo's result; the page is rewritten from time to time."""
         self._results.append(result)
         self._seconds = time.monotonic() - self._began
         if result.status is Status.SKIPPED:
             self._made_elsewhere.append(result.task)
-        change = self._changes.pop(result.task.output, None)
+        change = self._maker.changes.pop(result.task.output, None)
         if result.status is Status.ENHANCED and change is not None:
             seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
             size = result.width, result.height
@@ -111,7 +92,7 @@ class Album:
             try:
                 self.write()
             except OSError as error:  # reported at the end of the run
-                self.missing[self.path] = _reason(error)
+                self.missing[self.path] = making.reason(error)
             ended = time.monotonic()
             self._page_due = ended + max(_SECONDS_BETWEEN_PAGES, _TIMES_BETWEEN_PAGES * (ended - began))
 
@@ -146,11 +127,11 @@ class Album:
             try:
                 photo = decoding.read(task.output, self._max_pixels)
                 size, after = (photo.pixels.shape[1], photo.pixels.shape[0]), previews.reduced(photo)
-                del photo  # two whole photos are never held together
-                self._keep(task, previews.reduced(decoding.read(task.source, self._max_pixels)), after)
-                self._enter(task, size, self._changes.pop(task.output))
+                del photo  # never hold two whole photos
+                self._maker.write(task, previews.reduced(decoding.read(task.source, self._max_pixels)), after)
+                self._enter(task, size, self._maker.changes.pop(task.output))
             except (QatieError, OSError, ValueError, RuntimeError, MemoryError) as error:
-                self.missing[task.output] = _reason(error)
+                self.missing[task.output] = making.reason(error)
 
     def _is_shown(self, task: Task, known: dict[str, Entry]) -> bool:
         entry = known.get(self._name(task))
@@ -222,14 +203,14 @@ class Album:
 
 
 def _where_it_is(task: Task) -> Task:
-    """The task with its actual output: a photo with transparent parts may have been written as PNG instead."""
+    """The task with its actual output: a photo with transparency may have been written as PNG."""
     if task.with_alpha is not None and not task.output.exists():
         return dataclasses.replace(task, output=task.with_alpha, with_alpha=None)
     return task
 
 
 def _in_short(result: Result) -> str:
-    """The reason of a failure, with file names instead of paths: the page may be shared."""
+    """The reason for a failure, with file names instead of paths, since the page may be shared."""
     task, reason = result.task, result.reason
     source = str(task.source)
     if reason.startswith(f"{source} "):
@@ -239,9 +220,3 @@ def _in_short(result: Result) -> str:
         if len(path.parts) > 1:
             reason = reason.replace(str(path), path.name)
     return reason
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, QatieError):
-        return error.one_line()
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)

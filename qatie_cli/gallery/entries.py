@@ -11,19 +11,19 @@ from typing import Any
 from qatie_cli import files, parsing
 
 _SCHEMA = 1
-_PROVENANCE_KEY = "making"  # in the file, whose schema is older than the class's name
+_PROVENANCE_KEY = "making"  # name in the file, which predates the class
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How photos were enhanced; `weights` is a name, not a path."""
+    """Weights, engine and strength of an enhanced photo; `weights` is a name, not a path."""
 
     weights: str
     arithmetic: str  # "float" or "int8 on ENGINE"
     strength: float
 
     def in_words(self) -> str:
-        """In one line, for the page."""
+        """One line for the page."""
         return f"{self.weights}, {self.arithmetic}, strength {self.strength:g}"
 
 
@@ -85,7 +85,7 @@ class Remembered:
 
 
 def read(path: Path) -> Remembered:
-    """The state that earlier runs left; empty if it is missing, damaged or of another version, and then rebuilt."""
+    """The state of earlier runs; empty, to be rebuilt, if it is missing, damaged or of another version."""
     try:
         table = parsing.from_json(path.read_text(encoding="utf-8"))
         if table["schema"] != _SCHEMA:

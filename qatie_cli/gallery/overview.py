@@ -89,5 +89,5 @@ def _count(number: int) -> str:
 
 
 def _short(source: Path) -> str:
-    """File and folder name only: the page may be shared, and full paths are private."""
+    """Only the names of file and folder, since the page may be shared and full paths are private."""
     return discovery.readable("/".join(part for part in source.parts[-2:] if part != source.anchor))

@@ -110,7 +110,7 @@ def _digest(text: str) -> str:
 
 
 def _data(page: Page) -> dict[str, Any]:
-    """The script's data, kept small: an address that is base plus name is stored as 0."""
+    """The script's data; to keep it small, an address that is base plus name is stored as 0."""
     left_base, right_base = (_base([(getattr(p, side), p.name) for p in page.photos]) for side in ("left", "right"))
     photos = [
         [
@@ -164,9 +164,11 @@ def write(path: Path, page: Page) -> None:
 def check_replaceable(path: Path, kind: str, option: str) -> None:
     """Raise QatieError if `path` exists and is not a page of this kind; `option` is what the user can change."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Name another with {option}.")
+        raise UsageError(f"{path} is a folder.", f"Choose another with {option}.")
     if path.exists() and not is_ours(path, kind):
-        raise QatieError(f"{path} is not a {kind} that qatie wrote; it stays.", f"Move it, or name another {option}.")
+        raise QatieError(
+            f"{path} is not a {kind} written by qatie; it is left unchanged.", f"Move it, or choose another {option}."
+        )
 
 
 def is_ours(path: Path, kind: str) -> bool:

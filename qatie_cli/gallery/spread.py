@@ -32,15 +32,15 @@ def preview_folder(path: Path) -> str:
 def check(path: Path) -> None:
     """Raise QatieError if the page cannot be written. Call it before comparing."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{path} is not an .html file.", "Name one with -o.")
+        raise UsageError(f"{path} is not an .html file.", "Choose an .html file with -o.")
     page.check_replaceable(path, page.COMPARISON, "-o")
     folder = path.with_name(preview_folder(path))
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; the page's previews go there.", "Name another page with -o.")
+        raise UsageError(f"{folder} is a file; the page's previews go there.", "Choose another page with -o.")
 
 
 class Spread:
-    """Compares photos, one by one, for a page."""
+    """Collects comparisons of photos for a page."""
 
     def __init__(self, path: Path, first: Path, second: Path, amplify: int) -> None:
         self._path, self._amplify = path, amplify

@@ -1,4 +1,4 @@
-"""The network and the tone stage as graphs compute them: written once, for every format.
+"""The network and the tone stage as graphs, written once for all formats.
 
 Each function follows one of `qatie_cli.model` and names it. The formats' backends write the operators.
 """
@@ -25,7 +25,7 @@ LEVELS = 256
 
 
 def check(weights: Weights, int8: bool, size: tuple[int, int] | None) -> None:
-    """Raise where `size` (height, width; None for any) or the weights do not allow an export.
+    """Raise unless `size` (height, width; None for any) and the weights allow an export.
 
     Raises:
         ValueError: a side of `size` is not a positive multiple of 8.
@@ -74,6 +74,7 @@ class Blocks(Generic[T]):
     arithmetic: Arithmetic
 
     def features(self, photo: T) -> T:
+        """`Network.features`: a toned photo to the features that the tail reads."""
         x, pair1 = self.gate("down1", self.ops.store(photo, self.arithmetic.at("photo")))
         encoded1 = self._refine("refine1", x)
         x, pair2 = self.gate("down2", encoded1)

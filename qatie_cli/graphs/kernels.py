@@ -61,11 +61,13 @@ class Arithmetic:
 
     @staticmethod
     def of(weights: Weights, int8: bool) -> Arithmetic:
+        """The arithmetic of `weights`: their integers and ranges if `int8`."""
         convs = integer_convs(weights.state) if int8 else {}
         return Arithmetic(weights.config.network, weights.state, weights.activations if int8 else None, convs)
 
     @property
     def int8(self) -> bool:
+        """Whether convolutions run in integers."""
         return self.activations is not None
 
     def at(self, point: str) -> Activation | None:

@@ -18,7 +18,7 @@ from qatie_cli.graphs.operators import Declared, Mean, MeanDifference, Moment
 from qatie_cli.model.config import LEAKY_SLOPE, THUMBNAIL_PX
 from qatie_cli.model.quantization.scheme import Activation
 
-OPSET = 17  # nothing here needs a newer one, and runtimes from 2022 on read it
+OPSET = 17  # the oldest that suffices; runtimes since 2022 read it
 _TO_THE_END = np.iinfo(np.int64).max  # as the end of a slice
 
 
@@ -39,7 +39,7 @@ class Value:
 class OnnxOperators:
     """Writes nodes in the order of the calls, and the constants that they read."""
 
-    hold: Callable[[str], None] = lambda key: None  # told of every tensor of the weights that the graph holds
+    hold: Callable[[str], None] = lambda key: None  # called with every tensor of the weights that the graph holds
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 

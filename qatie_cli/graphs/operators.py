@@ -1,4 +1,4 @@
-"""The operators that graphs are made of, to be written by each format's backend.
+"""The operators of graphs, implemented by each format's backend.
 
 `graphs.graph` describes the network and the tone stage in these alone; a backend (`graphs.onnx`, `exchange.tflite`)
 says how its format writes each of them. A new part of the model is a function in `graph`, and a new operator a method

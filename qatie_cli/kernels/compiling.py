@@ -14,12 +14,12 @@ from qatie_cli.home import user_folder
 
 
 class _Cache(FunctionCache):
-    """Compiled kernels on disk. A full disk or a damaged file costs the time to compile, nothing else."""
+    """A disk cache of compiled kernels. A full disk or a damaged file only costs compile time."""
 
     def load_overload(self, *arguments):
         try:
             return super().load_overload(*arguments)
-        except Exception:  # whatever unpickling a damaged file raises
+        except Exception:  # unpickling a damaged file may raise anything
             with contextlib.suppress(OSError):
                 self.flush()
             return None
@@ -34,7 +34,7 @@ def kernel(function: Callable) -> Callable:
 
     Never with fastmath, and so that LLVM fuses no multiplication with an addition: results are those of NumPy.
     """
-    # Python's error model looks at every divisor, which keeps LLVM from vectorizing: tone took 1.6 times as long.
+    # Python's error model checks every divisor, which prevents vectorization: tone took 1.6 times as long.
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
     with contextlib.suppress(OSError, RuntimeError), _cached_in(_folder()):  # RuntimeError: no folder is writable
         compiled._cache = _Cache(function)

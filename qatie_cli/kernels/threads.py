@@ -1,7 +1,7 @@
 """Row strips on several threads.
 
-numba's own parallel loops are no choice: its workqueue layer ends the process when two threads enter it at once, and
-its OpenMP layer brings a second OpenMP beside PyTorch's.
+numba's own parallel loops are unsuitable: its workqueue layer aborts when two threads enter it at once, and its OpenMP
+layer loads a second OpenMP beside PyTorch's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def over_rows(rows: int, values: int, work: Callable[[int, int], object]) -> Non
 def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]]) -> None:
     """Call `work(first, last)` for every piece, as many at once as there are threads; within one, strips run alone."""
     threads = min(number(), len(pieces))
-    waiting = iter(pieces)  # an iterator of a list hands out each element once, whoever asks
+    waiting = iter(pieces)  # a list iterator hands out each element once, to any thread
 
     def serve() -> None:
         with limited(1):
@@ -91,4 +91,4 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a forked process has no threads but its own
+    os.register_at_fork(after_in_child=_pools.clear)  # a forked process has no other threads

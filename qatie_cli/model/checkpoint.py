@@ -1,4 +1,4 @@
-"""The weights file: one .safetensors with float tensors and a JSON header, nothing that is executed on load."""
+"""The weights file: a .safetensors file with float tensors and a JSON header; loading executes nothing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def to_header(weights: Weights) -> dict:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a weights file in one step."""
+    """Write a weights file atomically."""
     header = to_header(weights)
     state = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.state.items()}
     files.write_atomic(path, safetensors.numpy.save(state, {HEADER_KEY: json.dumps(header)}))
@@ -93,12 +93,12 @@ def read(path: Path) -> Weights:
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.", "See `qatie weights list` for names.") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{foreign}: {error}.", "Name one written by `qatie train`.") from error
+        raise WeightsError(f"{foreign}: {error}.", "Use one written by `qatie train`.") from error
     try:
         header = parsing.from_json(metadata[HEADER_KEY])
         header["format"]
     except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"{foreign} (no qatie header).", "Name one written by `qatie train`.") from None
+        raise WeightsError(f"{foreign} (no qatie header).", "Use one written by `qatie train`.") from None
     return from_header(path, header, state)
 
 
@@ -128,7 +128,7 @@ def from_header(path: Path, header: dict, state: dict[str, np.ndarray]) -> Weigh
     if weights.activations is not None and (missing := missing_points(weights.config.network, weights.activations)):
         raise WeightsError(f"{path} is damaged: no range for {', '.join(missing)}.", "Copy or train it again.")
     if not all(np.isfinite(values).all() for values in state.values()):
-        raise WeightsError(f"{path} is damaged: it holds values that are not numbers.", "Copy or train it again.")
+        raise WeightsError(f"{path} is damaged: it holds NaN or infinite values.", "Copy or train it again.")
     return weights
 
 

@@ -1,4 +1,4 @@
-"""What a weights file says of its own structure, and the constants of the model that need no PyTorch."""
+"""The model's configuration, as stored in a weights file, and constants that need no PyTorch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ NORM_EPS = 1e-5
 OPTIONS = ("residual", "fusion_refiner", "encoder_refiner")  # of NetworkConfig: what the paper leaves out in turn
 
 THUMBNAIL_PX = 64  # side of the thumbnail that the tone stage's statistics are taken from
-# A stage that decides for the whole photo only sees every fourth pixel of every fourth row of a view of this side, made
-# by area averaging: a thumbnail that still has the lamps and the letters which an average would have washed out.
+# A stage that decides for the whole photo only sees every fourth pixel of every fourth row of an area-averaged view of
+# this side: a thumbnail that keeps lamps and letters, which averaging would wash out.
 GLOBAL_VIEW_PX = 256
 # One that decides from place to place sees all of a view of this side; its statistics, every second pixel.
 LOCAL_VIEW_PX = 128
@@ -56,7 +56,7 @@ class NetworkConfig:
 
     @property
     def plain(self) -> tuple[str, ...]:
-        """Names of the blocks that are a plain convolution in the place of a refinement block."""
+        """Names of the blocks with a plain convolution instead of a refinement block."""
         encoder = () if self.encoder_refiner else ("refine1", "refine2")
         return encoder + (() if self.fusion_refiner else ("decode2", "decode1"))
 
@@ -67,7 +67,7 @@ class NetworkConfig:
         return ", ".join([f"width {self.width}", *left_out])
 
     def to_table(self) -> dict:
-        """Plain values; options at their defaults are left out, as in files written before there were any."""
+        """Plain values; options at their defaults are omitted, as in files from before they existed."""
         return {"width": self.width} | {name: False for name in OPTIONS if not getattr(self, name)}
 
 

@@ -1,6 +1,6 @@
-"""Upsampling folded into the convolutions beside it, for whoever computes without PyTorch.
+"""Upsampling folded into adjacent convolutions, without PyTorch.
 
-`network.fold_upsample` and `network.fold_tail` do the same to tensors, differentiably, and say why.
+`network.fold_upsample` and `network.fold_tail` do the same differentiably, and explain it.
 """
 
 from __future__ import annotations

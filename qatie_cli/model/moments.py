@@ -1,4 +1,4 @@
-"""Mean and variance of feature channels, over a whole photo even when it is worked on in tiles.
+"""Mean and variance of feature channels over a whole photo, even in tiles.
 
 The norms of the network (paper, refinement block) take their statistics from the image they are given. A tile
 normalized by its own would change its tone, so tiles share those of the whole photo: each norm's sums are gathered over
@@ -21,7 +21,7 @@ from qatie_cli.kernels.threads import over_rows
 # a stride-2 convolution at S, three 3x3 convolutions at S/2, a stride-2 one, three at S/4, three at S/8, two
 # upsampling ones, three more at S/4 and at S/2, and the tail: 71, and 80 in multiples of what three halvings need.
 HALO = 80
-_ROWS = 64  # summed at a time without numba: they stay in the processor's cache
+_ROWS = 64  # summed at a time without numba; they fit the processor's cache
 
 
 class Moments(Protocol):
@@ -73,7 +73,7 @@ class Sums:
 
 
 def of_whole(name: str, x: Any, sums: Callable[[Any], Sums] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The moments of what is given: right where that is the whole photo."""
+    """The moments of x itself, for a whole photo."""
     return (sums or Sums.of)(x).mean_variance()
 
 

@@ -18,7 +18,7 @@ from qatie_cli.model.config import LEAKY_SLOPE, NORM_EPS, SIZE_MULTIPLE, Network
 
 
 class Rounding(Protocol):
-    """What happens to weights and activations at the points where int8 rounds them."""
+    """Treatment of weights and activations at the points where int8 rounds them."""
 
     def weight(self, name: str, weight: Tensor) -> Tensor:
         """`weight` (out, in, h, w) as the convolution `name` shall use it."""
@@ -57,6 +57,12 @@ def fold_upsample(weight: Tensor) -> Tensor:
     return folded.reshape(4 * weight.shape[0], weight.shape[1], 2, 2)
 
 
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The bias (out) of a convolution; every one of the network has one."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def interleave(phases: Tensor) -> Tensor:
     """Undo the phase split: (N, 4 * C, H + 1, W + 1) from a padded 2x2 convolution to (N, C, 2 * H, 2 * W)."""
     _, channels, height, width = phases.shape
@@ -86,7 +92,7 @@ def fold_tail(up: nn.Conv2d, head: nn.Conv2d) -> tuple[Tensor, Tensor]:
     # The two products are kept apart so that no (d, e)-fourfold tensor of c * c entries appears.
     rows = torch.einsum("okyx,kiYX,payY->opaixXk", head.weight, up.weight, taps)
     weight = torch.einsum("opaixXk,qbxX->opqiab", rows, taps)
-    bias = head.bias + torch.einsum("okyx,k->o", head.weight, up.bias)
+    bias = bias_of(head) + torch.einsum("okyx,k->o", head.weight, bias_of(up))
     return weight.reshape(-1, weight.shape[3], 3, 3), bias.repeat_interleave(4)
 
 
@@ -162,7 +168,7 @@ class Refine(nn.Module):
 
 
 class Plain(nn.Module):
-    """What takes the place of a refinement block in the paper's ablations: leaky(conv3x3 x)."""
+    """Replacement for a refinement block in the paper's ablations: leaky(conv3x3 x)."""
 
     def __init__(self, name: str, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -189,7 +195,7 @@ class Fuse(nn.Module):
         """deep (N, deep, H/2, W/2), encoded (N, C, H, W), pair (N, 2C, H, W) to (N, C, H, W)."""
         name, point = self.name, rounding.activation
         weight = rounding.weight(f"{name}.up", fold_upsample(self.up.weight))
-        up = interleave(F.conv2d(deep, weight, self.up.bias.repeat(4), padding=1))
+        up = interleave(F.conv2d(deep, weight, bias_of(self.up).repeat(4), padding=1))
         # The concatenation has the pair's scale, 2/256: see quantization.equalize for how the others come to fit it.
         joined = torch.cat([point(f"{name}.up", up), point(f"{name}.encoded", encoded), pair], dim=1)
         del up, deep, encoded, pair
@@ -203,7 +209,7 @@ class Network(nn.Module):
     """Photo in, residual out; the enhanced photo is clamp(photo + residual, 0, 1) (paper, decoder).
 
     Where the configuration has no residual, the tail gives the enhanced photo, and the residual is the tail's output
-    less the photo. So whoever runs a network need not know which kind it is.
+    less the photo. Callers need not know which kind it is.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -262,11 +268,10 @@ class Network(nn.Module):
 
 
 def create(config: NetworkConfig, generator: torch.Generator) -> Network:
-    """A network to be trained: random weights, and a head of zeros so that it starts as the identity.
+    """A new network with random weights, and a zero head so that it starts as the identity.
 
-    Gates start three times as large as usual, since the product of two small tanh is next to nothing, and the last
-    upsampling passes features on unchanged: both shortened training noticeably. Without the residual the network starts
-    as a middle gray.
+    Gates start three times as large as usual, since the product of two small tanh is tiny, and the last upsampling
+    starts as the identity: both shorten training. Without the residual the network starts as a middle gray.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -276,7 +281,7 @@ def create(config: NetworkConfig, generator: torch.Generator) -> Network:
             gate.pair.weight.mul_(3)
     nn.init.dirac_(network.up.weight)
     nn.init.zeros_(network.head.weight)
-    nn.init.constant_(network.head.bias, 0.0 if config.residual else 0.5)
+    nn.init.constant_(bias_of(network.head), 0.0 if config.residual else 0.5)
     return network
 
 

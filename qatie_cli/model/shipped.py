@@ -1,4 +1,4 @@
-"""Names of shipped weights, and where their files are: in the package, and cached in the user's data folder."""
+"""Shipped weights: their names, packaged files, and cached copies in the user's data folder."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _current(shipped: Shipped) -> Path:
         shipped.cached.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_path(shipped.cached) as temporary:
             shutil.copyfile(shipped.packaged, temporary)
-    except OSError:  # a read-only or full home: the package's own file serves as well
+    except OSError:  # a read-only or full home: use the packaged file
         return shipped.packaged
     return shipped.cached
 

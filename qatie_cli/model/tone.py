@@ -81,6 +81,22 @@ class ToneStage(nn.Module):
         grids = self._grids(x, hidden) * trust[:, :, None, None] if self.config.grid else None
         return Decision(with_pinned_ends(curves, matrices), matrices, grids)
 
+    @torch.no_grad()
+    def keep_colours(self, share: float) -> None:
+        """Keep this share (0..1) of what is decided about colours; brightness and contrast stay as decided.
+
+        Whether a photo is too warm or meant to be is a guess, and a wrong one shows. The decision is linear in the last
+        layer, so that curves move towards their mean over the channels, and the matrix towards the gain that it gives
+        gray on average.
+        """
+        curves = 3 * self.config.knots
+        for decided in (self.decide.weight, self.decide.bias):
+            of_channels = decided[:curves].unflatten(0, (3, -1))
+            of_channels.copy_(torch.lerp(of_channels.mean(0, keepdim=True), of_channels, share))
+            matrix = decided[curves:].unflatten(0, (3, 3))
+            gray = torch.eye(3).to(matrix).reshape(3, 3, *[1] * (matrix.dim() - 2)) * matrix.sum(1).mean(0)
+            matrix.copy_(torch.lerp(gray, matrix, share))
+
     def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
         """Input features (N, values) of the decision: of the last convolution's output, and statistics."""
         parts = []

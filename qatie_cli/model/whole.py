@@ -24,6 +24,7 @@ class Model(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
+        """Its structure, as a weights file records it."""
         return ModelConfig(self.network.config, self.tone.config if self.tone is not None else None)
 
     def toned(self, photo: Tensor, view: Tensor, boxes: Tensor | None = None) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from qatie_cli.model import whole
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.network import Fuse, Gate, Network, Plain, Refine
+from qatie_cli.model.network import Fuse, Gate, Network, Plain, Refine, bias_of
 
 # How far apart the copies of a channel begin, as a share of their weights' deviation: equal copies would stay equal.
 _APART = 0.3
@@ -41,10 +42,10 @@ def _widen(wide: Network, old: Network, times: int, generator: torch.Generator) 
 
     def fill(name: str, seen: int = 1, made: int = 1) -> None:
         """Convolution `name` that sees `seen` maps concatenated and makes `made` (0: the photo's channels)."""
-        layer, source = wide.get_submodule(name), old.get_submodule(name)
+        layer, source = cast(nn.Conv2d, wide.get_submodule(name)), cast(nn.Conv2d, old.get_submodule(name))
         weight = source.weight if not seen else _split(source.weight, seen, times, generator)
         layer.weight.copy_(_copies(weight, made, times))
-        layer.bias.copy_(_copies(source.bias, made, times))
+        bias_of(layer).copy_(_copies(bias_of(source), made, times))
 
     for name, block in old.named_modules():
         if isinstance(block, Gate):
@@ -52,7 +53,7 @@ def _widen(wide: Network, old: Network, times: int, generator: torch.Generator) 
         elif isinstance(block, Refine):
             for layer, seen in (("local", 1), ("side", 1), ("inner", 2), ("outer", 1), ("shortcut", 2)):
                 fill(f"{name}.{layer}", seen)
-            norm: nn.InstanceNorm2d = wide.get_submodule(f"{name}.norm")
+            norm = cast(nn.InstanceNorm2d, wide.get_submodule(f"{name}.norm"))
             norm.weight.copy_(_copies(block.norm.weight, 1, times))
             norm.bias.copy_(_copies(block.norm.bias, 1, times))
         elif isinstance(block, Plain):

@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, for formats whose decoders are large: a crash there costs one photo.
+"""Decoding in a separate process, for formats with large decoders: a crash there costs one photo.
 
 HEIC, AVIF, WebP and TIFF are decoded apart, JPEG, PNG and BMP here. The process is started for the first such photo
-(0.3 s) and serves all that follow. Batches of 12-megapixel HEIC photos took 4 to 9% more processor time and, as
-decoding overlaps the network, as long as before. Where no process can be started, everything is decoded here.
+(0.3 s) and serves all that follow. It costs 4 to 9% CPU time on batches of 12-megapixel HEIC photos and no wall time.
+If no process can be started, everything is decoded here.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from qatie_cli.photo.content import Photo
 from qatie_cli.photo.decoding import Header
 
 SECONDS = 300.0  # that a photo may take to decode; 250 megapixels of HEIC take 20
-BYTES = 90 << 20  # that the process holds beside photos
+BYTES = 90 << 20  # of the process itself, without photos
 _PROGRAM = "from qatie_cli.photo import apart; apart.serve()"
 _READY = b"ready"
 _HEAD_BYTES = 12
 
 
 class Reader:
-    """Reads photos, some of them apart. Safe to call from several threads, which take turns."""
+    """Reads photos, some of them in the other process. Safe to call from several threads, which take turns."""
 
     def __init__(self, program: str = _PROGRAM, seconds: float = SECONDS) -> None:
         self._program, self._seconds = program, seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._shared: int | None = None  # descriptor of the memory that photos come over in (Linux)
-        # Until a process could not be started. A frozen application's executable is no interpreter.
+        self._shared: int | None = None  # descriptor of the shared memory that photos arrive in (Linux)
+        # False once a process could not be started. The executable of a frozen application is not an interpreter.
         self._works = bool(sys.executable) and not getattr(sys, "frozen", False)
         self._lock = threading.Lock()
 
@@ -64,8 +64,8 @@ class Reader:
         return self._ask("header", path, 0)
 
     def interrupt(self) -> None:
-        """End the process at once, whatever it reads: who waits for that gets PhotoError."""
-        process = self._process  # without the lock, which who waits has
+        """Kill the process; a thread waiting for it gets PhotoError."""
+        process = self._process  # without the lock, which the waiting thread holds
         if process is not None:
             process.kill()
 
@@ -75,7 +75,7 @@ class Reader:
             self._end()
 
     def _ask(self, what: str, path: Path, max_pixels: int) -> Any:
-        """The answer of the process; None where there is none to ask."""
+        """The answer of the process; None if there is no process."""
         with self._lock:
             process = self._running()
             if process is None or process.stdin is None or process.stdout is None:
@@ -141,11 +141,12 @@ class Reader:
 
 
 def is_for_apart(path: Path) -> bool:
+    """Whether `Reader` decodes a file in the other process: a TIFF, HEIC, AVIF or WebP, by its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
-        return False  # whoever reads it says why it cannot be read
+        return False  # reading it reports the reason
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or head[4:8] == b"ftyp" or head[8:12] == b"WEBP"
 
 
@@ -163,13 +164,13 @@ def _crash(path: Path, code: int | None, late: bool, seconds: float) -> PhotoErr
 
 
 def _send(stream: IO[bytes], value: object, shared: int | None) -> None:
-    """A pickle, and the arrays that it refers to: in `shared` memory, or behind it where there is none."""
+    """Send a pickle and its arrays: in `shared` memory or, without it, after the pickle."""
     arrays: list[pickle.PickleBuffer] = []
     body = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
     raws = [array.raw() for array in arrays]
     sizes: list[int] = [raw.nbytes for raw in raws]
     if shared is not None and any(sizes):
-        if os.fstat(shared).st_size < sum(sizes):  # it keeps its size: new memory takes longer than the copy
+        if os.fstat(shared).st_size < sum(sizes):  # it never shrinks: new memory takes longer than the copy
             os.ftruncate(shared, sum(sizes))
         with mmap.mmap(shared, sum(sizes)) as memory:
             for raw in raws:
@@ -202,9 +203,9 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def serve() -> None:
-    """Answer until the other process ends. Run by the process apart."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's business
-    with contextlib.suppress(OSError):  # where memory runs out, this process goes first (Linux)
+    """Answer requests until the parent ends. Run by the separate process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
+    with contextlib.suppress(OSError):  # the first to be killed when memory runs out (Linux)
         Path("/proc/self/oom_score_adj").write_text("1000")
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     shared = int(sys.argv[1]) if len(sys.argv) > 1 else None

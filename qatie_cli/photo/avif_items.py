@@ -1,8 +1,7 @@
 """EXIF, XMP and an ICC profile added to an AVIF file that libavif wrote without them.
 
-imagecodecs encodes 10 and 12 bit, but no metadata; Pillow encodes 8 bit and metadata, but makes EXIF anew, which breaks
-maker notes. What libavif writes is a `ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are added
-behind them.
+imagecodecs encodes 10 and 12 bit without metadata; Pillow encodes 8 bit with metadata, but rebuilds EXIF, which breaks
+maker notes. libavif writes a `ftyp`, a `meta` and a `mdat` box (ISO/IEC 14496-12 and 23008-12); items are appended.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def added(content: bytes, exif: bytes | None, xmp: bytes | None, icc: bytes | No
         exif: a TIFF block without prefix.
 
     Raises:
-        ValueError: the file is not laid out as libavif does it.
+        ValueError: the file does not have libavif's layout.
     """
     items: list[tuple[bytes, bytes]] = []  # what an `infe` box says behind the item's number, and the data
     if exif:
@@ -33,7 +32,7 @@ def added(content: bytes, exif: bytes | None, xmp: bytes | None, icc: bytes | No
     try:
         boxes = dict(payloads(content))
         meta = dict(payloads(boxes[b"meta"][4:]))
-        changed = _meta(meta, items, icc, 0, 0)  # once for its length, which all positions depend on
+        changed = _meta(meta, items, icc, 0, 0)  # once for its length, on which all positions depend
         moved = len(changed) - len(boxes[b"meta"])
         changed = _meta(meta, items, icc, moved, len(content) + moved + 8)
     except (struct.error, KeyError, IndexError) as error:

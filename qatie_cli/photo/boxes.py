@@ -1,4 +1,4 @@
-"""The boxes and items of a HEIC or AVIF file, and what of them a photo read from it does not hold.
+"""The boxes and items of a HEIC or AVIF file, and which of them a photo drops.
 
 ISO/IEC 14496-12 describes the boxes, 23008-12 the items.
 """
@@ -24,7 +24,7 @@ Box = tuple[bytes, int, int]  # type, and where its payload begins and ends
 
 @dataclass
 class Items:
-    """The boxes and items of a file, and what the items are to each other."""
+    """The boxes and items of a file, with the items' references."""
 
     file: bytes = b""
     top: list[Box] = field(default_factory=list)  # the file's own boxes
@@ -32,9 +32,11 @@ class Items:
     types: dict[int, bytes] = field(default_factory=dict)
     content: dict[int, bytes] = field(default_factory=dict)  # of MIME items
     links: list[tuple[bytes, int, tuple[int, ...]]] = field(default_factory=list)  # type, from, to
-    properties: list[bytes] = field(default_factory=list)  # what an auxiliary picture is; empty for other properties
+    properties: list[bytes] = field(
+        default_factory=list
+    )  # the type of an auxiliary picture; empty for other properties
     of_item: dict[int, list[int]] = field(default_factory=dict)  # numbers of properties, from 1, as they are named
-    essential: set[tuple[int, int]] = field(default_factory=set)  # item and number of those that readers must know
+    essential: set[tuple[int, int]] = field(default_factory=set)  # item and number of essential properties
     boxes: list[Box] = field(default_factory=list)  # of the properties
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # by number of property: width and height
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # where each item's data begins and ends
@@ -50,11 +52,11 @@ class Items:
         return next((targets for kind, origin, targets in self.links if kind == b"dimg" and origin == item), ())
 
     def described_by(self, item: int) -> list[int]:
-        """The items with metadata of an item."""
+        """The metadata items that describe an item."""
         return [origin for kind, origin, targets in self.links if kind == b"cdsc" and item in targets]
 
     def auxiliary(self, item: int) -> bytes:
-        """What an auxiliary picture is for."""
+        """The purpose of an auxiliary picture."""
         held = [self.properties[n - 1] for n in self.of_item.get(item, ()) if 0 < n <= len(self.properties)]
         return next(filter(None, held), b"")
 
@@ -85,7 +87,7 @@ def read(file: BinaryIO) -> Items | None:
 
 
 def left_out(items: Items) -> tuple[str, ...]:
-    """Notes on what of a file is left out, each once."""
+    """Notes on what is dropped from a file, each once."""
     named: list[str] = []
     for kind, _, _ in items.top:
         if kind in _VIDEO_BOXES:
@@ -93,12 +95,12 @@ def left_out(items: Items) -> tuple[str, ...]:
         elif kind not in _KNOWN_BOXES:
             named.append(left_out_box(kind))
     if rest := items.file[items.top[-1][2] if items.top else 0 :].strip(b"\x00"):
-        named.append(f"what stands behind the picture is left out ({len(rest):,} bytes)")
+        named.append(f"data after the picture is left out ({len(rest):,} bytes)")
     return tuple(dict.fromkeys([*named, *_of_items(items)]))
 
 
 def left_out_box(kind: bytes) -> str:
-    """The note on a box that nobody knows."""
+    """The note on an unknown box."""
     return f"box {_name(kind)} is left out"
 
 
@@ -120,7 +122,7 @@ def payloads(content: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def walk(content: bytes, start: int, end: int) -> Iterator[Box]:
-    """The boxes between two places, as far as they make sense.
+    """The boxes between two positions, as far as they are valid.
 
     Raises:
         ValueError: they are more than any camera writes.

@@ -1,4 +1,4 @@
-"""Colour: luma, and photos in another colour space than sRGB.
+"""Colour: luma, and conversion of photos that are not in sRGB.
 
 The network is trained on sRGB, so photos are converted to it and the change is converted back. Feeding it Display P3
 values unconverted cost 1.3 CIEDE2000 on average against enhancing the same photo in sRGB (2.3 on the worst of 18
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qatie_cli.photo.content import Photo
 
 LUMA = (0.2126, 0.7152, 0.0722)  # BT.709 weights of red, green and blue
-_NEAR_SRGB = 2.5 / 255  # a profile that moves no colour further than this counts as sRGB
+_NEAR_SRGB = 2.5 / 255  # profiles that move no colour further count as sRGB
 _PROFILE_COLOUR_SPACE = slice(16, 20)  # in the header of a profile (ICC.1:2022, 7.2)
 
 
@@ -68,18 +68,18 @@ def _transform(part: np.ndarray, source: bytes, target: bytes) -> np.ndarray:
 
 
 def of_photo(photo: Photo) -> Colours | None:
-    """The conversion for a photo, or None if its values are sRGB or near enough."""
+    """The conversion for a photo; None if its values are sRGB or close to it."""
     if photo.space is None:
         return of_profile(photo.icc)
     if photo.space.is_hdr:
         return hdr.HdrColours(photo.space, photo.space.peak)
-    return of_profile(spaces.profile(photo.space))  # its own may be of gray
+    return of_profile(spaces.profile(photo.space))  # its own may be a gray profile
 
 
 def of_profile(icc: bytes | None) -> Colours | None:
-    """The conversion for a photo with this profile, or None if its values are sRGB or near enough.
+    """The conversion for this profile; None if its values are sRGB or close to it.
 
-    Gray profiles need no conversion and broken ones allow none; both are carried unchanged.
+    Gray profiles need no conversion, and broken ones allow none; both are copied unchanged.
     """
     if icc is None or icc[_PROFILE_COLOUR_SPACE] != b"RGB ":
         return None

@@ -1,4 +1,4 @@
-"""The blocks that files are built of: segments of a JPEG, chunks of a PNG."""
+"""The building blocks of files: JPEG segments and PNG chunks."""
 
 from __future__ import annotations
 

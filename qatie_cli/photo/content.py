@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JpegTraits:
-    """How a JPEG was compressed, so that the output can be compressed the same way."""
+    """How a JPEG was compressed, so that the output can match it."""
 
-    subsampling: int | None  # Pillow's code: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0; None where it is another
+    subsampling: int | None  # Pillow's code: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0; None for any other
     quantization: tuple[tuple[int, ...], ...]  # 64 values each, as Pillow orders them
     progressive: bool
 
@@ -56,8 +56,8 @@ class Photo:
     gain_map: GainMap | None = None  # boosts for HDR screens
     motion: Motion | None = None  # a motion photo's video
     coded_bytes: int | None = None  # of the picture in a lossy WebP, HEIC or AVIF file
-    turn: Turn | None = None  # how its stored pixels were turned to be upright
-    fineness: int | None = None  # of the source, 1..100 on JPEG's scale of quality, where it was measured
+    turn: Turn | None = None  # how the stored pixels were rotated
+    fineness: int | None = None  # of the source, 1..100 on JPEG's quality scale, if measured
     notes: tuple[str, ...] = ()
 
     @property
@@ -72,7 +72,7 @@ class Photo:
 
     @property
     def subsampling(self) -> int:
-        """Of the chroma of lossy outputs, as `JpegTraits` has it: as fine as the source's, as far as that is known."""
+        """Chroma subsampling for lossy outputs, coded as in `JpegTraits`: the source's, as far as it is known."""
         if self.jpeg is not None:
             return 2 if self.jpeg.subsampling is None else self.jpeg.subsampling
         return self.chroma or 0
@@ -88,7 +88,7 @@ class Photo:
         return to_eight_bit(self.rgb())
 
     def without_metadata(self) -> Photo:
-        """The pixels and what defines their colours (profile, PNG colour chunks), nothing else."""
+        """The photo with only its pixels and what defines their colours (profile, PNG colour chunks)."""
         colours = tuple(chunk for chunk in self.png_chunks if chunk[0] in containers.PNG_COLOUR_CHUNKS)
         return dataclasses.replace(
             self,
@@ -112,7 +112,7 @@ class Photo:
     def without_gps(self) -> Photo:
         """The photo without coordinates and place names in EXIF, XMP, IPTC and its video.
 
-        A video whose place cannot be told from the rest is left out, with a note.
+        A video whose location cannot be removed is dropped, with a note.
         """
         motion = self.motion and self.motion.without_places()
         gone = self.motion is not None and motion is None
@@ -123,7 +123,7 @@ class Photo:
             photoshop=self.photoshop and iptc.without_places(self.photoshop),
             motion=motion,
             notes=self.notes + ((f"{leftovers.VIDEO}, for the place in it",) if gone else ()),
-            # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for places.
+            # Free text, vendor data and XMP split at arbitrary bytes cannot be searched for locations.
             comment=None,
             jpeg_segments=(),
             png_chunks=tuple(chunk for chunk in self.png_chunks if chunk[0] in containers.PNG_COLOUR_CHUNKS),
@@ -136,7 +136,7 @@ class Photo:
         """
         if self.pixels.shape[2] == 1:
             gray = np.empty_like(pixels[..., :1])
-            for top in range(0, len(pixels), 256):  # in strips: floats of a whole photo take four times its bytes
+            for top in range(0, len(pixels), 256):  # in strips: a whole photo as floats takes four times its size
                 gray[top : top + 256] = np.round(colour.luma(pixels[top : top + 256].astype(np.float32)))
             pixels = gray
         gain_map = self.gain_map

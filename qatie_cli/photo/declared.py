@@ -1,4 +1,4 @@
-"""The colour space that a file declares otherwise than by an ICC profile."""
+"""The colour space that a file declares without an ICC profile."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from qatie_cli.photo.spaces import Space
 
 _COLOUR_SPACE, _INTEROPERABILITY, _INDEX, _GAMMA = 0xA001, 0xA005, 0x0001, 0xA500
 _WHITE_POINT, _PRIMARIES = 318, 319
-_SRGB, _ADOBE_RGB = 1, 2  # of EXIF's ColorSpace; the second is not in the standard, but written
+_SRGB, _ADOBE_RGB = 1, 2  # of EXIF's ColorSpace; the second is non-standard, but in use
 _PNG_SCALE = 100_000  # of gAMA and cHRM (PNG specification, 11.3.2)
 
 
 def space(
     image: ImageFile.ImageFile, described: Properties, block: bytes | None, chunks: tuple[Chunk, ...], has_profile: bool
 ) -> Space | None:
-    """The colour space of an opened image; None for sRGB, for one that makes no sense, and where a profile says more.
+    """The colour space of an opened image; None for sRGB, for an invalid one, and if a profile takes precedence.
 
     Args:
         described: the properties of a HEIC's or AVIF's picture.
@@ -61,7 +61,7 @@ def _of_chunks(chunks: dict[bytes, bytes], has_profile: bool) -> Space | None:
         return None
     gamma, chromaticities = chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b"")
     if len(gamma) != 4:
-        return None  # without a gamma cHRM says nothing about how values are spaced
+        return None  # cHRM alone does not define the transfer curve
     (stored,) = struct.unpack(">I", gamma)
     if not stored:
         return None

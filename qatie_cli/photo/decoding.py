@@ -1,4 +1,4 @@
-"""Opening photo files: every format, or a reason why not."""
+"""Decoding photo files of every format that qatie reads."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from qatie_cli.photo.formats import OF_CONTENT
 from qatie_cli.photo.guard import decoder_call
 from qatie_cli.photo.pixels import DECODE_ERRORS
 
-# What the owner of a photo in an unusual mode is told.
+# Notes on photos in unusual modes.
 _CONVERTED = {"CMYK": ("CMYK converted to sRGB",), "LAB": ("LAB converted to sRGB",),
               "F": ("floating point written as 16 bit, from 0 to its largest value",)}  # fmt: skip
 _WITHOUT_PROFILE = ("CMYK", "LAB", "YCbCr")  # modes whose profile does not describe the RGB values
-_COPY_AGAIN = "Copy it again from where it came."
+_COPY_AGAIN = "Copy it again from its source."
 _HEIF_LOCK = threading.Lock()
 
 
@@ -86,7 +86,7 @@ def read(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Photo:
 
 
 def _why(name: str, error: Exception) -> PhotoError:
-    """What a decoder's exception means for the photo's owner."""
+    """The error message for a decoder's exception."""
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, NotImplementedError) or reason.lower().startswith(("unsupported", "unknown", "cannot")):
         return PhotoError(f"{name} uses a feature that qatie cannot read ({reason}).", "Save it as PNG or TIFF first.")
@@ -99,7 +99,7 @@ def _why(name: str, error: Exception) -> PhotoError:
 class Header:
     """Size of a photo, and the peak memory that decoding it takes.
 
-    `beside_bytes` is what a video or long metadata take on top, until the photo is written.
+    `beside_bytes` is what a video or long metadata take in addition, until the photo is written.
     """
 
     width: int
@@ -117,7 +117,7 @@ _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 _LARGEST_TILE_PIXELS = 1 << 22  # of a TIFF whose picture is smaller: a tile is decoded whole
-_COPIES_OF_FILE = 4  # of what is not pixels, at the peak: while it is read, passed between processes or written
+_COPIES_OF_FILE = 4  # of the data beside pixels, at the peak of reading, passing it between processes, and writing
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
@@ -135,7 +135,7 @@ def header(path: Path) -> Header | None:
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
-            # More than a finely compressed photo, or one without compression, has for its pixels.
+            # More than the pixels take at high quality, or uncompressed.
             largest = image.width * image.height * (1 if image.format in _LOSSY else 8 if wide else 4)
             return Header(
                 image.width,
@@ -154,7 +154,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
-        open_heif()  # not earlier: importing it is slow, and few photos need it
+        open_heif()  # only now: importing it is slow, and few photos need it
         file.seek(0)
         return Image.open(file)
     if image.format == "TIFF":
@@ -167,7 +167,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _read(reopen: Callable[[], BinaryIO], name: str, max_pixels: int, file_size: int) -> Photo:
-    """Decode the file that `reopen` opens. Pillow gets a handle of its own, which it may close at any time."""
+    """Decode the file that `reopen` opens. Pillow gets its own handle, which it may close at any time."""
     if file_size == 0:
         raise PhotoError(f"{name} is empty.", _COPY_AGAIN)
     with reopen() as file, reopen() as own, _opened(own, file, name) as image:
@@ -187,7 +187,7 @@ def _opened(own: BinaryIO, file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """As `_open`.
 
     Raises:
-        PhotoError: it is of a kind that qatie does not read, and that can be named.
+        PhotoError: it is of a known kind that qatie does not read.
     """
     found = unreadable.raw(file, name)
     if found is not None:
@@ -204,11 +204,11 @@ def _opened(own: BinaryIO, file: BinaryIO, name: str) -> ImageFile.ImageFile:
 
 
 def _decode_truncated(content: bytes, name: str) -> Photo:
-    """A JPEG whose end is missing, as far as it goes: an end marker makes the decoder return what it has."""
+    """Decode a truncated JPEG as far as it goes: an added end marker makes the decoder return what it has."""
     whole = content + b"\xff\xd9"
     with _open(io.BytesIO(whole)) as image:
         photo = _decode(image, io.BytesIO(whole))
-    # Missing rows are filled with one colour; if they reach far up, there is no photo left to enhance.
+    # Missing rows have one colour; if they are most of the picture, there is no photo to enhance.
     flat = (photo.pixels == photo.pixels[:, :1]).all(axis=(1, 2))
     missing = len(flat) - 1 - int(np.flatnonzero(~flat)[-1]) if (~flat).any() else len(flat)
     if missing > len(flat) * 3 // 4:
@@ -217,14 +217,14 @@ def _decode_truncated(content: bytes, name: str) -> Photo:
 
 
 def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
-    """Raise PhotoError for what qatie does not read."""
+    """Raise PhotoError for files that qatie does not read."""
     count = image.width * image.height
     if count > max_pixels:
         raise PhotoError(
             f"{name} has {count / 1e6:,.0f} megapixels; the limit is {max_pixels / 1e6:,.0f}.",
-            "If it really is that large, allow it with --max-pixels.",
+            "If it really is that large, raise --max-pixels.",
         )
-    # Elsewhere frames are not counted: that may take a pass over the file.
+    # Only there: counting frames may take a pass over the file.
     animated = image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "n_frames", 1) > 1
     if image.format == "GIF" or animated:
         raise PhotoError(f"{name} is a GIF or an animation, not a photo.", "Save the picture you want as PNG first.")
@@ -236,7 +236,7 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
 
 
 def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
-    """Pixels and metadata of an image that `_refuse` let pass."""
+    """Pixels and metadata of an image accepted by `_refuse`."""
     items = boxes.read(file) if image.format in ("HEIF", "AVIF") else None
     described = item_properties.of_primary(items)
     notes = metadata.lost(image, file)

@@ -1,4 +1,4 @@
-"""HEIC and AVIF pictures of 10 and 12 bit, which Pillow reads and writes as 8 bit."""
+"""HEIC and AVIF with 10 and 12 bits, which Pillow reads and writes as 8 bit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bits_of(image: ImageFile.ImageFile, described: Properties) -> int:
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int) -> np.ndarray | None:
-    """(H, W, 1 to 4) uint16 scaled to 0..65535, as stored; None where only Pillow understands the file."""
+    """(H, W, 1 to 4) uint16 scaled to 0..65535, as stored; None if only Pillow can decode the file."""
     file.seek(0)
     values = _heic_values(file, bits) if image.format == "HEIF" else _avif_values(file.read())
     if values is None or values.dtype != np.uint16:
@@ -60,7 +60,7 @@ def _scaled(values: np.ndarray, top: int, wanted: int) -> np.ndarray:
 
 
 def encoded(photo: Photo, fmt: str, quality: int) -> bytes:
-    """A HEIC or AVIF file of a 16-bit photo, at the bits that it had or 10.
+    """A HEIC or AVIF file of a 16-bit photo, with its source's bit depth or 10 bits.
 
     Args:
         fmt: "heic" or "avif".

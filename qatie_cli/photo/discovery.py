@@ -1,4 +1,4 @@
-"""Which photos are in a folder, and how their names are sorted and shown."""
+"""Finding the photos of a folder, and sorting and displaying their names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from qatie_cli.errors import DataError
 from qatie_cli.files import TEMPORARY_PREFIX
 from qatie_cli.photo import formats
 
-# What a gallery writes into an output folder: a page, and a hidden folder beside it.
+# A gallery's page in an output folder, and its hidden folder.
 GALLERY_PAGE, GALLERY_FOLDER = "index.html", ".gallery"
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
-# Previews, waste baskets, snapshots and resource forks of NAS boxes, Windows, macOS and Linux, in lower case.
+# Previews, trash, snapshots and resource forks of NAS, Windows, macOS and Linux, in lower case.
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "@tmp", ".@__thumb", ".snapshot"}
     | {"$recycle.bin", "recycler", "system volume information", "__macosx", ".appledouble", ".trashes", ".trash"}
     | {".spotlight-v100", ".fseventsd", ".temporaryitems", "lost+found", ".thumbnails"}
 )
-# Folders that are one document to their program, which alone may change the photos in it.
+# Folders that are a single document of a program, which alone may change their photos.
 _LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary", ".lrdata", ".cocatalog")
 _DIGITS = re.compile(r"(\d+)")
 
@@ -68,27 +68,27 @@ def find(folder: Path, *, recursive: bool = True, exclude: Path | None = None, f
             seen.add(here)
         page = GALLERY_PAGE if GALLERY_FOLDER in folders else None
         if recursive and not follow_links:
-            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not _is_hidden(f)]
-            unsearched += [(Path(parent, f), "it is a link, which is not followed in place") for f in links]
+            links = [f for f in sorted(folders) if Path(parent, f).is_symlink() and not is_hidden(f)]
+            unsearched += [(Path(parent, f), "it is a link, and links are not followed in place") for f in links]
             folders[:] = [f for f in folders if f not in links]
         if recursive:
-            system_folders += [Path(parent, f) for f in sorted(folders) if _is_system_folder(f)]
-        folders[:] = sorted(f for f in folders if not (_is_hidden(f) or _is_system_folder(f))) if recursive else []
+            system_folders += [Path(parent, f) for f in sorted(folders) if is_system_folder(f)]
+        folders[:] = sorted(f for f in folders if not (is_hidden(f) or is_system_folder(f))) if recursive else []
         for name in sorted(names):
             path = Path(parent, name)
-            if name != page and not _is_hidden(name) and not _is_special(path):
+            if name != page and not is_hidden(name) and not _is_special(path):
                 (photos if formats.has_photo_suffix(path) else others).append(path)
     return Found(tuple(photos), tuple(others), tuple(unsearched), tuple(system_folders))
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """The photos of `find`, sorted by path.
+    """The photos found by `find`, sorted by path.
 
     Raises:
         DataError: there is no such folder, or a part of it cannot be read.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", "Name a folder of photos.")
+        raise DataError(f"{folder} is not a folder.", "Give a folder of photos.")
     found = find(folder)
     for path, reason in found.unsearched:
         raise DataError(f"{path} cannot be searched: {reason}.", "Check its permissions.")
@@ -114,22 +114,24 @@ def names_with_suffix(folder: Path, suffix: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _names_with_suffix(folder: Path, suffix: str, changed: int) -> tuple[str, ...]:
-    """As long as the folder has not `changed` (nanoseconds), one listing serves all of its photos."""
+    """Cached as long as the folder has not `changed` (nanoseconds): one listing serves all its photos."""
     with os.scandir(folder) as entries:
         return tuple(sorted(e.name for e in entries if e.name.lower().endswith(suffix) and e.is_file()))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out without a word."""
     return name.startswith((".", TEMPORARY_PREFIX)) or name.lower() in _SYSTEM_FILES
 
 
-def _is_system_folder(name: str) -> bool:
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of this name is a system's or another program's own."""
     lower = name.lower()
     return lower in _SYSTEM_FOLDERS or lower.startswith(".trash-") or lower.endswith(_LIBRARIES)
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is a pipe, a socket, a device or a broken link. What cannot be asked fails later, when it is read."""
+    """Whether it is a pipe, socket, device or broken link. Inaccessible files are reported when they are read."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Writing photos: every format, with as much metadata as it can hold."""
+"""Encoding photos in every output format, with as much metadata as it can hold."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _JPEG_XMP_LIMIT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\x00")
 def check_encodable(photo: Photo, fmt: str) -> None:
     """Raise PhotoError if `fmt` cannot hold the photo. Cheap: call it before enhancing."""
     if fmt == "jpeg" and photo.has_transparency:
-        raise PhotoError("The photo has transparent parts, which JPEG cannot hold.", "Use --format png or webp.")
+        raise PhotoError("The photo has transparency, which JPEG cannot hold.", "Use --format png or webp.")
     limit = {"jpeg": 65500, "webp": 16383}.get(fmt)
     if limit and max(photo.pixels.shape[:2]) > limit:
         raise PhotoError(
-            f"The photo has a side of {max(photo.pixels.shape[:2]):,} pixels; {fmt} ends at {limit:,}.",
+            f"The photo has a side of {max(photo.pixels.shape[:2]):,} pixels; {fmt} allows {limit:,}.",
             "Use --format png or tiff.",
         )
 
 
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
-    """What of the photo `fmt` cannot hold, in words for its owner."""
+    """Notes for the user on what `fmt` cannot hold of the photo."""
     notes = []
     if colours := fitting.note(photo, fmt):
         notes.append(colours)
@@ -69,7 +69,7 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
 def _exif_fits(photo: Photo, fmt: str) -> bool:
     """Whether `fmt` can hold the photo's EXIF: JPEG has one segment for it.
 
-    Damaged EXIF is refused by libavif, and libheif may turn a photo by what is left of it.
+    libavif refuses damaged EXIF, and libheif may rotate the photo by what is left of it.
     """
     if photo.exif is None:
         return True
@@ -88,7 +88,7 @@ def write(
 ) -> None:
     """Encode to `path` atomically, with the metadata that the format can hold (`left_out` names the rest).
 
-    What cannot be replaced, such as a FIFO, is written to.
+    Special files such as FIFOs are written to instead.
 
     Args:
         fmt: a key of `formats.FORMATS`.
@@ -109,7 +109,7 @@ def write(
 
 
 def encoded(photo: Photo, fmt: str, quality: Quality = None, name: str = "The photo") -> bytes:
-    """The content of the file that `write` would write; no file is made. `name` is what errors call it."""
+    """The content of the file that `write` would write. `name` stands for the photo in errors."""
     check_encodable(photo, fmt)
     content = io.BytesIO()
     _encode_all(content, photo, fmt, quality, name)
@@ -194,15 +194,15 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     if photo.xmp and not (fmt == "jpeg" and len(photo.xmp) > _JPEG_XMP_LIMIT):
         options["xmp"] = photo.xmp
     if fmt == "webp" and photo.lossless and quality in (None, SOURCE):
-        options |= {"lossless": True, "exact": True, "quality": 50}  # quality is the effort then
+        options |= {"lossless": True, "exact": True, "quality": 50}  # here quality means effort
     if fmt == "jpeg":
         options |= _jpeg_options(photo, quality)
     elif fmt == "avif" and photo.pixels.shape[2] == 3:
         options["subsampling"] = CHROMA[photo.subsampling]
-    # Through memory: Pillow's encoders do not notice short writes to a full disk.
+    # Through memory: Pillow's encoders miss short writes to a full disk.
     content = io.BytesIO()
     image.save(content, FORMATS[fmt][1], **options)
-    if block and fmt == "avif":  # Pillow would make it anew, and break what maker notes point to
+    if block and fmt == "avif":  # Pillow would rebuild it, and break the offsets in maker notes
         file.write(avif_items.added(content.getvalue(), block, None, None))
     else:
         file.write(content.getbuffer())
@@ -239,7 +239,7 @@ def _jpeg_options(photo: Photo, quality: Quality) -> dict:
 def _tables(traits: JpegTraits, colours: int) -> list[list[int]]:
     """The source's quantization tables, with no step coarser than the default quality's.
 
-    Coarse steps fit the source's own levels only: with steps of 20, a photo made 10 levels brighter came out 0 or 20
+    Coarse steps only suit the source's own levels: with steps of 20, a photo brightened by 10 levels came out 0 or 20
     levels brighter from block to block.
     """
     sample = io.BytesIO()

@@ -1,6 +1,6 @@
 """EXIF blocks (TIFF 6.0 structure), edited in place.
 
-Nothing moves inside a block: maker notes hold offsets into it.
+Nothing is moved inside a block, since maker notes hold offsets into it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STORAGE_TAGS = frozenset(
 )
 BYTES_OF_TYPE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 PREFIX = b"Exif\x00\x00"
-_WORK_PER_BYTE, _LEAST_WORK, _ENTRY_WORK = 16, 1 << 20, 100  # in bytes copied; an entry takes as long as 100 of them
+_WORK_PER_BYTE, _LEAST_WORK, _ENTRY_WORK = 16, 1 << 20, 100  # in bytes copied; reading an entry costs as much as 100
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Entry:
 
 
 class _Block:
-    """A TIFF block to be read and patched.
+    """A TIFF block to read and patch.
 
-    Directories may overlap and name each other, so a small block can ask for hours of work: what is read and written is
-    counted, and struct.error raised where it is far more than the block has bytes.
+    Directories may overlap and refer to each other, so a small block can cause hours of work: reads and writes are
+    counted, and struct.error is raised if they far exceed the block's size.
     """
 
     def __init__(self, block: bytes) -> None:
@@ -77,7 +77,7 @@ class _Block:
             yield Entry(at, *self.unpack("HHII", at))
 
     def link_of(self, directory: int) -> int:
-        """Where the directory's link to the next one stands."""
+        """Position of the directory's link to the next one."""
         return directory + 2 + 12 * self.unpack("H", directory)[0]
 
     def blank(self, start: int, length: int) -> None:
@@ -112,7 +112,7 @@ def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes:
             if entry.tag == EXIF_POINTER and size is not None:
                 _set_dimensions(b, entry.value, size)
 
-    # One by one: a damaged link to the thumbnail must not prevent the orientation from being set.
+    # Separately: a damaged thumbnail link must not prevent the orientation from being set.
     for change in (turn, resize, _drop_thumbnail):
         block = _patched(block, change)
     return block
@@ -177,7 +177,7 @@ def without_gps(block: bytes) -> bytes:
 
 
 def _remove(b: _Block, directory: int, entry: Entry) -> None:
-    """Remove an entry from its directory; the entries behind it and the link move up, nothing else does."""
+    """Remove an entry from its directory; only the entries after it and the link move up."""
     (count,) = b.unpack("H", directory)
     end = b.link_of(directory) + 4
     b.spend(end - entry.at)
@@ -227,7 +227,7 @@ def numbers(block: bytes, tag: int, through: tuple[int, ...] = ()) -> tuple[floa
 
 
 def with_numbers(block: bytes, tag: int, values: list[int], through: tuple[int, ...] = ()) -> bytes:
-    """The block with as many other numbers in a tag of type SHORT or LONG; unchanged where they do not fit."""
+    """The block with other numbers in a tag of type SHORT or LONG; unchanged unless they fit and are as many."""
     found = _find(block, tag, through)
     if found is None:
         return block

@@ -1,4 +1,4 @@
-"""XMP that goes on in further segments of a JPEG (XMP specification, part 3, 1.1.3.1)."""
+"""Extended XMP: continuations in further segments of a JPEG (XMP specification, part 3, 1.1.3.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_part(segment: Segment) -> bool:
 
 
 def consistent(packet: bytes, segments: tuple[Segment, ...]) -> bytes:
-    """The packet; without HasExtendedXMP where the segments do not hold all of what that names."""
+    """The packet; without HasExtendedXMP if the segments do not hold all of the extended XMP."""
     named = _named(packet)
     if named is None or _is_whole(named, [segment for segment in segments if is_part(segment)]):
         return packet

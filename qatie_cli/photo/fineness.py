@@ -1,7 +1,7 @@
-"""How finely a photo was compressed, on JPEG's scale of quality, and settings of other formats that are as fine.
+"""The quality a photo was compressed with, on JPEG's scale, and equivalent settings of other formats.
 
-A JPEG says so by its quantization tables. Of WebP, HEIC and AVIF the size is known: parts of the photo are compressed
-again until they are as large.
+A JPEG states it in its quantization tables. For WebP, HEIC and AVIF, parts of the photo are recompressed until they
+match the file's size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qatie_cli.photo.item_properties import Properties
 
 SOURCE: Literal["source"] = "source"
 Quality = int | Literal["source"] | None
-_LOSSLESS = 100  # what a source without loss counts as
+_LOSSLESS = 100  # of a lossless source
 # Settings with equal PSNR of luma, JPEG's first; measured on parts of six photographs, HEIC by x265 and AVIF by aom.
 _EQUAL: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "webp": ((25, 34, 47, 57, 65, 72, 82, 87, 92, 96, 98, 100), (20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98, 100)),
@@ -65,7 +65,7 @@ def coded_bytes(image: ImageFile.ImageFile, file: BinaryIO, described: Propertie
 
 
 def of_photo(photo: Photo, encoded: Callable[[Photo, int], bytes] | None = None) -> int:
-    """A photo's quality, 1..100 on JPEG's scale; 100 for one without loss.
+    """A photo's quality, 1..100 on JPEG's scale; 100 if lossless.
 
     Args:
         photo: as it was decoded.
@@ -85,7 +85,7 @@ def of_photo(photo: Photo, encoded: Callable[[Photo, int], bytes] | None = None)
 
 
 def of_tables(traits: JpegTraits) -> int:
-    """The quality of libjpeg whose luminance steps are as coarse on average as these."""
+    """libjpeg's quality with the same average luminance step."""
     if not traits.quantization:
         return _LOSSLESS
     scale = float(np.mean(traits.quantization[0])) / _MEAN_AT_50
@@ -94,7 +94,7 @@ def of_tables(traits: JpegTraits) -> int:
 
 
 def setting(fmt: str, quality: int) -> int:
-    """The setting of a format that is as fine as a JPEG of this quality."""
+    """The setting of a format equivalent to this JPEG quality."""
     if fmt not in _EQUAL:
         return quality
     of_jpeg, of_own = _EQUAL[fmt]
@@ -102,7 +102,7 @@ def setting(fmt: str, quality: int) -> int:
 
 
 def _parts(pixels: np.ndarray) -> np.ndarray:
-    """(h, w, 1 or 3) uint8: the photo, or parts of it from everywhere, side by side."""
+    """(h, w, 1 or 3) uint8: the photo, or a mosaic of evenly spaced parts of it."""
     height, width = pixels.shape[:2]
     if height * width > (_SIDE * _PARTS) ** 2 and min(height, width) > _SIDE:
         tops, lefts = (np.linspace(0, side - _SIDE, _PARTS).astype(int) // 8 * 8 for side in (height, width))

@@ -1,4 +1,4 @@
-"""A photo's colours, changed to those that a format can hold."""
+"""Conversion of a photo's colours to what a format can hold."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ROWS = 256
 
 
 def note(photo: Photo, fmt: str) -> str:
-    """What is lost of the photo's colours, in words for its owner; empty if nothing is."""
+    """A note for the user on what the photo's colours lose; empty if nothing."""
     if photo.space is not None and photo.space.is_hdr and fmt not in HOLDS_HDR:
-        return f"the HDR picture is written as an ordinary one, which is what {fmt} holds (--format avif keeps HDR)"
+        return f"the HDR picture is tone-mapped to SDR, since {fmt} has no HDR (--format avif keeps it)"
     return ""
 
 
 def fitted(photo: Photo, fmt: str) -> Photo:
-    """The photo itself, or with its colours as `fmt` can hold them.
+    """The photo, with its colours converted if `fmt` cannot hold them.
 
     HDR becomes sRGB by tone mapping where the format has no HDR. Values that are linear in light, or nearly so, get
     sRGB's curve in lossy formats, on the same primaries.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 
 # Output formats by their option name: the suffix a new name gets, and Pillow's name.
 FORMATS = {
@@ -38,12 +38,12 @@ _OF_SUFFIX = {
 }
 
 
-def has_photo_suffix(path: Path) -> bool:
+def has_photo_suffix(path: PurePath) -> bool:
     """Whether the name has a photo's suffix, in any case."""
     return path.suffix.lower() in _OF_SUFFIX
 
 
-def format_of_name(path: Path) -> str | None:
+def format_of_name(path: PurePath) -> str | None:
     """The output format of a file name's suffix, or None if qatie does not write it."""
     named = _OF_SUFFIX.get(path.suffix.lower())
     return named if named in FORMATS else None
@@ -60,18 +60,18 @@ def kept_format(own: str | None) -> str:
     return "jpeg" if own == "heic" else own
 
 
-def output_format(source: Path, asked: str) -> str:
+def output_format(source: PurePath, asked: str) -> str:
     """The format to write: the one asked for, or the default for the source's suffix."""
     return kept_format(format_of_name(source)) if asked == "keep" else asked
 
 
-def output_name(source: Path, asked: str, suffix: str = "") -> str:
+def output_name(source: PurePath, asked: str, suffix: str = "") -> str:
     """The output name for `source`: its stem plus `suffix`, with another extension where the format changes."""
     fmt = output_format(source, asked)
     extension = source.suffix if format_of_name(source) == fmt else FORMATS[fmt][0]
     return source.stem + suffix + extension
 
 
-def long_output_name(source: Path, asked: str, suffix: str = "") -> str:
+def long_output_name(source: PurePath, asked: str, suffix: str = "") -> str:
     """Like `output_name` where the format changes, but with the source's whole name in it: a.heic.jpg."""
     return source.name + suffix + FORMATS[output_format(source, asked)][0]

@@ -1,4 +1,4 @@
-"""What a call of a decoder changes in the process, put back when the call ends."""
+"""Process-wide settings of a decoder call, restored when it ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _host_limit: int | None = None  # Pillow's limit before the first of them
 
 @contextlib.contextmanager
 def decoder_call() -> Iterator[None]:
-    """Lift Pillow's own limit of pixels, which a caller's `max_pixels` replaces, and hide C libraries' remarks.
+    """Lift Pillow's pixel limit, which a caller's `max_pixels` replaces, and silence C libraries.
 
-    Pillow has one limit for the process, so calls of several threads share the change: the first makes it, the last
-    puts it back.
+    Pillow has one limit per process, so overlapping calls share the change: the first makes it, the last restores it.
     """
     global _calls, _host_limit  # noqa: PLW0603
     with _LOCK:

@@ -1,7 +1,7 @@
-"""HDR pictures (PQ, HLG) seen as ordinary ones, and back.
+"""HDR pictures (PQ, HLG) converted to SDR and back.
 
-Tone mapping keeps what an ordinary screen can show as it is and compresses only highlights. It can be inverted, so that
-a change of the ordinary picture becomes a change of the HDR picture that keeps its range.
+Tone mapping keeps what SDR can show and compresses only highlights. It is invertible, so that a change of the SDR
+picture becomes a change of the HDR picture, which keeps its range.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qatie_cli.photo import spaces
 from qatie_cli.photo.spaces import Space
 
 WHITE_NITS = 203.0  # of paper in an HDR picture (ITU-R BT.2408, 2.2)
-_KNEE_NITS = 100.0  # up to here tones stay as they are
+_KNEE_NITS = 100.0  # tones up to here are unchanged
 _PQ_NITS, _HLG_NITS, _HLG_GAMMA = 10_000.0, 1_000.0, 1.2
 _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128  # SMPTE ST 2084
 _A, _B, _C = 0.17883277, 0.28466892, 0.55991073  # of HLG (ITU-R BT.2100, table 5)
 _HLG_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
-_PEAK_PERCENTILE = 99.9  # brighter pixels are sparks; they are clipped for the network's eyes only
+_PEAK_PERCENTILE = 99.9  # brighter pixels are sparks, clipped only in what the network sees
 _LEAST = 1e-6
 
 
@@ -52,7 +52,7 @@ class HdrColours:
         return _as(_of_nits(light, self.space), part.dtype)
 
     def _mapped(self, nits: np.ndarray) -> np.ndarray:
-        """Nits of the HDR picture to nits of the ordinary one, at most `WHITE_NITS`: a shoulder in PQ's steps."""
+        """Nits of the HDR picture to nits of the SDR one, at most `WHITE_NITS`: a shoulder in PQ's steps."""
         knee, white, peak = (
             float(_pq(np.float32(value))) for value in (_KNEE_NITS, WHITE_NITS, max(self.peak, WHITE_NITS))
         )

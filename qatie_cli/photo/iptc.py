@@ -17,9 +17,9 @@ def resource(datasets: bytes) -> bytes:
 
 
 def joined(block: bytes, datasets: bytes) -> bytes:
-    """The block with these datasets as its IPTC, and those of its own that are not among them behind.
+    """The block with these datasets as its IPTC, followed by its own datasets that are not among them.
 
-    TIFF has IPTC in a tag of its own and, by some programs, a second time in the block; one may be newer.
+    TIFF has a separate IPTC tag, and some programs write a second copy into the block; either may be newer.
     """
     found = _resources(block)
     if found is None:
@@ -61,7 +61,10 @@ def without_places(block: bytes) -> bytes:
 
 
 def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
-    """Identity, complete bytes and data of each resource, or None if the block cannot be parsed."""
+    """Identity, complete bytes and data of each resource, or None if the block cannot be parsed.
+
+    A truncated last resource (data or padding) is repaired, so that resources can be reordered.
+    """
     found, at = [], 0
     while at < len(block):
         start = at
@@ -73,30 +76,35 @@ def _resources(block: bytes) -> list[tuple[int, bytes, bytes]] | None:
         if at + 4 > len(block):
             return None
         (size,) = struct.unpack_from(">I", block, at)
-        found.append((identity, block[start : at + 4 + (size + 1) // 2 * 2], block[at + 4 : at + 4 + size]))
+        data = block[at + 4 : at + 4 + size]
+        whole = block[start:at] + struct.pack(">I", len(data)) + data + b"\0" * (len(data) % 2)
+        found.append((identity, whole, data))
         at += 4 + (size + 1) // 2 * 2
     return found
 
 
 def _datasets_without_places(datasets: bytes) -> bytes:
-    kept, at = [], 0
-    while at + 5 <= len(datasets) and datasets[at] == 0x1C:
-        record, dataset, size = struct.unpack_from(">BBH", datasets, at + 1)
-        if size & 0x8000:  # an extended dataset, of kilobytes: not a place name
-            break
-        if not (record == 2 and dataset in _PLACES):
-            kept.append(datasets[at : at + 5 + size])
-        at += 5 + size
-    return b"".join(kept)
+    found, _ = _parsed(datasets)
+    return b"".join(whole for whole in found if not (whole[1] == 2 and whole[2] in _PLACES))
 
 
 def _split(datasets: bytes) -> list[bytes] | None:
-    """Each dataset; None where they cannot be told apart. Padding behind them is left out."""
+    """Each dataset; None if they cannot be parsed. Trailing padding is dropped."""
+    found, left = _parsed(datasets)
+    return None if left.strip(b"\0") else found
+
+
+def _parsed(datasets: bytes) -> tuple[list[bytes], bytes]:
+    """The complete datasets (IPTC IIM 4.2, 1.5), and the bytes after them."""
     found, at = [], 0
     while at + 5 <= len(datasets) and datasets[at] == 0x1C:
         (size,) = struct.unpack_from(">H", datasets, at + 3)
-        if size & 0x8000 or at + 5 + size > len(datasets):
-            return None
-        found.append(datasets[at : at + 5 + size])
-        at += 5 + size
-    return None if datasets[at:].strip(b"\0") else found
+        start = at + 5
+        if size & 0x8000:  # an extended dataset: this is the length of its length
+            start += size & 0x7FFF
+            size = int.from_bytes(datasets[at + 5 : start])
+        if start + size > len(datasets):
+            break
+        found.append(datasets[at : start + size])
+        at = start + size
+    return found, datasets[at:]

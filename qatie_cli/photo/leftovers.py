@@ -1,6 +1,6 @@
-"""What a JPEG, PNG or WebP file holds that a photo read from it does not: every byte is accounted for.
+"""What is dropped when a JPEG, PNG or WebP file is read; every byte is accounted for.
 
-A part is carried (`metadata`), describes the old file only (thumbnails, compression), or is named here, known or not.
+Each part is either carried (`metadata`), describes only the old file (thumbnails, compression), or is reported here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qatie_cli.photo.beside import dialects, jpeg_file
 VIDEO = "the video of a motion photo is left out"
 GAIN_MAP = "the HDR gain map is left out"
 _ICC = b"ICC_PROFILE\x00"
-_LEAST_BYTES = 4  # fewer behind a picture are a slip of whoever wrote it
+_LEAST_BYTES = 4  # fewer bytes after a picture are ignored
 _PNG_KNOWN = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt",
               b"tIME", b"bKGD", b"hIST", b"sBIT", b"sPLT", b"oFFs", *containers.PNG_COLOUR_CHUNKS}  # fmt: skip
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -26,7 +26,7 @@ _WEBP_KNOWN = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP", b"EXIF", b"XMP "}
 
 
 def of_jpeg(picture: jpeg_file.Picture) -> tuple[str, ...]:
-    """Notes on what of a JPEG's own segments is left out, each once; `beside` has what stands behind them."""
+    """Notes on dropped segments of a JPEG, each once; `beside` reports what follows the picture."""
     named = [_segment(marker, body) for marker, body, _ in picture.segments]
     comments = {body for marker, body, _ in picture.segments if marker == 0xFE}
     if len(comments) > 1:
@@ -35,7 +35,7 @@ def of_jpeg(picture: jpeg_file.Picture) -> tuple[str, ...]:
 
 
 def _segment(marker: int, body: bytes) -> str:
-    """What is lost with a segment; empty where it is carried or describes the old file only."""
+    """What is lost with a segment; empty if it is carried or only describes the old file."""
     name, carried = f"APP{marker - 0xE0}", bool(containers.kept_segments([(marker, body)]))
     if marker == 0xE0:
         known = body.startswith((b"JFIF\x00", b"JFXX\x00", b"AVI1")) or carried
@@ -59,7 +59,7 @@ def _segment(marker: int, body: bytes) -> str:
 
 
 def of_png(content: bytes) -> tuple[str, ...]:
-    """Notes on what of a PNG file is left out."""
+    """Notes on what is dropped from a PNG file."""
     named, at = [], len(containers.PNG_SIGNATURE)
     while at + 12 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)
@@ -77,7 +77,7 @@ def of_png(content: bytes) -> tuple[str, ...]:
 
 
 def of_webp(content: bytes) -> tuple[str, ...]:
-    """Notes on what of a WebP file is left out."""
+    """Notes on what is dropped from a WebP file."""
     named, at = [], 12
     end = min(len(content), 8 + (struct.unpack_from("<I", content, 4)[0] if len(content) >= 8 else 0))
     while at + 8 <= end:
@@ -92,7 +92,7 @@ def _rest(content: bytes, at: int) -> list[str]:
     rest = content[at:].strip(b"\x00\xff")
     if jpeg_file.VIDEO_START.search(rest):
         return [VIDEO]
-    named = f"what stands behind the picture is left out ({len(rest):,} bytes)"
+    named = f"data after the picture is left out ({len(rest):,} bytes)"
     return [named] if len(rest) >= _LEAST_BYTES else []
 
 

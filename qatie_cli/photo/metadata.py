@@ -1,4 +1,4 @@
-"""What travels beside the pixels, collected from an opened image, and what of the file cannot."""
+"""Collects metadata from an opened image, and notes on what cannot be carried."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def read(
     info = image.info
     notes = tiff.notes
     block = tiff.exif or info.get("exif") or containers.raw_profile(info.get("Raw profile type exif", "")) or None
-    # libheif turns pixels by the file's own property; EXIF repeats that, and what it names lies in the stored picture.
+    # libheif rotates by the file's own property, which EXIF repeats; EXIF's coordinates refer to the stored picture.
     turned = image.info.get("original_orientation") or orientation if image.format == "HEIF" else orientation
     turn = Turn(turned, *(size[::-1] if turned in (5, 6, 7, 8) else size))
     if block:
         block = exif.upright(block.removeprefix(exif.PREFIX), size)
         block = subject.turned(block, turn)
-        if orientation != 1 and exif.orientation(block) != 1:  # a viewer would turn the photo once more
+        if orientation != 1 and exif.orientation(block) != 1:  # a viewer would rotate the photo again
             block, notes = None, (*notes, "EXIF left out, it is damaged")
     packet = tiff.xmp or info.get("xmp") or containers.raw_profile(info.get("Raw profile type xmp", "")) or None
     packet = packet.encode() if isinstance(packet, str) else packet
@@ -89,7 +89,7 @@ def read(
 
 
 def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
-    """Metadata in the tags of a TIFF file; nothing for another format. To be read before the pixels close the image."""
+    """Metadata in the tags of a TIFF file; nothing for other formats. Read it before decoding closes the image."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return TiffTags()
     wanted = (_XMP_TAG, _PHOTOSHOP_TAG, _IPTC_TAG)
@@ -101,13 +101,13 @@ def tiff_tags(image: ImageFile.ImageFile, file: BinaryIO) -> TiffTags:
         for tag in exif.STORAGE_TAGS & set(tags):
             del tags[tag]
         block = tags.tobytes() if tags else None
-    except DECODE_ERRORS:  # tags of the wrong type: the photo matters more
+    except DECODE_ERRORS:  # tags of the wrong type must not lose the photo
         return TiffTags(None, packet or None, photoshop or None, ("EXIF left out, it is damaged",))
     return TiffTags(block, packet or None, photoshop or None, _lost_tags(file, block))
 
 
 def _lost_tags(file: BinaryIO, block: bytes | None) -> tuple[str, ...]:
-    """Tags that describe the photo and that Pillow did not take over."""
+    """A note on descriptive tags that Pillow did not read."""
     carried = {entry.tag for entry in exif.entries(block.removeprefix(exif.PREFIX))[1]} if block else set()
     lost = sorted(pages.tags(file) - exif.STORAGE_TAGS - carried)
     return (f"tags {', '.join(map(str, lost))} are left out",) if lost else ()
@@ -131,7 +131,7 @@ def is_lossless_webp(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
 
 
 def lost(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[str, ...]:
-    """What a PNG, WebP or TIFF holds and the photo will not, in words for its owner; `beside` tells of others."""
+    """Notes for the user on what is dropped from a PNG, WebP or TIFF; `beside` handles other formats."""
     file.seek(0)
     notes: list[str] = []
     if image.format == "PNG":
@@ -149,7 +149,7 @@ def _head(file: BinaryIO) -> bytes:
 
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:
-    """Pixels per inch, if they are numbers that a file can hold."""
+    """Pixels per inch; None if a file cannot hold them."""
     try:
         both = (float(dpi[0]), float(dpi[1])) if dpi else None
     except (ZeroDivisionError, TypeError, ValueError):
@@ -158,7 +158,7 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
 
 
 def _states_resolution(image: ImageFile.ImageFile) -> bool:
-    """Whether the file states a resolution: Pillow gives JPEGs with EXIF 72 pixels per inch where nothing does."""
+    """Whether the file states a resolution: Pillow assumes 72 pixels per inch for JPEGs with EXIF."""
     if image.format not in ("JPEG", "MPO") or image.info.get("jfif_unit") in (1, 2):
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a TIFF file holds that a photo read from it does not: pages, pictures below a page, layers."""
+"""The pages of a TIFF file: the one to read, and what is dropped."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _TILE_SIDES = (322, 323)
 _REDUCED = 1  # of NewSubfileType: a preview of another picture
 _NAMED = {37724: "Photoshop's layers are left out", 50255: "Photoshop's annotations are left out"}
 _MOST_DIRECTORIES, _MOST_ENTRIES = 10_000, 200_000  # of a file: directories may overlap
-_MOST_BELOW = 16  # directories below a page that are looked into: cameras write up to five
+_MOST_BELOW = 16  # most directories below a page that are read; cameras write up to five
 
 Entry = tuple[int, int, int]  # type, count, value field
 Table = dict[int, Entry]
 
 
 def left_out(file: BinaryIO) -> tuple[str, ...]:
-    """Notes on what of a TIFF file is left out, when its `chosen` page is read. A BigTIFF file is not looked into."""
+    """Notes on what is dropped from a TIFF file besides its `chosen` page; BigTIFF is not examined."""
     order, tables = _tables(file)
     if not tables:
         return ()
@@ -42,7 +42,7 @@ def tile_pixels(image: ImageFile.ImageFile) -> int:
 
 
 def chosen(file: BinaryIO) -> int:
-    """The number of the page to read, from 0: the first one that is no preview."""
+    """The page to read, from 0: the first that is not a preview."""
     return _chosen(_tables(file)[1])
 
 
@@ -58,7 +58,7 @@ def tags(file: BinaryIO) -> set[int]:
 
 
 def value(file: BinaryIO, tag: int, largest: int) -> bytes | None:
-    """The raw value of a tag of the page to read, whatever type the file declares; None where it is too long.
+    """The raw value of a tag of the page to read, regardless of its type; None if it is too long.
 
     Writers disagree on the type of IPTC and Photoshop blocks, and libraries read each type differently.
     """
@@ -167,7 +167,7 @@ def _below(file: BinaryIO, order: str, entry: Entry | None) -> list[int]:
 
 
 def _full_size(file: BinaryIO, order: str, entry: Entry) -> int:
-    """How many of a page's sub-directories are no previews."""
+    """Number of a page's sub-directories that are not previews."""
     kind, number, _ = entry
     if exif.BYTES_OF_TYPE.get(kind) != 4 or number > _MOST_DIRECTORIES:
         return 1

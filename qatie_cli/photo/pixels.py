@@ -1,4 +1,4 @@
-"""Pixels of an opened image, whatever its mode: upright, gray or RGB, 8 or 16 bit."""
+"""Pixels of an opened image of any mode: upright, gray or RGB, 8 or 16 bit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from qatie_cli.photo import deep, exif
 
-# Files with damaged markers or chunks make the decoders raise nearly anything.
+# Damaged markers or chunks make decoders raise nearly anything.
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
                  OverflowError, ZeroDivisionError, AttributeError, RuntimeError, NotImplementedError)  # fmt: skip
-_STRIP_PIXELS = 1 << 22  # copied out of Pillow at a time
+_STRIP_PIXELS = 1 << 22  # copied from Pillow at a time
 GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
 SIXTEEN_BIT_MODES = (*_SIXTEEN_BIT_GRAY, "I", "F")  # that become 16-bit gray
@@ -62,7 +62,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded
         image.load()
         orientation, mode = orientation_of(image), image.mode
         pixels, alpha = _of_mode(image)
-        image.close()  # frees its pixels: two copies of a photo exist only while one is made
+        image.close()  # frees its pixels, so that two copies exist only during conversion
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
     alpha = None if alpha is None else upright(alpha, orientation)
@@ -70,7 +70,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded
 
 
 def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
-    """Whether a file has 16-bit colours, whose low bytes Pillow drops."""
+    """Whether a file has 16-bit colours, which Pillow would truncate."""
     if image.format == "PNG" and image.tile:
         return ";16B" in str(image.tile[0][3]) and not image.mode.startswith("I")
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -79,7 +79,7 @@ def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:
-    """EXIF's orientation; 1 if EXIF is damaged, which is no reason to refuse the photo."""
+    """EXIF's orientation; 1 if EXIF is damaged."""
     try:
         return image.getexif().get(exif.ORIENTATION, 1)
     except DECODE_ERRORS:
@@ -128,9 +128,9 @@ def _of_mode(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _of_floats(values: np.ndarray) -> np.ndarray:
-    """uint16 of gray floating point: white is 1.0; the largest value of a picture that goes beyond.
+    """uint16 of gray floating point; white is 1.0, or the largest value if that is more.
 
-    Whole numbers up to 255 or 65535 are levels of 8 or 16 bit.
+    Integers up to 255 or 65535 are 8-bit or 16-bit levels.
     """
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     top = float(values.max(initial=0))
@@ -141,7 +141,7 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
 
 
 def _array(image: Image.Image, dtype: Any = np.uint8) -> np.ndarray:
-    """(H, W[, channels]) of an image, copied in strips: one copy of the whole would pass through twice its bytes."""
+    """(H, W[, channels]) of an image, copied in strips: copying it at once takes twice its size."""
     channels = len(image.getbands())
     out = np.empty((image.height, image.width) + ((channels,) if channels > 1 else ()), dtype)
     rows = max(1, _STRIP_PIXELS // image.width)
@@ -155,7 +155,7 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
     """sRGB of a CMYK image, through its own profile if that is usable."""
     profile = image.info.get("icc_profile")
     if profile:
-        # A broken profile raises: the uncalibrated conversion below is what viewers show.
+        # With a broken profile, use the uncalibrated conversion below, like viewers.
         with contextlib.suppress(ImageCms.PyCMSError, OSError):
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -168,7 +168,7 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Pixels and alpha, as stored; None if the file turns out to hold something else."""
+    """Pixels and alpha, as stored; None if the file holds something else."""
     file.seek(0)
     values = _png_values(file) if image.format == "PNG" else _tiff_values(file, image.tell())
     if values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (2, 3, 4):
@@ -179,7 +179,7 @@ def _sixteen_bit_colours(image: ImageFile.ImageFile, file: BinaryIO) -> tuple[np
 
 
 def _deep_colours(image: ImageFile.ImageFile, file: BinaryIO, bits: int) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Pixels and alpha of a HEIC or AVIF picture of more than 8 bit; None where only Pillow understands the file."""
+    """Pixels and alpha of a HEIC or AVIF picture of more than 8 bit; None if only Pillow can decode the file."""
     values = deep.decode(image, file, bits)
     if values is None:
         return None
@@ -199,7 +199,7 @@ def _tiff_values(file: BinaryIO, number: int) -> np.ndarray:
 
     with tifffile.TiffFile(file) as opened:
         page = opened.pages[number]
-        assert isinstance(page, tifffile.TiffPage)  # frames are what tifffile makes of pages only if asked to
+        assert isinstance(page, tifffile.TiffPage)  # tifffile treats pages as frames only on request
         values = page.asarray()
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         values = np.moveaxis(values, 0, -1)

@@ -1,4 +1,4 @@
-"""Places in a picture that its XMP names, turned with the pixels: faces, crops, panoramas, sizes.
+"""Coordinates in XMP (faces, crops, panoramas, sizes), rotated with the pixels.
 
 Face regions of the Metadata Working Group (which Apple extends by angles), ACDSee, Microsoft and IPTC, Camera Raw's
 crop, the parts of a panorama, and EXIF's subject are kept in coordinates of the picture as stored. Packets are edited
@@ -16,7 +16,7 @@ _ATTRIBUTE = re.compile(rb"""(?<!\s)\s++(?:([\w.-]++):)?+([\w.-]++)\s*+=\s*+(?:"
 _NAMESPACE = re.compile(rb"""\bxmlns:([\w.-]++)\s*+=\s*+["']([^"'<]*+)["']""")
 _HINTS = (b"Area", b"Region", b"GPano", b"panorama", b"Crop", b"rbX", b"Subject", b"ImageWidth", b"PixelXDimension")
 _DEEPEST = 200  # nested elements; XMP has ten
-_MOST_STRUCTURES = 20_000  # a packet with more is not looked into: it is no photo's
+_MOST_STRUCTURES = 20_000  # packets with more are not examined
 
 _AREAS = (b"http://ns.adobe.com/xmp/sType/Area#", b"http://ns.acdsee.com/sType/Area#")
 _DIMENSIONS = (b"http://ns.adobe.com/xap/1.0/sType/Dimensions#", b"http://ns.acdsee.com/sType/Dimensions#")
@@ -36,7 +36,7 @@ _MIRRORED = (2, 4, 5, 7)
 
 @dataclass(frozen=True)
 class Turn:
-    """How a picture of `width` x `height` stored pixels is turned: EXIF's orientation 1..8."""
+    """The rotation of a picture of `width` x `height` stored pixels by EXIF's orientation 1..8."""
 
     orientation: int
     width: int
@@ -110,7 +110,7 @@ class _Packet:
                 structure = path.pop()
                 if tag.start() >= opened:
                     self._hold(path, structure, (opened, tag.start()))
-                opened = len(self.bytes)  # text behind an element is nobody's value
+                opened = len(self.bytes)  # text after an element is not a value
                 continue
             structure = _Structure(local, bound.get(prefix, b""), path[-1])
             for found in _ATTRIBUTE.finditer(attributes):
@@ -175,14 +175,14 @@ def _written(value: float) -> bytes:
 
 
 def turned(packet: bytes, turn: Turn) -> bytes:
-    """The packet, its places and sizes turned as the pixels were."""
+    """The packet with its coordinates and sizes rotated like the pixels."""
     if turn.orientation == 1 or not any(hint in packet for hint in _HINTS):
         return packet
     parsed = _Packet(packet)
     if len(parsed.structures) > _MOST_STRUCTURES:
         return packet
     frames = {_frame(parsed, s) for s in parsed.structures if s.is_in(b"AppliedToDimensions")} - {None}
-    # Regions that were drawn in the turned picture, as their writer's dimensions tell, are right already.
+    # Regions drawn in the rotated picture, as their stated dimensions show, are already right.
     regions_stand = bool(frames) and turn.swaps and frames == {(turn.height, turn.width)}
     if turn.width == turn.height:
         regions_stand = False
@@ -227,7 +227,7 @@ def _applied_to(parsed: _Packet, structure: _Structure, turn: Turn) -> None:
 
 
 def _angle(parsed: _Packet, structure: _Structure, turn: Turn) -> None:
-    """How far a face is rolled: 270 degrees in what a phone that is held upright stores for orientation 6."""
+    """A face's roll: 270 degrees for orientation 6, as an upright phone stores it."""
     names = [(_APPLE_FACES, b"AngleInfoRoll")]
     angle = parsed.numbers(structure, names)
     if angle:

@@ -1,7 +1,7 @@
-"""Resizing, in one place: Pillow images and arrays (H, W, 1, 3 or 4) uint8.
+"""Resizing of Pillow images and arrays (H, W, 1, 3 or 4) uint8.
 
-Every filter works on the sRGB-encoded values, not in linear light. The tone stage is trained on views made by these
-functions and decides from the same ones in use, so a changed filter changes every output.
+Filters work on sRGB-encoded values, not in linear light. The tone stage is trained on views made by these functions, so
+changing a filter changes every output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qatie_cli.photo.content import to_eight_bit
 AREA, CUBIC, LANCZOS = Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 # Averages whole pixels down to this many times the size before filtering: faster, at a small loss of exactness.
 REDUCING_GAP = 2.0
-_STRIP_PIXELS = 1 << 20  # given to Pillow at a time, which holds four bytes for each
+_STRIP_PIXELS = 1 << 20  # passed to Pillow at a time, which takes four bytes for each
 
 Picture = TypeVar("Picture", Image.Image, np.ndarray)
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -33,7 +33,7 @@ def size_within(width: int, height: int, longest: int) -> tuple[int, int]:
 def fit(
     picture: Picture, longest: int, filter: Image.Resampling = CUBIC, *, reducing_gap: float | None = None
 ) -> Picture:
-    """The picture with a long side of at most `longest`; one that fits already is returned itself."""
+    """The picture with a long side of at most `longest`; the same object if it already fits."""
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
     if max(width, height) <= longest:
         return picture

@@ -1,4 +1,4 @@
-"""RGB colour spaces that files name by codes or numbers, and ICC profiles equal to them."""
+"""RGB colour spaces given by codes or numbers, and equivalent ICC profiles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NAMES = {1: "BT.709", 9: "BT.2020", 11: "DCI-P3", 12: "P3-D65"}
 _D50_XYZ = (0.9642, 1.0, 0.8249)  # of the profile connection space (ICC.1:2022, 7.2.16)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # of parametric curve type 3 (ICC.1:2022, 10.18)
-_SLACK = 0.002  # by which chromaticities of one space are rounded differently
+_SLACK = 0.002  # tolerance for differently rounded chromaticities
 _LEAST_AREA = 0.02  # of the triangle of primaries; sRGB's is 0.11
 
 
@@ -146,7 +146,7 @@ def profile(space: Space, gray: bool = False) -> bytes:
             places[data] = at + len(body)
             body += data + bytes(-len(data) % 4)
         table += name + struct.pack(">II", places[data], len(data))
-    # Its date is fixed, so that equal spaces have equal profiles.
+    # The date is fixed, so that equal spaces give equal profiles.
     header = struct.pack(
         ">I4sI4s4s4s6H4s4sI4sIQI", at + len(body), b"\0\0\0\0", 0x04300000, b"mntr", b"GRAY" if gray else b"RGB ",
         b"XYZ ", 2024, 1, 1, 0, 0, 0, b"acsp", b"\0\0\0\0", 0, b"\0\0\0\0", 0, 0, 0,

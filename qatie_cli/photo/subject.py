@@ -1,4 +1,4 @@
-"""Where EXIF says that the subject is, turned with the pixels; sizes of pixels in EXIF's other directories."""
+"""EXIF's subject area, rotated with the pixels, and the pixel dimensions in EXIF's other directories."""
 
 from __future__ import annotations
 

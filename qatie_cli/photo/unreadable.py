@@ -1,10 +1,10 @@
-"""What a file is that qatie does not read, in the words of its owner."""
+"""Names and advice for kinds of files that qatie does not read."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from qatie_cli.errors import PhotoError
@@ -32,8 +32,8 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF markers
 _HEAD_BYTES = 1 << 16
 
 
-def named(path: Path) -> PhotoError | None:
-    """Why a file of this name is not read; None for names that say nothing of the kind."""
+def named(path: PurePath) -> PhotoError | None:
+    """The error for a file with this name; None if the name is not of an unreadable kind."""
     suffix = path.suffix.lower()
     if suffix in RAW_SUFFIXES:
         return _raw(str(path))
@@ -43,7 +43,7 @@ def named(path: Path) -> PhotoError | None:
 
 
 def sorted_out(paths: Sequence[Path]) -> list[tuple[tuple[Path, ...], tuple[str, str]]]:
-    """Files that were left out in a folder, by kind: their paths, what many are called, and what is to be done."""
+    """Files of a folder that are left out, by kind: paths, a name for the kind, and what to do."""
     kinds: dict[tuple[str, str], list[Path]] = {}
     for path in paths:
         suffix = path.suffix.lower()
@@ -58,7 +58,7 @@ def sorted_out(paths: Sequence[Path]) -> list[tuple[tuple[Path, ...], tuple[str,
 
 
 def raw(file: BinaryIO, name: str) -> PhotoError | None:
-    """Why not, where the file is a camera's raw data: what opens as an image in it is a preview.
+    """The error for a camera's raw file, in which only a preview opens as an image; else None.
 
     Args:
         file: positioned anywhere.
@@ -69,7 +69,7 @@ def raw(file: BinaryIO, name: str) -> PhotoError | None:
         return _raw(name)
     if head[:4] not in (b"II*\0", b"MM\0*"):
         return None
-    if head[8:10] == b"CR":  # Canon's CR2 names itself behind TIFF's header
+    if head[8:10] == b"CR":  # Canon's CR2 has a marker after the TIFF header
         return _raw(name)
     try:
         tables = pages.with_those_below(file)
@@ -83,7 +83,7 @@ def raw(file: BinaryIO, name: str) -> PhotoError | None:
 
 
 def why(file: BinaryIO, name: str) -> PhotoError | None:
-    """Why a file that no decoder opens is not read; None where there is no better word than that."""
+    """The error for a file that no decoder opens; None if its kind is unknown."""
     found = raw(file, name)
     if found is not None:
         return found

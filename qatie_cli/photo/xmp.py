@@ -1,6 +1,6 @@
-"""XMP packets, edited as text so that everything else in them stays byte for byte.
+"""XMP packets, edited as text so that everything else stays byte for byte.
 
-Every edit takes time in proportion to a packet's length, whatever is in it.
+Every edit takes linear time, whatever the packet contains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST = 1 << 24  # bytes of a packet; phones and editors write kilobytes, dept
 _TAG = re.compile(rb"""<(/?)([\w:.-]++)((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>""")
 _ATTRIBUTE = re.compile(rb"""(?<!\s)\s++(?:([\w.-]++):)?+([\w.-]++)\s*+=\s*+(?:"[^"]*+"|'[^']*+')""")
 _NAMESPACE = re.compile(rb"""\bxmlns:([\w.-]++)\s*+=\s*+["']([^"'<]*+)["']""")
-# Whatever follows the digit: Pillow and pillow-heif turn a photo by it.
+# Regardless of what follows the digit, since Pillow and pillow-heif rotate by it alone.
 _ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*+=\s*+["']))\s*+[2-8]""")
 
 # Namespaces that describe what is appended to a file, or lies beside the picture in it, and is not copied.
@@ -34,7 +34,7 @@ Unwanted = Callable[[bytes, bytes], bool]  # of a prefix and a name
 
 
 def upright(packet: bytes) -> bytes:
-    """The packet with tiff:Orientation 1, and without what describes things that are not copied.
+    """The packet with tiff:Orientation 1, and without properties of things that are not copied.
 
     Those are thumbnails, a motion photo's video, a gain map, and the directory of what is appended to the file.
     """
@@ -57,7 +57,7 @@ def upright(packet: bytes) -> bytes:
 def without_places(packet: bytes) -> bytes:
     """The packet without coordinates and place names, whether attributes or elements.
 
-    A packet that is not UTF-8 or not well-formed is dropped: properties could be missed.
+    A packet that is not UTF-8 or not well-formed is dropped, since properties could be missed.
     """
     if b"\x00" in packet.strip(b"\x00"):
         return b""

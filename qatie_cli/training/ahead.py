@@ -1,4 +1,4 @@
-"""Samples prepared ahead of the steps that use them: by a thread, or by processes where a GPU is faster than that."""
+"""Prefetching of samples by a thread, or by processes for fast GPUs."""
 
 from __future__ import annotations
 

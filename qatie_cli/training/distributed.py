@@ -1,4 +1,4 @@
-"""Data-parallel training: every process computes a part of each batch, all hold the same weights.
+"""Data-parallel training: every process computes part of each batch, and all hold the same weights.
 
 `torchrun` starts the processes and describes the group in environment variables; without it there is one process.
 """
@@ -43,14 +43,14 @@ class ProcessGroup:
         """
         if batch % self.size:
             raise UsageError(
-                f"A batch of {batch} cannot be shared evenly by {self.size} processes.",
+                f"A batch of {batch} does not divide evenly among {self.size} processes.",
                 f"Make it a multiple of {self.size}.",
             )
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)
 
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module with gradients averaged over the processes; itself where there is one process."""
+        """The module with gradients averaged over the processes; unchanged for a single process."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)

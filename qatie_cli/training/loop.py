@@ -42,7 +42,7 @@ class Finished:
 
 
 class RunInterruptedError(QatieError):
-    """The run was asked to stop; all that resuming needs is on disk."""
+    """The run was asked to stop; its checkpoint is on disk."""
 
     exit_code = Exit.INTERRUPTED
 
@@ -98,7 +98,7 @@ class TrainingLoop:
     # --- steps ---
 
     def run(self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> Finished:
-        """All steps that are still to do, then the closing validation."""
+        """Run the remaining steps, then the closing validation."""
         if not self.state.history and self.setting.init is not None and self.steps:
             on_progress(self._validate_start())
         try:
@@ -122,11 +122,11 @@ class TrainingLoop:
         return self._stage_at(step).samples(step)
 
     def _any_stops(self, asked: bool) -> bool:
-        """Whether any process was asked to stop: they stop together."""
+        """Whether any process was asked to stop, since all stop together."""
         return bool(self.group.mean(torch.tensor(float(asked), device=self.device)) > 0)
 
     def _advance(self, step: int, batch: TrainingBatch) -> Progress:
-        """One optimizer step, and what falls due with it: stage change, validation, checkpoint."""
+        """One optimizer step, with stage change, validation and checkpoint when due."""
         began = time.monotonic()
         state, stage = self.state, self._stage_at(step)
         stage_step = step - stage.first
@@ -203,10 +203,10 @@ class TrainingLoop:
         return means[0], dict(zip(names, means[1:], strict=True))
 
     def _stop_on_nan(self, batch: TrainingBatch, value: float) -> None:
-        """Keep the batch that made the loss, its gradient or the weights NaN or infinite, and stop."""
+        """Stop at a NaN or infinite loss, gradient or weight, and keep the batch that caused it."""
         step, stage = self.state.step, self.stage
         names = stage.names(step)
-        # Copies: of full frames the input is the view, and a file takes no tensor twice.
+        # Copies: the input of full frames is the view, and a safetensors file cannot hold shared tensors.
         tensors = {name: getattr(batch, name) for name in ("input", "target", "restored", "view", "boxes")}
         path = self.out / (BATCH_FILE if self.group.leads else f"{self.group.rank}-{BATCH_FILE}")
         header = {"stage": stage.name, "step": str(step), "photos": json.dumps(names)}

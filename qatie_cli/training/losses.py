@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEAST_SQUARED_ERROR = 1e-8  # 80 dB: nearer than a photo of 8 bit can come
+_LEAST_SQUARED_ERROR = 1e-8  # 80 dB, beyond the precision of 8 bits
+_DETAIL_SQUARED_ERROR = 5e-6  # 53 dB: half a level of 8 bit
 _TONE_SQUARED_ERROR = 1e-3  # 30 dB
 _EXACT_SQUARED_ERROR, _EXACT_WEIGHT = 5e-5, 0.4
 _MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -25,8 +26,8 @@ class LossWeights:
     """Weight of each term of the network's loss.
 
     Behind a tone stage, the terms compare with the restored photo at the tone of the input (`matched_tone`), put
-    through the same tone stage: the network then learns noise and detail, undisturbed by the tone stage's errors,
-    which it cannot predict. (Against the plain target it had learnt nothing after 1,200 steps.)
+    through the same tone stage: the network then learns noise and detail, undisturbed by the tone stage's errors, which
+    it cannot predict.
     """
 
     l1: float = 1.0
@@ -34,6 +35,7 @@ class LossWeights:
     gradient: float = 0.25
     ms_ssim: float = 0.0
     colour: float = 0.0
+    psnr: float = 0.0
     # The paper's terms; its weights are 2, 1 and 1, with all of the above at 0.
     psnr_y: float = 0.0
     cosine: float = 0.0
@@ -53,9 +55,9 @@ def l1(output: Tensor, target: Tensor) -> Tensor:
 def tone_error(output: Tensor, target: Tensor, exact: Tensor) -> Tensor:
     """Mean over photos of the logarithm of the mean squared error, in decades, saturating at 30 dB PSNR.
 
-    Many tones of a photo are plausible; this loss settles on the likeliest, where a mean error would take the average.
-    Where `exact` (N,) is set the error saturates at 43 dB and weighs less: on a page or a night sky a change of a level
-    or two shows, and is nothing next to a degraded photo's error.
+    Many tones of a photo are plausible; this loss picks the likeliest, while a mean error would average them.
+    Where `exact` (N,) is set, the error saturates at 43 dB and weighs less: on pages and night skies a change of one or
+    two levels shows, but is tiny beside a degraded photo's error.
     """
     squared = (output - target).square().mean((1, 2, 3))
     errors = torch.log10(squared / _TONE_SQUARED_ERROR + 1)
@@ -91,7 +93,7 @@ def dissimilarity(output: Tensor, target: Tensor) -> Tensor:
 def matched_tone(target: Tensor, base: Tensor) -> Tensor:
     """`target` with one cubic curve per photo and channel, fitted by least squares to `base`; no gradient.
 
-    In double precision: in single, the fit varied by a thousandth with the number of photos in the batch.
+    In double precision: in single, the fit varies by a thousandth with the batch size.
     """
     device = torch.device("cpu") if target.device.type == "mps" else target.device  # which has no double precision
     x = target.detach().flatten(2).to(device, torch.float64)
@@ -102,6 +104,15 @@ def matched_tone(target: Tensor, base: Tensor) -> Tensor:
     normal = weighted @ powers + 1e-5 * torch.eye(4, dtype=x.dtype, device=device)
     curve = torch.linalg.solve(normal, weighted @ wanted)
     return (powers @ curve).squeeze(-1).view_as(target).to(target)
+
+
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """PSNR, as hundredths of a dB below 53 dB, where it saturates, mean over the photos.
+
+    A photo with a little noise counts as much as one with a lot, which a mean error would be all about.
+    """
+    squared = (output - target).square().mean((1, 2, 3))
+    return (10 * torch.log10(squared / _DETAIL_SQUARED_ERROR + 1) / 100).mean()
 
 
 def psnr_y(output: Tensor, target: Tensor) -> Tensor:
@@ -176,6 +187,7 @@ _TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradient": gradient,
     "ms_ssim": ms_dissimilarity,
     "colour": colour,
+    "psnr": psnr,
     "psnr_y": psnr_y,
     "cosine": cosine,
     "outlier": outlier,

@@ -1,4 +1,4 @@
-"""What a stage minimizes, as modules: the form in which PyTorch averages gradients over processes."""
+"""The objectives of the stages, as modules, so that PyTorch can average their gradients over processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ToneObjective(nn.Module):
 def _thinned(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Every second pixel of every second row of inputs and targets, with boxes that put them where they were.
 
-    Applying gains is most of a step's work; every pixel of a view brings no more.
+    Applying gains is most of a step's work, and using every pixel does not help.
     """
     height, width = batch.input.shape[-2:]
     boxes = batch.boxes.clone()
@@ -56,15 +56,16 @@ class NetworkObjective(nn.Module):
         """`agreement` weighs the L1 between rounded and float output; `mixed` computes convolutions in bfloat16."""
         super().__init__()
         self.network = model.network
-        # Not a part of this module: the tone stage is not trained here.
+        # Not a submodule, since the tone stage is not trained here.
         self._decide = None if model.tone is None else model.tone.forward
         self.weights, self.agreement, self.mixed = weights, agreement, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
+        """The loss of a batch with the network in the arithmetic `rounding`, and its terms by name."""
         if self._decide is None:
             base, target = batch.input.clamp(0, 1), batch.target
         else:
-            # The same decision for both: what it lifts out of the shadows, noise and detail alike, is lifted in both.
+            # The same decision for both, so that noise and detail are lifted equally.
             decision = self._decide(batch.view)
             base = tone_apply.apply(batch.input, decision, batch.boxes)
             restored = losses.matched_tone(batch.restored, batch.input)

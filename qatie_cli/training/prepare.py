@@ -35,7 +35,7 @@ _QAT_SHARE = 5  # with `qat` alone, the quantization-aware stage has this part o
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for. None leaves a setting to the recipe file, the weights to start from, or the defaults."""
+    """The options of a run. None leaves a setting to the recipe file, the initial weights or the defaults."""
 
     out: Path
     data: Path | None = None  # pairs to learn from, or
@@ -67,7 +67,7 @@ class Options:
         return given
 
     def notes(self) -> dict[str, str]:
-        """What a run records of its data: absolute paths, so that it can be resumed from any folder.
+        """What a run records about its data; absolute paths, so that it can be resumed from any folder.
 
         Raises:
             UsageError: a name is not UTF-8.
@@ -87,7 +87,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to start; `photos` and `validation_set` tell how its folders were understood."""
+    """A run that is ready to start; `photos` and `validation_set` are what its folders contain."""
 
     source: Source
     recipe: Recipe
@@ -135,9 +135,9 @@ def prepare(
     recipe, notes, init = _settled(options)
     with distributed.join(device) as (group, place):
         setting = Setting(options.out, group, place, init, notes, options.tensorboard, options.workers)
-        run.check(recipe, setting, options.resume)  # before hours of reading photos
+        run.check(recipe, setting, options.resume)  # before spending hours on reading photos
         if ("data" in notes) == ("clean" in notes):
-            raise UsageError("A run needs photos.", "Give either --data PAIRS or --clean PHOTOS.")
+            raise UsageError("Training needs photos.", "Give either --data PAIRS or --clean PHOTOS.")
         store = Store(int(memory.free_bytes() * SHARE_OF_FREE / group.local_size), recipe.longest)
         folders = notes.get("folders")
         validated = validation.load(Path(notes["val"]), store, folders) if "val" in notes else None
@@ -150,7 +150,14 @@ def prepare(
         if "clean" in notes:
             photos = clean_photos.load(Path(notes["clean"]), store, share, recipe.seed, separate_validation=separate)
             source = DegradedSource(
-                photos, recipe.degradation, recipe.seed, recipe.crop, validated, view_px, recipe.tone_sampling
+                photos,
+                recipe.degradation,
+                recipe.seed,
+                recipe.crop,
+                validated,
+                view_px,
+                recipe.tone_sampling,
+                recipe.crop_scale,
             )
         else:
             photos = paired.load(
@@ -164,14 +171,14 @@ def prepare(
                 on_start=on_start,
                 on_read=on_read,
             )
-            source = PairSource(photos, recipe.seed, validated, view_px)
+            source = PairSource(photos, recipe.seed, validated, view_px, recipe.crop_scale)
             if group.leads:
                 _list_skipped(photos.skipped, options.out / LEFT_OUT_FILE)
         yield Prepared(source, recipe, setting, options.resume, photos, validated)
 
 
 def _settled(options: Options) -> tuple[Recipe, dict[str, str], Weights | None]:
-    """Recipe, notes and first weights: as recorded where a run is resumed by its folder alone, else as asked for."""
+    """Recipe, notes and initial weights: as recorded if a run is resumed by its folder alone, else from the options."""
     notes, given = options.notes(), options.overrides
     if options.resume and not (given or options.settings or options.recipe or options.qat or notes):
         recipe, notes = run.recorded(options.out)
@@ -203,7 +210,7 @@ def merged(table: Mapping[str, object], settings: Sequence[str]) -> Recipe:
     """The recipe of a table whose settings are overridden by texts such as `rate=1e-3` or `loss.psnr_y=2`.
 
     Raises:
-        UsageError: a text is no setting, or the recipe cannot be used.
+        UsageError: a text is not a setting, or the recipe is invalid.
     """
     values = dict(table)
     for text in settings:
@@ -232,4 +239,4 @@ def _list_skipped(skipped: Sequence[SkippedFile], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_csv(path, ("file", "reason"), ((s.file, s.reason) for s in skipped))
     except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror}.", "Name another --out.") from error
+        raise DataError(f"{path} could not be written: {error.strerror}.", "Choose another --out.") from error

@@ -14,6 +14,7 @@ from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
 from qatie_cli.data.full_frames import FullFrameConfig
 from qatie_cli.data.rendering import RenderingConfig
+from qatie_cli.data.sampling import CropScale
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
 from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
@@ -39,7 +40,7 @@ class Recipe:
     tone: bool = True
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
-    tone_quantiles: bool = True  # whether it sees quantiles, too
+    tone_quantiles: bool = True  # whether it also sees quantiles
     tone_grid: int = 0  # cells along each side of the photo that it decides gains for: 8, 16, 32, or 0 for none
     tone_depth: int = 8  # of those cells along luma
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
@@ -51,9 +52,12 @@ class Recipe:
     # runs on more or fewer processes agree to 1e-5 (what differs is the order of summation).
     micro_batch: int | None = None
     crop: int = 128
+    crop_whole: float = 0.35  # share of crops that show the whole frame
+    crop_reduction: float = 0.0  # by which the others are reduced at most; 0 for as far as the whole frame
     tone_batch: int = 64
     tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
+    tone_colour: float = 1.0  # share of what it decides about colours that is kept when it is trained
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -79,6 +83,7 @@ class Recipe:
             raise ValueError("every setting must be a finite number")
         if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
             raise ValueError("learning rates and clip must be above 0, weight_decay and agreement at least 0")
+        _ = self.crop_scale  # raises ValueError for an impossible scale
         _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:
             raise ValueError("the seed must be at least 0 and below 2^31")
@@ -89,6 +94,8 @@ class Recipe:
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
             raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
+        if not 0 <= self.tone_colour <= 1:
+            raise ValueError(f"tone_colour must lie in 0..1, not {self.tone_colour}")
         if not 0 < self.validation_share < 1:
             raise ValueError("the validation share must lie between 0 and 1")
         if self.crop % 8 or self.crop < 32:
@@ -121,7 +128,7 @@ class Recipe:
         """The inverse of `to_table`; names left out keep their defaults.
 
         Raises:
-            ValueError: a name that is none of a recipe, or a value of the wrong kind.
+            ValueError: an unknown name, or a value of the wrong type.
         """
         known = {f.name for f in dataclasses.fields(Recipe)}
         if unknown := sorted(set(table) - known):
@@ -129,7 +136,7 @@ class Recipe:
         values = dict(table)
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
-                raise ValueError(f"{name} = {value!r} is of the wrong kind")
+                raise ValueError(f"{name} = {value!r} has the wrong type")
         for name, kind in _OF_NUMBERS.items():
             if name in values:
                 values[name] = _of_numbers(kind, values[name], name)
@@ -137,6 +144,11 @@ class Recipe:
             if name in values:
                 values[name] = ranges.from_table(values[name])
         return Recipe(**values)
+
+    @property
+    def crop_scale(self) -> CropScale:
+        """How much of a frame the network's crops show."""
+        return CropScale(self.crop_whole, self.crop_reduction)
 
     @property
     def tone_sampling(self) -> ToneSampling:
@@ -163,7 +175,7 @@ def _of_numbers(kind: type[_Numbers], table: dict, name: str) -> _Numbers:
     """A section of a recipe whose settings are all numbers.
 
     Raises:
-        ValueError: a name that is none of the section's, or a value that is no number.
+        ValueError: an unknown name, or a value that is not a number.
     """
     known = {f.name for f in dataclasses.fields(kind)}
     if unknown := sorted(set(table) - known):
@@ -185,7 +197,7 @@ def _kind(default: object) -> type | tuple[type, ...]:
 # What a TOML file may hold under each name.
 _KINDS = {f.name: _kind(f.default) for f in dataclasses.fields(Recipe)}
 
-# Defaults where training starts from good weights: lower rates.
+# Lower default rates for training from good weights.
 FINE_TUNING = {"tone_rate": 3e-4, "rate": 3e-4, "qat_rate": 3e-4}
 
 
@@ -211,7 +223,7 @@ def read_degradation(path: Path | None) -> DegradationConfig:
     """The [degradation] of a recipe's TOML file; the defaults for None.
 
     Raises:
-        UsageError: the file cannot be read, or holds no usable degradations.
+        UsageError: the file cannot be read, or its degradations are invalid.
     """
     try:
         return DegradationConfig.from_table(read_table(path).get("degradation", {}))

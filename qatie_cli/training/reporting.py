@@ -26,7 +26,7 @@ _FIRST_COLUMNS = ["step", "stage", "learning_rate", "loss", "validation_db"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; `validation_db` is given at validation steps only. Step 0 is the run's start."""
+    """The progress of a run; `validation_db` only at validation steps. Step 0 is the start."""
 
     stage: str
     step: int  # within the stage, counted from 1
@@ -69,7 +69,7 @@ class TensorBoard:
     """TensorBoard's event files in RUN/events."""
 
     def __init__(self, out: Path, step: int) -> None:
-        """`step` is the next one: events that an interrupted run wrote from it on are superseded."""
+        """`step` is the next one: later events of an interrupted run are superseded."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(out / EVENTS_FOLDER), purge_step=step)
@@ -83,9 +83,9 @@ class TensorBoard:
 
 
 def write_metrics(out: Path, history: list[dict[str, object]]) -> None:
-    """Every validation of the run so far, one row each; a loss term is empty in stages that do not have it.
+    """Write a row for every validation so far; loss terms that a stage lacks are empty.
 
-    The table is rewritten every time: stages add columns, and a resumed run drops what came after its checkpoint.
+    The table is rewritten every time, since stages add columns and a resumed run drops rows after its checkpoint.
     """
     terms = sorted({name for row in history for name in row} - set(_FIRST_COLUMNS))
     columns = [*_FIRST_COLUMNS, *terms]

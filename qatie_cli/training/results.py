@@ -1,4 +1,4 @@
-"""The weights files of a run, with all that they record of it."""
+"""The weights files of a run, with their record of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def weights(
 
 
 def _origin(init: Weights | None) -> dict[str, object]:
-    """What the weights that the run started from record of themselves, and of those before them."""
+    """The record of the initial weights and their predecessors."""
     if init is None:
         return {}
     kept = {key: value for key, value in init.data.items() if key != "validation_photos"}
@@ -44,5 +44,5 @@ def _origin(init: Weights | None) -> dict[str, object]:
 
 
 def _without_folders(notes: Mapping[str, str]) -> dict[str, str]:
-    """Notes without this machine's folders: weights travel."""
+    """Notes without this machine's folders, since weights are shared."""
     return {key: Path(value).name if Path(value).is_absolute() else value for key, value in notes.items()}

@@ -30,7 +30,7 @@ def recorded(out: Path) -> tuple[Recipe, dict[str, str]]:
     """Recipe and notes of the run in `out`.
 
     Raises:
-        DataError: there is none, or its record is damaged or too old.
+        DataError: there is no run, or its record is damaged or too old.
     """
     try:
         table = parsing.from_toml((out / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def recorded(out: Path) -> tuple[Recipe, dict[str, str]]:
 
 
 def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
-    """Find out before any photo is read whether a run can start or resume.
+    """Check that a run can start or resume, before any photo is read.
 
     Raises:
         DataError: the folder cannot be written, holds a run already, or holds none to resume.
@@ -55,7 +55,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
         setting.group.rows(batch)
     if recipe.micro_batch is not None and len(setting.group.rows(recipe.batch)) % recipe.micro_batch:
         raise UsageError(
-            f"A process's part of the batch is no multiple of micro_batch {recipe.micro_batch}.",
+            f"A process's part of the batch is not a multiple of micro_batch {recipe.micro_batch}.",
             "Choose another micro_batch.",
         )
     init = setting.init
@@ -69,15 +69,15 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
         before, notes = recorded(setting.out)
         if before != recipe or notes != dict(setting.notes):
             raise DataError(
-                f"The run in {setting.out} has another recipe or other data.", "Resume with the options it began with."
+                f"The run in {setting.out} has another recipe or other data.", "Resume it with its original options."
             )
         return
     if setting.group.broadcast((setting.out / STATE_FILE).exists()):
-        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or name another --out.")
+        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or choose another --out.")
     try:
         files.check_writable(setting.out)
     except OSError as error:
-        raise DataError(f"{setting.out} cannot be written to: {error.strerror}.", "Name another --out.") from error
+        raise DataError(f"{setting.out} is not writable: {error.strerror}.", "Choose another --out.") from error
     if setting.tensorboard:
         reporting.check_tensorboard()
 
@@ -91,10 +91,10 @@ def train(
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Finished:
-    """Train on `source`; everything is written to `setting.out`. All processes of a group call it alike.
+    """Train on `source` and write to `setting.out`. Called by all processes of a group.
 
     Raises:
-        RunInterruptedError: `should_stop` returned true; `resume` continues at that very step.
+        RunInterruptedError: `should_stop` returned true; `resume` continues at that step.
         DataError: nothing to resume, a resumed run has another recipe or other photos, the loss is NaN, or the folder
             cannot be written.
         QatieError: out of memory.
@@ -112,7 +112,7 @@ def train(
 
 
 def _explained(error: Exception, setting: Setting) -> QatieError | None:
-    """The error as the user can act on it; None for a fault of the program."""
+    """The error for the user; None for a bug."""
     text = (str(error).splitlines() or [""])[0]
     if _is_out_of_memory(error):
         return QatieError(

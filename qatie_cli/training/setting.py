@@ -1,4 +1,4 @@
-"""What a run is given: its folder, processes, device and first weights, and with them its recipe and photos."""
+"""The inputs of a run: folder, processes, device, initial weights, recipe and photos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qatie_cli.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a run takes place, and what it starts from.
+    """A run's folder, processes, device and initial weights.
 
     `notes` are recorded beside the recipe: the folders and options that a resumed run must share.
     """

@@ -1,8 +1,9 @@
-"""The stages of a run: what each trains, on which samples and at which rate, and what its begin and end change."""
+"""The stages of a run: what each trains, on which samples, at which rate, and its transitions."""
 
 from __future__ import annotations
 
 import abc
+import copy
 import math
 from typing import ClassVar
 
@@ -199,12 +200,12 @@ class ToneTraining(Stage):
         return ((uniform >= share) / (1 - share))[rows.start : rows.stop].to(self.inputs.setting.device)
 
     def start(self, state: State, pairs: list[PairPixels]) -> None:
-        """The given tone stage is the one to beat."""
+        """Score the given tone stage, to keep it unless training improves it."""
         state.best_db = self.group.broadcast(validation.score(state.ema, pairs, None).psnr_db)
-        self.keep_best(state)
+        state.best_tone = _copied(_tone(state.ema))
 
     def leave(self, state: State) -> None:
-        """Go on from where validation was best: the tone stage overfits a few hundred photos before its end."""
+        """Continue from the best validation: the tone stage overfits a few hundred photos before its end."""
         if state.best_tone is not None:
             _tone(state.ema).load_state_dict(state.best_tone)
             state.best_tone = None
@@ -213,7 +214,10 @@ class ToneTraining(Stage):
         return None
 
     def keep_best(self, state: State) -> None:
-        state.best_tone = {k: v.clone() for k, v in _tone(state.ema).state_dict().items()}
+        kept = copy.deepcopy(_tone(state.ema))
+        if self.recipe.tone_colour < 1:
+            kept.keep_colours(self.recipe.tone_colour)
+        state.best_tone = _copied(kept)
 
 
 class FloatTraining(Stage):
@@ -240,8 +244,10 @@ class FloatTraining(Stage):
         return self.source.crop_names(step, self.group.rows(self.batch_size))
 
     def trainable(self, model: Model) -> list[nn.Parameter]:
-        """All but the biases before a norm, which cancels them: their gradient is rounding noise, and Adam would turn
-        it into steps of full length."""
+        """All parameters but the biases before a norm, which cancels them.
+
+        Their gradient is rounding noise, which Adam would turn into full steps.
+        """
         cancelled = {id(block.local.bias) for block in model.network.refinements()}
         return [p for p in model.network.parameters() if id(p) not in cancelled]
 
@@ -283,7 +289,7 @@ class QatTraining(FloatTraining):
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
 
     def before_step(self, state: State, step: int) -> None:
-        """Ranges follow the weights once more halfway, then stay frozen."""
+        """Recalibrate ranges once, halfway; after that they stay frozen."""
         if step and step == self.steps // 2:
             photos = validation.calibration_photos(state.ema, self.source)
             state.activations = self.group.broadcast(calibration.calibrate(state.ema.network, photos))
@@ -307,6 +313,10 @@ def build(inputs: RunInputs) -> tuple[Stage, ...]:
         stages.append(kinds[name](inputs, first, steps))
         first += steps
     return tuple(stages)
+
+
+def _copied(stage: ToneStage) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in stage.state_dict().items()}
 
 
 def _tone(model: Model) -> ToneStage:

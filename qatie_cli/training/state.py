@@ -1,4 +1,4 @@
-"""The state of a run: what changes from step to step, and the file that it is resumed from."""
+"""The state of a run, and the file that it is resumed from."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[
 
 
 def save(path: Path, state: State, fingerprint: str) -> None:
-    """Write all that resuming needs in one step; `fingerprint` identifies the photos."""
+    """Write a checkpoint atomically; `fingerprint` identifies the photos."""
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
     tensors |= {f"best_tone.{k}": v for k, v in (state.best_tone or {}).items()}
@@ -148,7 +148,7 @@ def read(path: Path, fingerprint: str) -> SavedState:
         raise _refused(path, error) from error
     if not same_photos:
         raise DataError(
-            "The photos differ from those the run was started with.",
+            "The photos differ from those that the run was started with.",
             "Restore them, or start a new run with another --out.",
         )
     return SavedState(path, stage, header, tensors)

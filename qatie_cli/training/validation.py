@@ -1,4 +1,4 @@
-"""Validation: what the averaged weights make of photos, and how near that comes to the targets."""
+"""Validation: PSNR of the averaged weights' outputs to the targets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from qatie_cli import metrics
 from qatie_cli.data import degradation
 from qatie_cli.data.source import PairPixels, Source
 from qatie_cli.model import tone
+from qatie_cli.model.config import THUMBNAIL_PX
 from qatie_cli.model.network import Rounding
 from qatie_cli.model.whole import Model
 
@@ -31,7 +32,7 @@ def toned(model: Model, photo_u8: np.ndarray) -> Tensor:
     """A photo (H, W, 3) as the network sees it, (1, 3, H, W) in 0..1."""
     device = next(model.parameters()).device
     photo = torch.from_numpy(degradation.from_u8(photo_u8)).permute(2, 0, 1)[None].to(device)
-    side = model.tone.config.view_px if model.tone is not None else tone.THUMBNAIL_PX
+    side = model.tone.config.view_px if model.tone is not None else THUMBNAIL_PX
     return model.toned(photo, tone.view(photo_u8, side).to(device))
 
 

@@ -1,4 +1,4 @@
-"""Weights as an ONNX model, in float or with the very integers of the int8 engines.
+"""Weights as an ONNX model, in float or with the integers of the int8 engines.
 
 Scales and zero points are those of the weights file, so nothing is calibrated again. Tensors are NCHW and hold one
 photo.
@@ -56,7 +56,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int] | None = None, 
     file = helper.make_model(
         written,
         opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),  # the newest would shut out older runtimes for nothing
+        ir_version=helper.find_min_ir_version_for(opsets),  # the newest would exclude older runtimes
         producer_name="qatie",
         producer_version=__version__,
     )

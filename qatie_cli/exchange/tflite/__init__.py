@@ -1,4 +1,4 @@
-"""Weights as a TFLite (LiteRT) model, in float or with the very integers of the int8 engines.
+"""Weights as a TFLite (LiteRT) model, in float or with the integers of the int8 engines.
 
 Scales are those of the weights file, so nothing is calibrated again. Tensors are NHWC and hold one photo.
 """

@@ -30,7 +30,7 @@ _TYPES = {
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT64: np.int64,
 }
-# What reading a damaged file may raise where LiteRT itself found nothing wrong.
+# Exceptions of reading a damaged file that LiteRT accepted.
 UNREADABLE = (struct.error, ValueError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError, MemoryError)
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
@@ -47,7 +47,7 @@ class Graph:
 
     def operators(self) -> list[tuple[str, list[int], list[int]]]:
         """Name, inputs and outputs (indices of tensors) of each operator, in order."""
-        # Codes beyond 127 stand in a field of their own; older files have the old field alone.
+        # Codes above 127 are in a separate field; older files have only the old one.
         codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in self.model.operatorCodes]
         return [
             (_OPERATORS.get(codes[o.opcodeIndex], "?"), list(o.inputs), list(o.outputs)) for o in self._first.operators
@@ -89,6 +89,7 @@ class Graph:
         return values, np.array(how.scale, np.float32)
 
     def name(self, index: int) -> str:
+        """The name of a tensor; empty if it has none."""
         return (self._first.tensors[index].name or b"").decode(errors="replace")
 
     def constants(self) -> dict[str, int]:
@@ -111,7 +112,7 @@ def read_graph(path: Path, content: bytes) -> Graph:
         WeightsError: it is no TFLite file, damaged, or newer than the installed LiteRT.
     """
     if content[4:8] != IDENTIFIER:
-        raise WeightsError(f"{path} is not a TFLite file.", "Name a .tflite, .ckpt or .onnx file of the network.")
+        raise WeightsError(f"{path} is not a TFLite file.", "Give a .tflite, .ckpt or .onnx file of the network.")
     try:
         Interpreter(model_content=content)
         graph = Graph(schema.ModelT.InitFromPackedBuf(content, 0))

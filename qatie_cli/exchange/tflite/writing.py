@@ -20,7 +20,7 @@ _TYPES = {
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.uint8): schema.TensorType.UINT8,
 }
-# Versions of the operators as written here, where it is not 1: runtimes refuse what they are too old for.
+# Operator versions other than 1; older runtimes refuse them.
 _VERSIONS = {
     "ADD": 2,
     "CONCATENATION": 2,
@@ -73,7 +73,7 @@ class Tensor:
 
 
 class _Aligned(schema.BufferT):
-    """A constant whose first byte lies at a multiple of 16, which the generated code does not see to."""
+    """A constant aligned to 16 bytes, which the generated code does not guarantee."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (the base class's name)
         if self.data is not None:
@@ -149,6 +149,7 @@ class Writer:
         return outputs
 
     def rename(self, x: Tensor, name: str) -> None:
+        """Give a tensor another name."""
         self.tensors[x.index].name = name
 
     def packed(self, inputs: Sequence[Tensor], output: Tensor, metadata: Mapping[str, bytes]) -> bytes:
@@ -208,7 +209,7 @@ class Writer:
 def _code(operator: str) -> schema.OperatorCodeT:
     made = schema.OperatorCodeT()
     made.builtinCode = getattr(schema.BuiltinOperator, operator)
-    made.deprecatedBuiltinCode = min(made.builtinCode, 127)  # where runtimes before 2020 look
+    made.deprecatedBuiltinCode = min(made.builtinCode, 127)  # for runtimes before 2020
     made.version = _VERSIONS.get(operator, 1)
     return made
 

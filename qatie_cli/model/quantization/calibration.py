@@ -1,4 +1,4 @@
-"""Calibration: int8 ranges from what a network computes on photos."""
+"""Calibration: int8 ranges from a network's activations on photos."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from qatie_cli.model.network import Network, Rounding
 from qatie_cli.model.quantization.scheme import ACTIVATION_MAX, TANH_REACH, Activation, calibrated_points
 
-# Outliers beyond this multiple of the RMS are clipped. Highlights drive some points of a trained network to 30 times
-# theirs; ranges that wide leave four levels to everything else. On the float network of qatie-c16 post-training int8
-# came to 29.6 dB of float with full ranges, to 38.0 with 4, 37.6 with 3, 37.0 with 6.
+# Outliers beyond this multiple of the RMS are clipped. Highlights reach 30 times the RMS at some points of a trained
+# network; such ranges leave four levels to everything else. Post-training int8 of qatie-c16 reaches 29.6 dB to float
+# with full ranges, 38.0 with 4, 37.6 with 3, 37.0 with 6.
 CLIP_RMS = 4.0
 
 Observer = TypeVar("Observer", bound=Rounding)

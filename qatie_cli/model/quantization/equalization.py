@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from qatie_cli.model.network import Network, Plain, Refine
+from qatie_cli.model.network import Network, Plain, Refine, bias_of
 from qatie_cli.model.quantization.calibration import CLIP_RMS, Extremes, observe
 
 
@@ -58,8 +58,8 @@ def equalize(
 
     Args:
         joined: how to treat what is concatenated with the gates; None: like all others, and within -1..1.
-        both_signs: measure channels in front of a LeakyReLU, too: training keeps their negative part small, others'
-            weights may not.
+        both_signs: also measure channels in front of a LeakyReLU: qatie's training keeps their negative part small,
+            other weights may not.
         clip_rms: limits a channel's magnitude to this multiple of its RMS; None: no limit.
     """
     extremes = observe(network, list(photos), Extremes())
@@ -121,8 +121,7 @@ def _groups(network: Network, blocks: dict[str, Refine], magnitude: dict[str, Te
 
 
 def _rows(layer: nn.Conv2d) -> list[tuple[Tensor, int]]:
-    assert layer.bias is not None
-    return [(layer.weight, 0), (layer.bias, 0)]
+    return [(layer.weight, 0), (bias_of(layer), 0)]
 
 
 def _rescale(group: _Group, balance: float) -> None:

@@ -1,4 +1,4 @@
-"""Rounding that training simulates, in PyTorch. `scheme` says what is rounded how.
+"""Fake quantization for training, in PyTorch, as `scheme` defines it.
 
 Only plain core operators are used; the quantized data types stay behind `qatie_cli.engines.int8`.
 """
@@ -25,7 +25,7 @@ def weight_scales(weight: Tensor) -> Tensor:
 
 
 class FakeQuantizer:
-    """Rounds as the int8 engines do, in single precision, with straight-through gradients; its ranges never move."""
+    """Rounds like the int8 engines, in single precision, with straight-through gradients and fixed ranges."""
 
     def __init__(self, activations: dict[str, Activation]) -> None:
         self.activations = activations

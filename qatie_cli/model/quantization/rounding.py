@@ -1,9 +1,9 @@
-"""Weights moved over a rounding boundary here and there, so that rounding leaves each channel's mean where it was.
+"""Adaptive rounding: moves a few weights across a rounding boundary, so that each channel's mean is kept.
 
-Rounding a row of weights adds to its channel the sum of rounding errors times the inputs' means: a shift that lies on
-the whole photo and depends on chance. Of the weights that are nearly halfway between two integers, a few are moved to
-the other side until the shift is gone. On the paper's published weights this moved 1% of the values; the float network
-stayed within 66 to 74 dB of what it was, while int8 came closer to it on the worst of 6 photos by 2.2 dB.
+Rounding a row of weights shifts its channel by the sum of rounding errors times the inputs' means, over the whole
+photo. Of the weights that are nearly halfway between two integers, a few are moved to the other side until the shift is
+gone. On the paper's published weights this moves 1% of the values, changes the float network at 66 to 74 dB, and brings
+int8 2.2 dB closer to it on the worst of 6 photos.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Means:
 def keep_means(network: Network, photos: Iterable[Tensor]) -> None:
     """Move weights in place; `photos` are (1, 3, H, W) in 0..1, sides multiples of 8.
 
-    Convolutions in front of a norm, which takes means away, are left alone, and so are those with upsampling folded in.
+    Convolutions in front of a norm, which removes means, and those with folded upsampling are left alone.
     """
     means = _Means()
     for photo in photos:

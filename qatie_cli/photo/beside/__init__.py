@@ -1,1 +1,1 @@
-"""What stands beside a photo's picture in its file and travels with it: HDR gain maps, motion photos' videos."""
+"""Gain maps and motion photos' videos, which a file holds beside the picture."""

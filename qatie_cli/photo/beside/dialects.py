@@ -1,4 +1,4 @@
-"""The ways files describe a gain map: Adobe's XMP (hdrgm), ISO 21496-1, Apple's XMP with its maker notes."""
+"""Descriptions of a gain map: Adobe's XMP (hdrgm), ISO 21496-1, Apple's XMP and maker notes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ISO_VERSION = bytes(4)  # minimum and writer's version: all that the segment of 
 _NAMESPACE = re.compile(rb"""\bxmlns:([\w.-]++)\s*+=\s*+["']([^"'<]*+)["']""")
 _ITEM = re.compile(rb"<[\w.-]++:li\b[^>]*+>\s*+([^<\s][^<]*+)<")
 _MULTICHANNEL, _BASE_COLOURS = 0x80, 0x40  # flags of ISO 21496-1, annex C.2.2
-_COMMON_DENOMINATOR, _BACKWARD = 0x08, 0x04  # of its drafts, which libultrahdr and early files use
+_COMMON_DENOMINATOR, _BACKWARD = 0x08, 0x04  # of its drafts, used by libultrahdr and early files
 _DENOMINATOR = 1 << 20  # of written fractions
 _APPLE_NOTE = b"Apple iOS\x00"
 _MAKER_NOTE = 0x927C
@@ -48,7 +48,7 @@ def values(packet: bytes, address: bytes, name: bytes) -> tuple[str, ...]:
 
 
 def of_hdrgm(packet: bytes) -> Boost | None:
-    """Adobe's description of a gain map; None where the packet has none, or of an HDR base.
+    """Adobe's description of a gain map; None if the packet has none, or if the base is HDR.
 
     Raises:
         ValueError: it makes no sense.
@@ -161,7 +161,7 @@ def is_apple(packet: bytes) -> bool:
 
 
 def apple_headroom(packet: bytes, exif_block: bytes | None) -> float | None:
-    """The linear headroom of Apple's gain map: its own, or the one that the maker note gives; None without both.
+    """The linear headroom of Apple's gain map: its own, or else the maker note's; None without either.
 
     The maker note's formula is Apple's ("Applying Apple HDR effect to your photos").
     """

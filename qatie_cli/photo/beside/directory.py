@@ -1,4 +1,4 @@
-"""XMP that describes what stands behind a picture: Google's container directory, HDR's version, the motion photo."""
+"""XMP that describes the data after a picture: Google's container directory, hdrgm's version, the motion photo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTAINER = b"http://ns.google.com/photos/1.0/container/"
 _ITEM = b"http://ns.google.com/photos/1.0/container/item/"
 _RDF = b"http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _OPENING = re.compile(rb"""<([\w.-]++):RDF\b(?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+(?<!/)>""")
-_FILLING = re.compile(rb"\s{200,}(?=<\?xpacket end)")  # room for edits that a packet ends with
+_FILLING = re.compile(rb"\s{200,}(?=<\?xpacket end)")  # padding at the end of a packet, for edits
 _EMPTY = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="' + _RDF + b'"></rdf:RDF></x:xmpmeta>'
 
 
@@ -38,7 +38,7 @@ def described(
         padding: bytes between the picture and its video.
 
     Returns:
-        None where it cannot be told where to describe anything: the packet is no RDF in UTF-8.
+        None if the packet is not RDF in UTF-8, and has no place for the description.
     """
     items = [Item("Primary", mime, padding=0 if gain_map_bytes else padding)]
     attributes = ""

@@ -1,10 +1,9 @@
-"""A gain map: how much brighter each place of a photo is on an HDR screen (ISO 21496-1).
+"""Gain maps: how much brighter each pixel is on an HDR screen (ISO 21496-1).
 
-What enhancing an HDR picture means here: the network sees the picture's SDR rendition, and every place of both
-renditions is multiplied by the same ratio of linear light, after / before. An HDR screen then shows the change that
-every other screen shows, and the boost that the camera chose stays. As boosts are ratios themselves, a map without
-offsets stays as it is. Offsets make a boost depend on how bright its place is: they are scaled as shadows are, and what
-that leaves is corrected in the boosts: `GainMap.following`.
+The network sees the SDR rendition, and both renditions are multiplied by the same ratio of linear light, after /
+before. An HDR screen then shows the same change, and the camera's boost stays. Boosts are ratios, so a map without
+offsets does not change. Offsets make a boost depend on its pixel's brightness: they are scaled like shadows, and the
+remaining error is corrected in the boosts (`GainMap.following`).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _RANGE_SAMPLES = 1_000_000  # of a map's values, to find their range
 _CELLS = 64  # of a map in both directions, by which offsets are chosen
 _FACTORS, _LEAST_FACTOR = 17, 0.1  # of offsets that are tried
 _LARGEST_NUMBER = 1000.0  # of a description; descriptions of damaged files reach beyond what ISO 21496-1 can hold
-_LARGEST_BOOST = 16.0  # stops; more is no boost but damage
+_LARGEST_BOOST = 16.0  # stops; more means damage
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class Boost:
         numbers = (*self.minimum, *self.maximum, *self.gamma, *self.base_offset, *self.hdr_offset)
         numbers = (*numbers, self.base_headroom, self.hdr_headroom)
         if not np.isfinite(numbers).all() or max(map(abs, numbers)) > _LARGEST_NUMBER:
-            raise ValueError("a boost is described by something that is no number, or one beyond any photo's")
+            raise ValueError("a boost's parameter is not a number, or out of range")
         if min(self.gamma) <= 0 or any(low > high for low, high in zip(*self.pairs, strict=True)):
-            raise ValueError("boosts end before they begin")
+            raise ValueError("the maximum boost is below the minimum")
         if max(map(abs, (*self.minimum, *self.maximum))) > _LARGEST_BOOST:
-            raise ValueError("a boost is larger than any screen's")
+            raise ValueError("a boost exceeds any screen's")
 
     @property
     def pairs(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -96,7 +95,7 @@ def _repeated(values: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class GainMap:
-    """Boosts of a photo, upright as the photo is.
+    """The boosts of a photo, upright like the photo.
 
     `values` is (h, w, 1 or 3) uint8, in general smaller than the photo. `encoded` is the JPEG file they came in, while
     it holds just these values; `jpeg` says how it was compressed. `icc` is the profile of the HDR picture, which
@@ -120,7 +119,7 @@ class GainMap:
         return (base + low) * np.exp2(stops) - high
 
     def following(self, before: np.ndarray, after: np.ndarray) -> GainMap:
-        """The map of a photo whose pixels were `before` and are `after`.
+        """The map of a photo whose pixels changed from `before` to `after`.
 
         Args:
             before, after: (H, W, 1 or 3) uint8 or uint16, sRGB-encoded in whatever primaries, equally large.
@@ -132,7 +131,7 @@ class GainMap:
         wanted = np.empty((*self.values.shape[:2], max(self.values.shape[2], len(boost.pairs[0]))), np.float16)
         moved = 0.0
         samples = list(_samples(*self.values.shape[:2], *before.shape[:2]))
-        for top in range(0, len(wanted), _STRIP_ROWS):  # floats of a whole map may take far more than the photo
+        for top in range(0, len(wanted), _STRIP_ROWS):  # a whole map as floats may take far more than the photo
             strip = slice(top, top + _STRIP_ROWS)
             stops = boost.stops(self.values[strip])
             mean = np.zeros_like(stops)
@@ -225,7 +224,7 @@ def _linear_table(sample_bytes: int) -> np.ndarray:
 
 
 def check_size(size: tuple[int, int], photo_pixels: int) -> None:
-    """Raise ValueError where a gain map's width and height are out of all proportion to its photo."""
+    """Raise ValueError if a gain map is implausibly large for its photo."""
     if not 0 < size[0] * size[1] <= _MOST_VALUES * photo_pixels:
         raise ValueError("the gain map is far larger than the photo")
 

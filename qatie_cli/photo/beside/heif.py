@@ -1,7 +1,7 @@
 """HEIC and AVIF files with a gain map and a video: Apple's and Samsung's auxiliary pictures, and `tmap` items.
 
-ISO/IEC 23008-12 describes auxiliary pictures and `tmap`. A map that is no auxiliary picture is decoded by making it the
-primary picture of a copy of the file: decoders show no other.
+ISO/IEC 23008-12 describes auxiliary pictures and `tmap`. A map that is not an auxiliary picture is decoded from a copy
+of the file with the map as its primary picture, since decoders return no other.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _profile(items: Items, item: int) -> bytes | None:
 
 
 def moving(items: Items, packet: bytes) -> Motion | None:
-    """The video of a motion photo with the boxes behind it, or Samsung's data alone; None where there is neither."""
+    """The video of a motion photo with the boxes after it, or Samsung's data alone; None without either."""
     video, further, data = None, b"", []
     for kind, start, end in items.top:
         if kind == MOTION_BOX and video is None:

@@ -1,7 +1,7 @@
 """HEIC and AVIF files with a gain map, made of an encoded picture and an encoded map (ISO/IEC 23008-12, `tmap`).
 
-No encoder at hand writes gain maps, but both write pictures: the map's item and its properties are added to the
-picture's boxes, and an item that derives the HDR picture from the two. Readers that know nothing of it see the picture.
+The available encoders write pictures, but no gain maps: the map's item and its properties are added to the picture's
+boxes, with an item that derives the HDR picture from both. Readers without support see the picture.
 """
 
 from __future__ import annotations

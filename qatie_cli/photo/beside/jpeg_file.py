@@ -1,4 +1,4 @@
-"""The parts of a JPEG file: its picture, further pictures behind it, a trailer with a video, and what nobody knows."""
+"""The parts of a JPEG file: the picture, further pictures, a trailer with a video, and unknown data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PADDING = re.compile(rb"(?:\x00|\xff(?!\xd8))*+")
 _PREVIEWS = range(0x010000, 0x020000)  # MP types of large thumbnails (CIPA DC-007, 5.2.3.3.1)
 _ENTRIES = 0xB002  # tag of the table of pictures
-_LEAST_BYTES = 4  # fewer behind a picture are a slip of whoever wrote it
-# A progressive photo has about ten. Each costs a pass over all pixels and may have 30 bytes: a megabyte took an hour.
+_LEAST_BYTES = 4  # fewer bytes after a picture are ignored
+# A progressive photo has about ten. Each costs a pass over all pixels and may take only 30 bytes: 1 MB of scans took an
+# hour.
 _MOST_SCANS = 100
 _STANDALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 
@@ -51,7 +52,7 @@ class Picture:
 
 
 class Kind(Enum):
-    """What stands behind a JPEG's picture."""
+    """The kind of a part after the picture."""
 
     GAIN_MAP = auto()
     PICTURE = auto()

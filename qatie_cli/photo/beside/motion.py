@@ -73,7 +73,7 @@ class Motion:
         return self.content[self.video : end]
 
     def without_places(self) -> Motion | None:
-        """Without the coordinates that cameras write into videos; None where they cannot be told apart."""
+        """Without the coordinates that cameras write into videos; None if they cannot be isolated."""
         if _PLACE_KEY in self.content:
             return None
         if not _PLACE_BOXES.search(self.content):

@@ -1,4 +1,4 @@
-"""Gain map and video of an opened photo, and notes on what else of a JPEG, HEIC or AVIF file is left out."""
+"""Reads gain map and video of an opened photo, with notes on what else of the file is dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qatie_cli.photo.pixels import DECODE_ERRORS, orientation_of, upright
 
 @dataclass(frozen=True)
 class Beside:
-    """What travels with a photo, and notes on what does not."""
+    """What is carried with a photo, and notes on what is not."""
 
     gain_map: GainMap | None = None
     motion: Motion | None = None
@@ -28,9 +28,9 @@ class Beside:
 
 
 def read(image: ImageFile.ImageFile, file: BinaryIO, items: Items | None) -> Beside:
-    """What stands beside the picture of an opened JPEG, HEIC or AVIF file; nothing for another format.
+    """Gain map and video of an opened JPEG, HEIC or AVIF file; nothing for other formats.
 
-    To be read before the pixels close the image.
+    Call it before decoding closes the image.
 
     Args:
         items: of a HEIC or AVIF file; None where it cannot be listed.
@@ -57,7 +57,7 @@ def _of_jpeg(image: ImageFile.ImageFile, content: bytes) -> Beside:
             found = jpeg_file.VIDEO_START.search(trailer)
             moving = motion.of_jpeg_trailer(trailer, found.start() if found else None, first.xmp())
         elif part.kind is Kind.UNKNOWN:
-            named.append(f"what stands behind the picture is left out ({part.end - part.start:,} bytes)")
+            named.append(f"data after the picture is left out ({part.end - part.start:,} bytes)")
         else:
             further += 1
     if further:

@@ -1,8 +1,8 @@
 """Samsung's trailer behind a JPEG: blocks of data, and a directory whose offsets count back from itself.
 
 A block is two zeros, its type, the length of its name (little-endian), the name, and data. The directory is `SEFH`,
-version, number of blocks, and for each zero, type, offset and length; then the directory's length and `SEFT`. As the
-directory counts back, a trailer stays right wherever it is copied as a whole.
+version, number of blocks, and for each zero, type, offset and length; then the directory's length and `SEFT`. Since
+offsets count back, a trailer can be copied as a whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JPEG files with a gain map and a video: read from them (Android's Ultra HDR, Apple's), written as Ultra HDR.
+"""JPEG files with a gain map and a video: reading (Android's Ultra HDR, Apple) and writing (Ultra HDR).
 
 A written file is a JPEG, its gain map as a second JPEG, and the video. The index (MPF) and the container directory
 (XMP) name the second; it holds its description twice, as hdrgm XMP and after ISO 21496-1.
@@ -18,7 +18,7 @@ from qatie_cli.photo.beside.gain_map import GainMap, check_size
 from qatie_cli.photo.beside.motion import Motion
 from qatie_cli.photo.containers import Segment
 
-_QUALITY = 95  # of a map that was no JPEG
+_QUALITY = 95  # for a map that was not a JPEG
 _APP1, _APP2 = 0xE1, 0xE2
 _LARGEST_XMP = 65533 - len(jpeg_file.XMP)  # one segment
 
@@ -59,7 +59,7 @@ def gain_map(content: bytes, picture: jpeg_file.Picture, exif_block: bytes | Non
 
 @dataclass(frozen=True)
 class Layout:
-    """What a JPEG's encoder has to write beside the picture: segments and XMP; and what then stands behind it."""
+    """What a JPEG needs for a gain map and a video: segments, XMP, and the data after the picture."""
 
     segments: tuple[Segment, ...]
     xmp: bytes | None
@@ -98,7 +98,7 @@ def assembled(jpeg: bytes, layout: Layout) -> bytes:
 
 
 def encoded(gain_map: GainMap) -> bytes:
-    """The JPEG of a gain map with its description; its source's where the values are, else compressed as finely."""
+    """The JPEG of a gain map with its description: the source's if the values are unchanged, else of equal quality."""
     if gain_map.encoded is not None:
         plain = _without_descriptions(gain_map.encoded)
     else:

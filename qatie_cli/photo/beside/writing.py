@@ -1,4 +1,4 @@
-"""Gain map and video of a photo that is written: what its format holds, and what then stands behind the picture."""
+"""Writes gain map and video of a photo, as far as the format has a place for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Plan:
 
 
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
-    """What of them `fmt` cannot hold, in words for the photo's owner."""
+    """Notes for the user on which of them `fmt` cannot hold."""
     notes = []
     if photo.gain_map is not None and fmt not in _WITH_MAPS:
         notes.append(f"{leftovers.GAIN_MAP}, {fmt} has no place for it")

@@ -1,0 +1,241 @@
+"""`qatie enhance` from and to stores, or on a cluster: the same messages, with counts in place of lists."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qatie_cli.cli.console import console, show_error
+from qatie_cli.cli.options import Device, EngineName, need_extra
+from qatie_cli.cli.stream import DASH, standard_output
+from qatie_cli.errors import Exit, QatieError, UsageError
+
+if TYPE_CHECKING:
+    from qatie_cli.batch.planning import Naming
+    from qatie_cli.batch.running import Writing
+    from qatie_cli.batch.settings import Settings
+    from qatie_cli.cli.follow_large import Follower
+    from qatie_cli.cloud.session import Executor, Request, Session
+    from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.pool import Workers
+    from qatie_cli.enhance.photos import Enhancer
+    from qatie_cli.gallery.stored import StoredAlbum
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be enhanced, and how."""
+
+    inputs: tuple[str, ...]
+    out: str | None
+    listed: tuple[str, ...]
+    naming: Naming
+    writing: Writing
+    settings: Settings
+    engine: EngineName
+    threads: int
+    device: Device
+    max_memory: int | None
+
+
+@dataclass(frozen=True)
+class Where:
+    """The options --cluster and --workers."""
+
+    cluster: str | None
+    workers: str | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is told of it."""
+
+    report: Path | None
+    gallery: bool | None
+    dry_run: bool
+    quiet: bool
+    verbose: bool
+
+
+def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) -> bool:
+    """Whether this module is for it.
+
+    Raises:
+        UsageError: --workers without --cluster.
+    """
+    from qatie_cli.storage import urls
+
+    if workers is not None and cluster is None:
+        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    return cluster is not None or any(map(urls.is_url, places))
+
+
+def refuse(options: Mapping[str, bool]) -> None:
+    """Raise UsageError where an option is used that only folders of this machine have."""
+    if used := [option for option, is_used in options.items() if is_used]:
+        raise UsageError(f"{used[0]} is for folders of this machine.", "Leave it out, or leave out URLs and --cluster.")
+
+
+def run(asked: Asked, where: Where, shown: Shown) -> Exit:
+    """Plan, work, report; the exit code.
+
+    Raises:
+        QatieError: it cannot be begun.
+    """
+    if where.cluster is not None:
+        need_extra("cluster", "ray", "pyarrow")
+    from qatie_cli.cli.follow_large import Follower
+    from qatie_cli.cloud import session
+    from qatie_cli.cluster import pool
+
+    workers = None if where.workers is None else pool.Workers.parse(where.workers)
+    request = _request(asked, where.cluster)
+    with ExitStack() as until_done:
+        large = until_done.enter_context(session.opened(request))
+        follower = Follower(large, console(), shown.quiet, shown.verbose)
+        if shown.dry_run:
+            follower.show_plan()
+            return Exit.SOME_FAILED if large.refused or large.unsearched else Exit.OK
+        follower.check_report(shown.report)
+        follower.tell_left_out()
+        large.prepare()
+        enhancer = _enhancer(asked, large.begun_on) if large.todo else None
+        album = _album(asked, large, enhancer, shown.gallery)
+        code = Exit.OK
+        if enhancer is None:
+            follower.tell_nothing_to_do()
+        else:
+            job = _job(asked, large, enhancer, album is not None)
+            executor = until_done.enter_context(_executor(job, where.cluster, workers, large, enhancer))
+            code = _work(follower, executor, album)
+        code = code or large.exit_code()
+        name, device = ("", "") if enhancer is None else (enhancer.engine.name, enhancer.engine.device)
+        if shown.report is not None:
+            parts = large.report(name, device, asked.settings.weights, asked.settings.strength)
+            if not follower.write_report(shown.report, parts) and code is Exit.OK:
+                code = Exit.SOME_FAILED
+        if not (album is None or follower.finish(album)) and code is Exit.OK:
+            code = Exit.SOME_FAILED
+        how = "" if enhancer is None else f"{asked.settings.weights}, {enhancer.engine.described}"
+        follower.summarize(how, album)
+        return code
+
+
+def _request(asked: Asked, cluster: str | None) -> Request:
+    from qatie_cli.cloud.planning import Places
+    from qatie_cli.cloud.session import Request
+    from qatie_cli.storage import urls
+
+    if asked.out is None or str(DASH) in (asked.out, *asked.inputs):
+        raise UsageError("URLs and --cluster need a folder to write to.", "Give one with -o.")
+    if cluster is not None and not any(map(urls.is_url, (*asked.inputs, asked.out, *asked.listed))):
+        inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
+        places = Places(inputs, _of_path(asked.out), listed)
+        return Request(places, asked.naming, asked.writing, asked.settings, local=True)
+    need_extra("cloud", "fsspec")
+    places = Places.of(asked.inputs, asked.out, asked.listed)
+    if cluster is not None and any(urls.protocol(p) == "memory" for p in (*places.inputs, places.out, *places.listed)):
+        raise UsageError("memory:// is the memory of one process.", "Leave out --cluster.")
+    return Request(places, asked.naming, asked.writing, asked.settings)
+
+
+def _of_path(text: str) -> str:
+    from qatie_cli.storage import urls
+
+    return urls.of_path(Path(text))
+
+
+def _enhancer(asked: Asked, begun_on: str) -> Enhancer:
+    from qatie_cli.cli.options import load_engine
+    from qatie_cli.enhance.photos import Effect, Enhancer
+
+    engine = load_engine(asked.settings.weights, asked.engine, asked.threads, asked.device, begun_on)
+    return Enhancer(engine, Effect(asked.settings.strength, asked.settings.fast))
+
+
+def _job(asked: Asked, large: Session, enhancer: Enhancer, previews: bool) -> Job:
+    from qatie_cli.cloud.work import Job
+    from qatie_cli.gallery.making import PreviewMaker
+    from qatie_cli.model import checkpoint, shipped
+
+    return Job(
+        out=large.out,
+        run=large.name,
+        settings=asked.settings,
+        writing=asked.writing,
+        weights=checkpoint.read(shipped.locate(asked.settings.weights)),
+        engine=enhancer.engine.name,
+        threads=asked.threads,
+        device=asked.device.value,
+        max_memory=asked.max_memory,
+        local=large.request.local,
+        previews=PreviewMaker if previews else None,
+    )
+
+
+@contextlib.contextmanager
+def _executor(
+    job: Job, cluster: str | None, workers: Workers | None, large: Session, enhancer: Enhancer
+) -> Iterator[Executor]:
+    from qatie_cli.cloud.here import Here
+    from qatie_cli.cloud.work import Worker
+
+    if cluster is None:
+        yield Here(Worker(job, enhancer))
+        return
+    from qatie_cli.cloud import sampling
+    from qatie_cli.cluster import estimates, nodes, pool
+
+    threads = job.threads or 1
+    needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
+    with nodes.connected(cluster):
+        here = nodes.check(large.places(), job.engine)
+        pool.check_room(here, threads, needed)
+        chosen = workers or pool.Workers.filling(here, threads, needed)
+        yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
+
+
+def _album(asked: Asked, large: Session, enhancer: Enhancer | None, wanted: bool | None) -> StoredAlbum | None:
+    from qatie_cli.gallery import stored
+    from qatie_cli.gallery.entries import Provenance
+
+    if wanted is False or enhancer is None or (wanted is None and not stored.exists(large.out)):
+        return None
+    provenance = Provenance(Path(asked.settings.weights).name, enhancer.engine.arithmetic, asked.settings.strength)
+    return stored.StoredAlbum(large.out, provenance)
+
+
+def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> Exit:
+    """Work under a progress bar; 0 where that was not interrupted."""
+    try:
+        follower.work(executor, album)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except QatieError as error:
+        show_error(error)
+        return Exit.SOME_FAILED if follower.run.reached else Exit.NOTHING_DONE
+    return Exit.OK
+
+
+def written(path: Path, parts: Iterator[bytes]) -> None:
+    """Write a report, atomically to a regular file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from qatie_cli import files
+
+    if path == DASH:
+        for part in parts:
+            standard_output().write(part)
+        standard_output().flush()
+    elif files.is_special(path):
+        files.write_atomic(path, b"".join(parts))
+    else:
+        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.writelines(parts)

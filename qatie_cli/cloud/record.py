@@ -1,0 +1,203 @@
+"""What the outputs in a store were made from: the record that a local output folder keeps, in a store.
+
+OUT/.qatie/made/ holds files of lines such as those of OUT/.qatie/made.jsonl (`batch.made`): an output with its size and
+MD5, its source with size and version, the digest of the settings and the engine. Stores do not append, so a worker
+writes a file for each batch, before it puts the batch's outputs: an output without a line is somebody else's. The
+driver merges them into compressed files of up to `MERGED` batches. A line that fits no output, as a killed run leaves
+it, is harmless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from qatie_cli import parsing
+from qatie_cli.batch.made import FOLDER
+from qatie_cli.batch.running import Seconds, Status
+from qatie_cli.batch.settings import Settings
+from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.table import Made
+from qatie_cli.storage import stores, urls
+
+MERGED = 512  # files of batches that become one
+_READERS = 16
+_LINES = "application/jsonl"
+_GZIP = "application/gzip"
+
+
+class Record:
+    """The record of the output folder `out`. Safe to call from several threads and processes."""
+
+    def __init__(self, out: str, settings: Settings, run: str, engine: str = "") -> None:
+        """`run` names the run, so that no two write to one file."""
+        self._out, self._run, self._engine = out, run, engine
+        self._settings, self.digest = settings, settings.digest
+        self._folder = urls.join(out, f"{FOLDER}/made")
+        self.begun_on = ""  # the engine of the last run with these settings, once it was `read`
+
+    # --- by workers ---------------------------------------------------------------------------------------------------
+
+    def line(self, item: Item, outcome: Outcome, content: bytes) -> bytes:
+        """The line of an output that is about to be put."""
+        row: dict[str, Any] = {
+            "output": urls.below(outcome.output, self._out) or outcome.output,
+            "made": [len(content), md5(content)],
+            "from": [urls.relative(item.source, self._out), item.size, item.version],
+            "settings": self.digest,
+            "engine": self._engine,
+            "result": [
+                outcome.width,
+                outcome.height,
+                outcome.reduction,
+                *dataclasses.astuple(outcome.seconds),
+                *outcome.notes,
+            ],
+        }
+        return _line(row)
+
+    def write(self, batch: Batch, lines: bytes) -> None:
+        """Write the lines of a batch.
+
+        Raises:
+            StoreError: they cannot be written; none of its outputs may then be put.
+        """
+        stores.of(self._out).put(self._file(batch.number), self._spelt_out() + lines, _LINES)
+
+    def _spelt_out(self) -> bytes:
+        return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self._settings)}).encode() + b"\n"
+
+    def begun(self, batch: Batch) -> tuple[dict[str, Outcome], bytes]:
+        """What an earlier try of this batch in this run put, by source, and their lines.
+
+        There is one where a worker was lost before it could tell.
+
+        Raises:
+            StoreError: the store cannot be asked.
+        """
+        store = stores.of(self._out)
+        if store.entry(self._file(batch.number)) is None:
+            return {}, b""
+        items = {urls.relative(item.source, self._out): item for item in batch.items}
+        found, lines = {}, b""
+        for row in _rows(store.read(self._file(batch.number))):
+            item = items.get(row["from"][0])
+            output = urls.join(self._out, row["output"])
+            size, digest = row["made"]
+            there = store.entry(output)
+            if item is not None and there is not None and there.size == size and there.md5 in ("", digest):
+                width, height, reduction, *rest = row["result"]
+                seconds, notes = Seconds(*rest[:3]), tuple(rest[3:])
+                found[item.source] = Outcome(
+                    item.number,
+                    output,
+                    Status.ENHANCED,
+                    seconds,
+                    width,
+                    height,
+                    reduction,
+                    item.size,
+                    size,
+                    notes=notes,
+                )
+                lines += _line(row)
+        return found, lines
+
+    def _file(self, number: int) -> str:
+        return f"{self._folder}/{self._run}/{number:08}.jsonl"
+
+    # --- by the driver ------------------------------------------------------------------------------------------------
+
+    def read(self) -> Iterator[list[Made]]:
+        """All records, a file's at a time, older runs first.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        store = stores.of(self._out)
+        names = (entry.url for page in store.pages(self._folder) for entry in page)
+        with ThreadPoolExecutor(_READERS) as readers:
+            for content in _in_order(readers, store.read, names):
+                yield [self._made(row) for row in _rows(content)]
+
+    def _made(self, row: dict[str, Any]) -> Made:
+        size, digest = row["made"]
+        source, source_size, version = row["from"]
+        output = urls.join(self._out, row["output"])
+        if row["settings"] == self.digest:
+            self.begun_on = str(row.get("engine", ""))
+        return Made(output, size, digest, urls.absolute(source, self._out), source_size, version, row["settings"])
+
+
+class Merger:
+    """Merges the files of a run's batches, for the driver."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._merged = record, 0
+        self._waiting: list[Done] = []
+
+    def add(self, done: Done) -> None:
+        """Note what a worker wrote; every now and then a merged file replaces those of the batches.
+
+        Raises:
+            StoreError: it cannot be written. The files of the batches are still there.
+        """
+        if done.record:
+            self._waiting.append(done)
+        if len(self._waiting) >= MERGED:
+            self.merge()
+
+    def merge(self) -> None:
+        """Merge those that wait.
+
+        Raises:
+            StoreError: as for `add`.
+        """
+        if len(self._waiting) < 2:
+            return
+        record, waiting, self._waiting = self._record, self._waiting, []
+        store = stores.of(record._out)
+        lines = record._spelt_out() + b"".join(done.record for done in waiting)
+        name = f"{record._folder}/{record._run}/merged-{self._merged:06}.jsonl.gz"
+        self._merged += 1
+        store.put(name, gzip.compress(lines, mtime=0), _GZIP)
+        store.remove([record._file(done.batch) for done in waiting])
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _rows(content: bytes) -> Iterator[dict[str, Any]]:
+    """The lines of outputs; damaged ones are left out."""
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    for line in content.split(b"\n"):
+        try:
+            row = parsing.from_json(line)
+            if "made" in row and len(row["made"]) == 2 and len(row["from"]) == 3:
+                row["output"], row["settings"]
+                yield row
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Iterator[bytes]:
+    """`pool.map` that asks for values only as its results are taken."""
+    waiting = []
+    for value in values:
+        waiting.append(pool.submit(call, value))
+        if len(waiting) == 2 * _READERS:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def md5(content: bytes) -> str:
+    """The digest that stores have, too."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,44 @@
+"""How much a plan has to do, from a few photos' headers: reading them all would be a second run."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from qatie_cli.cloud import scratch
+from qatie_cli.cloud.table import Row, Table
+from qatie_cli.photo import decoding
+from qatie_cli.photo.decoding import Header
+from qatie_cli.storage import stores, urls
+from qatie_cli.storage.patience import StoreError
+
+_MOST = 64  # photos of a sample; a plan of no more is counted exactly
+_READERS = 16
+
+
+def estimate(table: Table, photos: int) -> tuple[float, int]:
+    """Megapixels of a plan of so many photos, and how many of them cannot be read."""
+    headers = sample(table)
+    if not headers:
+        return 0.0, 0
+    megapixels = sum(header.width * header.height / 1e6 for header in headers if header)
+    return megapixels * photos / len(headers), round(headers.count(None) * photos / len(headers))
+
+
+def sample(table: Table) -> list[Header | None]:
+    """The headers of a few photos to do; None for one that cannot be read."""
+    with scratch.folder() as folder, ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda row: _header(row, folder), table.sample(_MOST)))
+
+
+def _header(row: Row, folder: Path) -> Header | None:
+    if urls.protocol(row.source) == urls.FILE:
+        return decoding.header(urls.to_path(row.source))
+    target = folder / str(row.number)
+    try:
+        stores.of(row.source).fetch(row.source, target)
+        return decoding.header(target)
+    except (StoreError, OSError):
+        return None
+    finally:
+        target.unlink(missing_ok=True)

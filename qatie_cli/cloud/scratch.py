@@ -1,0 +1,34 @@
+"""Scratch folders, which the next run removes where a killed one left them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from qatie_cli import files
+
+_PREFIX, _LOCK = "qatie-scratch-", ".lock"
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A new folder, locked while it is in use, and removed with all that is in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+    with made as name, Path(name, _LOCK).open("a") as lock:
+        files.try_lock(lock)
+        yield Path(name)
+
+
+def remove_stale() -> None:
+    """Remove the folders that killed processes of this machine left."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), path.open("a") as lock:
+            if files.try_lock(lock):
+                shutil.rmtree(path.parent, ignore_errors=True)

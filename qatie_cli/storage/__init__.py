@@ -1,0 +1,1 @@
+"""Files in object stores, on this machine and in memory, by URL; fsspec opens them."""

@@ -1,0 +1,267 @@
+"""Reading, writing and listing files by URL, through fsspec."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qatie_cli import files, installation
+from qatie_cli.errors import UsageError
+from qatie_cli.storage import patience, urls
+from qatie_cli.storage.patience import StoreError
+
+# Stores where a put is atomic: a reader sees the old object or the new one. Others may show half of a file.
+ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", urls.FILE)
+_OF_EXTRA = ("fsspec", "s3fs")
+_S3 = ("s3", "s3a")
+_GOOGLE = ("gs", "gcs")
+_AZURE = ("az", "abfs", "abfss")
+_KEYS_A_PAGE = 1000  # the most that S3 gives
+_MD5_DIGITS = 32
+_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a store.
+
+    Attributes:
+        version: changes with the content: an ETag, a digest or a time, whichever the store has.
+        md5: of the content, 32 hexadecimal digits; empty where the store does not tell.
+    """
+
+    url: str
+    size: int
+    version: str
+    md5: str = ""
+
+
+class Store:
+    """The files of one protocol. Safe to call from several threads; each process opens its own (`of`)."""
+
+    def __init__(self, protocol: str, system: Any) -> None:
+        self.protocol, self._system = protocol, system
+
+    def reach(self, url: str) -> None:
+        """Ask for `url`, whether it exists or not.
+
+        Raises:
+            StoreError: the store refuses, or does not answer soon.
+        """
+        name, path = urls.people_s(url), self._path(url)
+        with contextlib.suppress(FileNotFoundError):
+            patience.patiently(name, lambda: self._system.info(path), patience.SECONDS_AT_FIRST)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def entry(self, url: str) -> Entry | None:
+        """The file at `url`; None where there is none.
+
+        Raises:
+            StoreError: the store refuses or does not answer.
+        """
+        info = self._info(url)
+        return None if info is None or info["type"] == "directory" else self._entry(url, info)
+
+    def is_folder(self, url: str) -> bool:
+        """Whether there is a folder, or a name that other names begin with."""
+        info = self._info(url)
+        return info is not None and info["type"] == "directory"
+
+    def _info(self, url: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self._try(url, lambda: self._system.info(self._path(url)))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def pages(self, folder: str, recursive: bool = True) -> Iterator[list[Entry]]:
+        """The files below `folder` in pages, a bounded number at a time.
+
+        S3 lists all below in pages of 1,000 keys. Elsewhere a page is a folder, the folders in the order of their
+        names. A folder that does not exist has none.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        if self.protocol in _S3:
+            yield from self._pages_of_s3(folder, recursive)
+            return
+        left = [folder]
+        while left:
+            here = left.pop()
+            try:
+                listed = self._try(here, functools.partial(self._system.ls, self._path(here), detail=True))
+            except FileNotFoundError:
+                continue
+            found = {urls.join(here, urls.name(str(info["name"]))): info for info in listed}
+            found.pop(here, None)
+            yield [self._entry(url, info) for url, info in sorted(found.items()) if info["type"] != "directory"]
+            if recursive:
+                inner = [u for u, info in found.items() if info["type"] == "directory" and not info.get("islink")]
+                left += sorted(inner, reverse=True)
+
+    def _pages_of_s3(self, folder: str, recursive: bool) -> Iterator[list[Entry]]:
+        bucket, _, prefix = self._path(folder).partition("/")
+        start = f"{self.protocol}://{bucket}/"
+        asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "MaxKeys": _KEYS_A_PAGE}
+        asked |= {} if recursive else {"Delimiter": "/"}
+        while True:
+            try:
+                page = self._try(folder, lambda: self._system.call_s3("list_objects_v2", **asked))
+            except FileNotFoundError:  # the bucket
+                return
+            listed = [(start + found["Key"], found) for found in page.get("Contents", ())]
+            # A key that ends with a slash stands for a folder.
+            yield [self._entry(url, info | {"size": info["Size"]}) for url, info in listed if not url.endswith("/")]
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _entry(self, url: str, info: dict[str, Any]) -> Entry:
+        version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "").strip('"')
+        return Entry(url, int(info["size"] or 0), version, md5_of(version) or _md5_beside(info))
+
+    # --- reading and writing ------------------------------------------------------------------------------------------
+
+    def read(self, url: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            StoreError: there is none, or it cannot be read.
+        """
+        content: bytes = self._there(url, lambda: self._system.cat_file(self._path(url)))
+        return content
+
+    def fetch(self, url: str, target: Path) -> None:
+        """Copy a file to `target` of this machine.
+
+        Raises:
+            StoreError: there is none, or it cannot be read.
+            OSError: `target` cannot be written.
+        """
+        if self.protocol == urls.FILE:
+            self._there(url, lambda: shutil.copyfile(urls.to_path(url), target))
+            return
+        target.touch()  # so that an error of this machine's disk is told from the store's
+        self._there(url, lambda: self._system.get_file(self._path(url), str(target)))
+
+    def _there(self, url: str, call: Callable[[], Any]) -> Any:
+        try:
+            return self._try(url, call)
+        except FileNotFoundError:
+            raise StoreError(f"There is no file {urls.people_s(url)}.") from None
+
+    def put(self, url: str, content: bytes | Path, content_type: str = "application/octet-stream") -> None:
+        """Write a file in one step: a reader sees the old content or the new one.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        whole = content if isinstance(content, bytes) else content.read_bytes()
+        if self.protocol == urls.FILE:
+            path = urls.to_path(url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._try(url, lambda: files.write_atomic(path, whole))
+            return
+        typed = self._typed(content_type)
+        try:
+            self._try(url, lambda: self._system.pipe_file(self._path(url), whole, **typed))
+        except FileNotFoundError:
+            raise StoreError(f"There is no bucket for {url}.", "Make it, or name another with -o.") from None
+
+    def _typed(self, content_type: str) -> dict[str, Any]:
+        if self.protocol in _S3:
+            return {"ContentType": content_type}
+        if self.protocol in _GOOGLE:
+            return {"content_type": content_type}
+        if self.protocol in _AZURE:
+            from azure.storage.blob import ContentSettings
+
+            return {"content_settings": ContentSettings(content_type=content_type)}
+        return {}
+
+    def remove(self, names: list[str]) -> None:
+        """Remove files; those that do not exist are no error.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        for start in range(0, len(names), _KEYS_A_PAGE):
+            paths = [self._path(url) for url in names[start : start + _KEYS_A_PAGE]]
+            try:
+                self._try(names[start], functools.partial(self._system.rm, paths))
+            except FileNotFoundError:
+                for path in paths:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._system.rm_file(path)
+
+    # --- within -------------------------------------------------------------------------------------------------------
+
+    def _path(self, url: str) -> str:
+        path: str = self._system._strip_protocol(url)
+        return path
+
+    @staticmethod
+    def _try(url: str, call: Callable[[], Any]) -> Any:
+        return patience.patiently(urls.people_s(url), call)
+
+
+def of(url: str) -> Store:
+    """The store that holds `url`.
+
+    Raises:
+        UsageError: nothing that is installed opens such URLs; it says what to install.
+    """
+    return _opened(urls.protocol(url))
+
+
+@functools.cache
+def _opened(protocol: str) -> Store:
+    needed = [name for name in _OF_EXTRA[: 2 if protocol in _S3 else 1] if not installation.has(name)]
+    if needed:
+        command = installation.extra("cloud")
+        raise UsageError(f"{protocol}:// needs {' and '.join(needed)}.", f"Run: {command}")
+    import fsspec
+    from fsspec.registry import known_implementations
+
+    known = known_implementations.get(protocol)
+    if known is None and protocol not in fsspec.available_protocols():
+        raise UsageError(f"{protocol}:// names no store that fsspec knows.", "Use s3://, gs:// or az://, for example.")
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+    except ImportError:
+        package = str((known or {}).get("class", "")).partition(".")[0]
+        raise UsageError(f"{protocol}:// needs {package}.", f"Run: pip install {package}") from None
+    # Listings would be kept for good; connections are shared by what asks with the same options.
+    return Store(protocol, kind(use_listings_cache=False))
+
+
+def check_writable(url: str) -> None:
+    """Raise UsageError where writing to the store of `url` could leave half of a file."""
+    if (protocol := urls.protocol(url)) not in ATOMIC:
+        raise UsageError(
+            f"qatie writes to no {protocol}:// store: readers might see half of a file.",
+            "Use s3://, gs://, az:// or a folder with -o.",
+        )
+
+
+def _md5_beside(info: dict[str, Any]) -> str:
+    """The digest that Google's and Azure's stores tell beside an ETag of their own."""
+    if isinstance(google := info.get("md5Hash"), str):
+        return base64.b64decode(google).hex()
+    azure = info.get("content_settings")
+    found = azure.get("content_md5") if isinstance(azure, dict) else None
+    return bytes(found).hex() if found else ""
+
+
+def md5_of(version: str) -> str:
+    """The digest that an ETag is for an object that was put in one piece without a key of its own; else empty."""
+    lower = version.lower()
+    return lower if len(lower) == _MD5_DIGITS and set(lower) <= set("0123456789abcdef") else ""
