@@ -16,7 +16,7 @@ from qatie_cli.bench import contenders, measuring, pictures, processes
 from qatie_cli.bench.contenders import Contender
 from qatie_cli.bench.measuring import Machine, Timing
 from qatie_cli.errors import DataError, UsageError
-from qatie_cli.model import network
+from qatie_cli.model import checkpoint, network
 
 
 def test_photos_get_the_size_asked_for_in_eights(coffee):
@@ -173,7 +173,10 @@ def test_one_backend_or_all_of_them(tmp_path, coffee, weights_file):
     Image.fromarray(coffee[:120, :160]).save(tmp_path / "a.png")
     options = ("--weights", weights_file, "--rounds", 1, "--no-commands", "--json", "--size", "64x64")
     rows = json.loads(qatie("bench", tmp_path, *options).stdout)["rows"]
-    assert {row["backend"] for row in rows} == {*engines.available(), *contenders.installed_runtimes()}
+    assert {row["backend"] for row in rows} == {
+        *engines.available_for(checkpoint.read(weights_file)),
+        *contenders.installed_runtimes(),
+    }
     assert all(row["peak_mb"] is None for row in rows)
     (row,) = json.loads(qatie("bench", *options, "--backend", "float").stdout)["rows"]
     assert (row["backend"], row["agreement_db"]) == ("float", None)

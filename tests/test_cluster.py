@@ -37,6 +37,9 @@ DAMAGED = ("d1/05.jpg", "d2/10.jpg")
 IN, OUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
 
 
+long = pytest.mark.skipif(not os.environ.get("QATIE_LONG_CLUSTER"), reason="takes minutes; set QATIE_LONG_CLUSTER=1")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[s3.Server]:
     made = s3.Server()
@@ -197,7 +200,7 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
     assert "18 done already" in again.stderr
 
 
-@pytest.mark.slow
+@long
 def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
     """The third node is killed with a worker's photos in hand: its batch is done again elsewhere."""
     lost = cluster.add_node(**cluster.size)
@@ -219,7 +222,7 @@ def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, t
     assert _report(tmp_path / "r.json") == made_here[1]
 
 
-@pytest.mark.slow
+@long
 def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
     begun = threading.Event()
 

@@ -91,8 +91,9 @@ def test_a_run_killed_after_its_checkpoint_ends_as_the_whole_one(clean, tmp_path
 
 
 def test_the_closing_table_compares_float_post_training_and_qat(clean, tmp_path):
-    table = train(clean, TINY, tmp_path / "run").table
-    int8 = [name for name in engines.available() if name != "float"]
+    done = train(clean, TINY, tmp_path / "run")
+    table = done.table
+    int8 = [name for name in engines.available_for(checkpoint.read(done.weights)) if name != "float"]
     expected = [("float", "float"), *(("post-training", name) for name in int8)]
     expected += [("float after QAT", "float"), *(("QAT", name) for name in int8)]
     assert [(row.name, row.engine) for row in table] == expected
@@ -383,7 +384,7 @@ def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
     net = done.build().network
     photo = np.asarray(clean.store.get(clean.validation[0].path).image)[:96, :128]
     expected = net(as_tensor(photo), FakeQuantizer(done.activations))[0].permute(1, 2, 0).numpy()
-    for name in engines.available()[1:]:
+    for name in engines.available_for(done)[1:]:
         engine = engines.load(done, name).network
         got = engine.residual(engine.features(photo), 0, photo.shape[0])
         assert -10 * np.log10(np.mean((got - expected) ** 2)) > 50, name

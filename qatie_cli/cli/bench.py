@@ -131,7 +131,7 @@ def _names(chosen: list[str], runtimes: bool, weights: Weights) -> list[str]:
     if unknown := [name for name in chosen if name not in known]:
         raise UsageError(f"Unknown engine or runtime '{unknown[0]}'.", f"Choose from {', '.join(known)}.")
     if not chosen or _ALL in chosen:
-        usable = [n for n in engines.available() if n == engines.FLOAT or weights.activations is not None]
+        usable = engines.available_for(weights)
         return list(dict.fromkeys([*usable, *(contenders.installed_runtimes() if runtimes else ())]))
     names = []
     for name in chosen:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from qatie_cli import files
+from qatie_cli import files, parsing
 from qatie_cli.batch import pace, report
 from qatie_cli.batch import planning as local_planning
 from qatie_cli.batch.made import FOLDER, Ledger
@@ -267,7 +267,7 @@ def _report_row(row: Row, outcome: Outcome, digest: str) -> dict:
 
 def outcome_of(text: str) -> Outcome:
     """An outcome that the table keeps."""
-    fields = json.loads(text)
+    fields = parsing.from_json(text)
     fields |= {"status": Status(fields["status"]), "seconds": Seconds(**fields["seconds"])}
     return Outcome(**fields | {"notes": tuple(fields["notes"])})
 

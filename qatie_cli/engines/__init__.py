@@ -113,6 +113,12 @@ def available() -> tuple[str, ...]:
     return (FLOAT, *(name for name in INT8 if name in supported), *light)
 
 
+def available_for(weights: Weights) -> tuple[str, ...]:
+    """Those of `available` that can run `weights`."""
+    int8 = weights.activations is not None
+    return tuple(name for name in available() if name == FLOAT or (int8 and _runs(name, weights)))
+
+
 def _has_light() -> bool:
     return installation.has("onnxruntime") and installation.has("onnx")
 

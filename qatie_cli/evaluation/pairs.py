@@ -127,12 +127,17 @@ def closing_table(
         start: the weights that the run was initialized with, None for random ones.
     """
     before = post_training or final
-    rows = [] if start is None else _rows("start", start, [engines.resolve("auto")], pairs)[-1:]
-    int8 = [name for name in engines.available() if name != engines.FLOAT]
+    rows = [] if start is None else _rows("start", start, _int8(start)[-1:], pairs)[-1:]
+    int8 = _int8(final)
     rows += _rows("float", before, [], pairs) + _rows("post-training", before, int8, pairs)[1:]
     if post_training is not None:
         rows += _rows("float after QAT", final, [], pairs) + _rows("QAT", final, int8, pairs)[1:]
     return tuple(rows)
+
+
+def _int8(weights: Weights) -> list[str]:
+    """The int8 engines that run `weights`; those without PyTorch, which `auto` prefers, come last."""
+    return [name for name in engines.available_for(weights) if name != engines.FLOAT]
 
 
 def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]) -> list[EngineScores]:

@@ -96,8 +96,7 @@ def of_engines(
         DataError: LiteRT refuses the file.
     """
     exact = engines.load(reference, engines.FLOAT)
-    names = engines.available() if weights.activations is not None else (engines.FLOAT,)
-    loaded = [engines.load(weights, name) for name in names]
+    loaded = [engines.load(weights, name) for name in engines.available_for(weights)]
     found: dict[str, list[float]] = {}
     for photo in photos:
         expected = enhance(photo, exact)
