@@ -59,7 +59,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
             "Choose another micro_batch.",
         )
     init = setting.init
-    if init is not None and not states.fits(init.config, recipe.config):
+    if init is not None and not states.fits(init.config, recipe):
         raise UsageError(
             "The recipe's network is neither that of the first weights nor a wider one of its kind, "
             "or only one of the two has a tone stage.",
