@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import inverted
 from PIL import Image
+from samples import inverted
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming, Plan

@@ -16,7 +16,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli.batch import planning

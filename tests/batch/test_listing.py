@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli.batch import listing, planning

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QATIE, inverted, qatie, small_photos
+from commands import QATIE, qatie
 from PIL import Image
+from samples import inverted, small_photos
 
 import qatie_cli
 from qatie_cli.batch import made, planning, session

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import interrupted_at, inverted, small_photos
 from PIL import Image
+from samples import interrupted_at, inverted, small_photos
 
 from qatie_cli.batch import journal, planning, report
 from qatie_cli.batch.journal import Journal

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli import engines

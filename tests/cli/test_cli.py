@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QATIE, qatie
+from commands import QATIE, qatie
 from PIL import Image
 
 from qatie_cli import __version__, engines, metrics

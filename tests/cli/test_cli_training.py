@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import QATIE, qatie
+from commands import QATIE, qatie
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import qatie
+from commands import qatie
 from rich.table import Table
 from typer import Context
 from typer.main import get_command

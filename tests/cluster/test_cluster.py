@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import QATIE, qatie
+from commands import QATIE, qatie
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -165,7 +165,7 @@ def cluster(server) -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         for name, value in (s3.ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
             patch.setenv(name, value)
         size = {"num_cpus": 2, "object_store_memory": 100 << 20, "memory": 8 << 30}

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor
+from samples import as_tensor
 
 from qatie_cli.data import degradation, full_frames, rendering, uneven_light
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange

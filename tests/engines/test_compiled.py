@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import qatie, random_weights, with_local_tone
+from commands import qatie
 from PIL import Image
+from samples import random_weights, with_local_tone
 
 from qatie_cli import engines, kernels, metrics
 from qatie_cli.engines import compiled_convs

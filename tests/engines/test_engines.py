@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY_NETWORK, as_tensor, random_weights
+from samples import EVERY_NETWORK, as_tensor, random_weights
 
 from qatie_cli import engines, installation, metrics
 from qatie_cli.engines import int8, light

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LOCAL, qatie, random_weights, with_local_tone
+from commands import qatie
 from PIL import Image
+from samples import LOCAL, random_weights, with_local_tone
 
 import qatie_cli
 from qatie_cli import engines, installation, kernels, metrics

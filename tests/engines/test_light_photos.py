@@ -14,7 +14,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from conftest import QATIE, qatie
+from commands import QATIE, qatie
 from PIL import Image
 
 import qatie_cli

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import EVERY_NETWORK
+from samples import EVERY_NETWORK
 
 from qatie_cli import engines
 from qatie_cli.enhance import tiling

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_weights
+from samples import random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance import guided, memory

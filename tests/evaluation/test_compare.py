@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli import metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import LOCAL, random_weights
+from samples import LOCAL, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, with_local_tone
+from samples import EVERY_NETWORK, LOCAL, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance

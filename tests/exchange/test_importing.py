@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import LOCAL, as_tensor, qatie, random_weights
+from commands import qatie
 from PIL import Image
+from samples import LOCAL, as_tensor, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import interrupted_at, inverted, qatie
+from commands import qatie
 from PIL import Image, ImageCms
+from samples import interrupted_at, inverted
 
 from qatie_cli.batch import planning
 from qatie_cli.batch.planning import Naming

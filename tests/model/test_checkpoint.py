@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import EVERY_NETWORK
+from samples import EVERY_NETWORK
 
 from qatie_cli.errors import WeightsError
 from qatie_cli.model import checkpoint, whole

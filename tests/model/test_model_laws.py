@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
+from samples import random_weights
 
 from qatie_cli import engines
 from qatie_cli.engines import Engine

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY_NETWORK, as_tensor
+from samples import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.network import Network

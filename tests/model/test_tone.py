@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import as_tensor
+from samples import as_tensor
 
 from qatie_cli.model import config, tone, tone_apply, tone_features, tone_map
 from qatie_cli.model.config import ToneConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import EVERY_NETWORK, as_tensor
+from samples import EVERY_NETWORK, as_tensor
 
 from qatie_cli.model import whole, widening
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import QATIE
+from commands import QATIE
 from PIL import Image
 
 from qatie_cli.batch import planning

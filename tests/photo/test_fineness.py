@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli.photo import decoding, encoding, fineness

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import tifffile
 import torch
-from conftest import qatie
+from commands import qatie
 from PIL import Image, PngImagePlugin
 
 import qatie_cli

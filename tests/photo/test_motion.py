@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli.batch.running import Writing

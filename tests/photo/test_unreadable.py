@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from conftest import qatie
+from commands import qatie
 from PIL import Image
 
 from qatie_cli.errors import PhotoError

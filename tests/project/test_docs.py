@@ -25,7 +25,7 @@ from qatie_cli.model import shipped as shipped_weights
 from qatie_cli.photo import encoding
 from qatie_cli.photo.content import Photo
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 # Makes a command short. A run of two steps is to leave the weights nearly as they are.
 SHORTER = {
@@ -33,7 +33,12 @@ SHORTER = {
               "--crop", "96", *(f"--set={stage}rate=1e-6" for stage in ("tone_", "", "qat_"))],
     "bench": ["--size", "96x64", "--rounds", "1", "--no-commands", "--no-runtimes"],
 }  # fmt: skip
-NOT_OURS = ("python", "v/bin/pip", "pip", "torchrun")  # they install, or start what tests/test_training.py starts
+NOT_OURS = (
+    "python",
+    "v/bin/pip",
+    "pip",
+    "torchrun",
+)  # they install, or start what tests of training start
 
 
 def _commands(page: str) -> list[list[str]]:

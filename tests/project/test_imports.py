@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import qatie_cli
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(qatie_cli.__file__).parent
 # Each floor may import from the floors below it, and from nothing on its own.
 FLOORS = [
@@ -61,6 +63,12 @@ def _check(offences: dict[str, set[str]]) -> None:
 
 def test_every_room_has_its_floor():
     assert {_room(path) for path in FILES if path not in ENTRANCES} == set(DEPTH)
+
+
+def test_the_table_of_floors_is_that_of_the_imports():
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", contributing, re.MULTILINE)
+    assert {(int(floor), room) for floor, room in rows} == {(n, r) for n, rooms in enumerate(FLOORS, 1) for r in rooms}
 
 
 def test_imports_point_downwards():

@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import EVERY_NETWORK
 from PIL import Image
+from samples import EVERY_NETWORK
 
 from qatie_cli.data.clean import CleanPhotos
 from qatie_cli.data.paired import Pairs

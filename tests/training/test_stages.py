@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_training import TINY, train
+from tiny_runs import TINY, train
 from torch import Tensor
 
 from qatie_cli.model import checkpoint

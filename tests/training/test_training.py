@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import TINY, train
 
 from qatie_cli import engines, metrics
-from qatie_cli.data.clean import CleanPhotos, DegradedSource
+from qatie_cli.data.clean import DegradedSource
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.errors import DataError, QatieError, UsageError
@@ -28,25 +29,6 @@ from qatie_cli.training.distributed import ProcessGroup
 from qatie_cli.training.objective import NetworkObjective
 from qatie_cli.training.recipe import Recipe
 from qatie_cli.training.run import Setting
-
-TINY = Recipe(
-    width=4,
-    tone_steps=3,
-    steps=6,
-    qat_steps=4,
-    batch=2,
-    crop=32,
-    tone_batch=2,
-    validate_every=3,
-    validation_share=0.2,
-    tone_dropout=0.5,
-)
-
-
-def train(photos: CleanPhotos, recipe: Recipe, out: Path, *, init=None, **options) -> training.Finished:
-    """A run on good photos, in the folder `out`."""
-    source = DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop)
-    return training.train(source, recipe, Setting(out, init=init), **options)
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -376,7 +358,7 @@ def test_biases_that_a_norm_takes_away_stay_as_they_are(clean, tmp_path):
 
 
 def test_what_is_rounded_in_training_is_what_int8_computes(clean, tmp_path):
-    from conftest import as_tensor
+    from samples import as_tensor
 
     from qatie_cli.model.quantization.fake import FakeQuantizer
 
