@@ -1,0 +1,327 @@
+"""S3 to S3 in one process and on a Ray cluster: the same outputs, byte for byte, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import QATIE, qatie
+from PIL import Image
+from typer.testing import CliRunner
+
+from qatie_cli.batch.running import Status
+from qatie_cli.cli import app
+from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cluster import estimates, nodes, pool
+from qatie_cli.cluster.nodes import Node
+from qatie_cli.cluster.pool import Pool, Workers
+from qatie_cli.errors import UsageError
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+pytest.importorskip("flask_cors")
+
+import s3
+from s3 import BUCKET
+
+DAMAGED = ("d1/05.jpg", "d2/10.jpg")
+IN, OUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
+
+
+long = pytest.mark.skipif(not os.environ.get("QATIE_LONG_CLUSTER"), reason="takes minutes; set QATIE_LONG_CLUSTER=1")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[s3.Server]:
+    made = s3.Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def photos(astronaut, coffee) -> dict[str, bytes]:
+    """Twenty small photos by their names, two of them damaged."""
+    found = {}
+    for index in range(20):
+        content = io.BytesIO()
+        picture = Image.fromarray((astronaut, coffee)[index % 2]).resize((96 + 8 * index, 120))
+        picture.save(content, "JPEG", quality=90)
+        name = f"d{index % 4}/{index:02}.jpg"
+        found[name] = b"no photo" if name in DAMAGED else content.getvalue()
+    return found
+
+
+@pytest.fixture
+def bucket(server, photos, monkeypatch) -> s3.Server:
+    """The server with the photos in it and no outputs, and this process its client."""
+    server.remove("out")
+    for name, content in photos.items():
+        server.put(f"in/{name}", content)
+    server.requests.clear()
+    for name, value in s3.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests niced workers would starve
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield server
+    server.fail = lambda method, path: None
+
+
+def _outputs(server: s3.Server, folder: str = "out") -> dict[str, bytes]:
+    keys = [key for key in server.keys(f"{folder}/") if "/." not in key]
+    return {key.removeprefix(f"{folder}/"): server.get(key) for key in keys}
+
+
+def _report(path: Path, *places: tuple[str, str]) -> dict:
+    """A report without times, the names of its places replaced."""
+    text = path.read_text()
+    for place, name in places:
+        text = text.replace(place, name)
+    content = json.loads(text)
+    for name in ("started", "seconds", "network_seconds"):
+        del content[name]
+    for photo in content["photos"]:
+        photo.pop("seconds", None)
+    return content
+
+
+@pytest.fixture(scope="module")
+def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict]:
+    """What a folder of this machine becomes: outputs by name, and the report."""
+    root = tmp_path_factory.mktemp("here")
+    for name, content in photos.items():
+        path = root / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--threads", 1, code=3)
+    outputs = {p.relative_to(root / "out").as_posix(): p.read_bytes() for p in (root / "out").glob("d*/*")}
+    return outputs, _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+
+
+# --- one process ----------------------------------------------------------------------------------------------------
+
+
+def test_from_s3_to_s3_is_as_from_folder_to_folder(bucket, made_here, tmp_path):
+    outputs, report = made_here
+    assert len(outputs) == 18
+    done = qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--gallery", "--threads", 1, code=3)
+    assert {k: v for k, v in _outputs(bucket).items() if k != "index.html"} == outputs
+    assert _report(tmp_path / "r.json") == report
+    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in _outputs(bucket)}
+    assert kinds == dict.fromkeys(outputs, "image/jpeg") | {"index.html": "text/html"}
+    page = bucket.get("out/index.html").decode()
+    assert all(name in page for name in outputs)
+    assert "../in/" in page
+    secret = s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
+    assert not any(secret in text for text in (done.stderr, (tmp_path / "r.json").read_text(), page))
+    assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
+
+
+def test_dry_run_reads_no_more_than_it_needs_and_writes_nothing(bucket):
+    done = qatie("enhance", IN, "-o", OUT, "--dry-run")
+    assert f"{IN}/d0/00.jpg -> {OUT}/d0/00.jpg" in done.stdout
+    assert "20 photos to enhance, 0.4 MP" in done.stderr
+    assert "2 of them cannot be read" in done.stderr
+    assert all(method in ("GET", "HEAD") for method, _ in bucket.requests)
+
+
+def test_a_server_that_fails_for_a_while_costs_nothing(bucket, made_here, tmp_path):
+    answers = iter([500, 503, 0] * 5)
+    bucket.fail = lambda method, path: next(answers, None) if "/d" in path else None
+    qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--threads", 1, code=3)
+    assert next(answers, None) is None
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
+
+
+def test_a_bucket_that_is_not_there_or_denied_is_one_line(bucket):
+    done = qatie("enhance", "s3://nobody/in", "-o", OUT, code=2)
+    assert "There is no file or folder s3://nobody/in" in done.stderr
+    bucket.fail = lambda method, path: 403 if method == "PUT" else None
+    done = qatie("enhance", IN, "-o", OUT, code=1)
+    assert "access is denied" in done.stderr
+    assert s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+
+
+# --- a cluster ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster(server) -> Iterator[object]:
+    """Two nodes of two logical CPUs each on this machine, clients of the server."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        for name, value in (s3.ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
+            patch.setenv(name, value)
+        size = {"num_cpus": 2, "object_store_memory": 100 << 20, "memory": 8 << 30}
+        made = Cluster(initialize_head=True, head_node_args=size | {"include_dashboard": False})
+        made.add_node(**size)
+        made.size = size
+        yield made
+        made.shutdown()
+
+
+def test_two_nodes_make_what_one_process_makes(bucket, cluster, made_here, tmp_path):
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    done = qatie("enhance", IN, "-o", OUT, *options, code=3)
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
+    assert "18 photos enhanced" in done.stderr
+    assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
+
+
+def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for name, content in photos.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", *options, code=3)
+    outputs = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").glob("d*/*")}
+    assert outputs == made_here[0]
+    places = (str(tmp_path / "in"), IN), (str(tmp_path / "out"), OUT)
+    assert _report(tmp_path / "r.json", *places) == made_here[1]
+    again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")  # without Ray: the same record
+    assert "18 done already" in again.stderr
+
+
+@long
+def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
+    """The third node is killed with a worker's photos in hand: its batch is done again elsewhere."""
+    lost = cluster.add_node(**cluster.size)
+    begun = threading.Event()
+
+    def watch(method: str, path: str) -> None:
+        if method == "PUT" and path.startswith(f"/{BUCKET}/out/d"):
+            begun.set()
+
+    bucket.fail = watch
+    options = ("--cluster", cluster.address, "--workers", "3", "--report", str(tmp_path / "r.json"))
+    command = [*QATIE, "enhance", IN, "-o", OUT, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert begun.wait(300)
+        cluster.remove_node(lost, allow_graceful=False)
+        error = process.communicate(timeout=600)[1]
+    assert process.returncode == 3, error
+    assert _outputs(bucket) == made_here[0]
+    assert _report(tmp_path / "r.json") == made_here[1]
+
+
+@long
+def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
+    begun = threading.Event()
+
+    def watch(method: str, path: str) -> None:
+        if method == "PUT" and path.startswith(f"/{BUCKET}/out/d"):
+            begun.set()
+
+    bucket.fail = watch
+    command = [*QATIE, "enhance", IN, "-o", OUT, "--cluster", cluster.address, "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert begun.wait(300)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=300)[1]
+    assert process.returncode == 130, error
+    assert "Interrupted after" in error
+    assert _outputs(bucket).items() <= made_here[0].items()
+    left = time.monotonic() + 30
+    while any("MapWorker" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < left
+        time.sleep(0.2)
+
+
+def test_no_cluster_is_one_line():
+    pytest.importorskip("ray")
+    done = qatie("enhance", ".", "-o", "out", "--cluster", "127.0.0.1:1", code=1)
+    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_a_number_or_a_range():
+    assert Workers.parse("4") == Workers(4, 4)
+    assert Workers.parse("2:8") == Workers(2, 8)
+    for wrong in ("0", "8:2", "a", "1:", ":1", "1:2:3", "-1", "٣"):
+        with pytest.raises(UsageError, match="Invalid number of workers"):
+            Workers.parse(wrong)
+
+
+def test_a_cluster_is_filled_and_one_without_room_is_refused():
+    nodes = [Node("a", "a", 4, 8e9), Node("b", "b", 2, 1e9)]
+    assert Workers.filling(nodes, 1, 10**9) == Workers(5, 5)
+    assert Workers.filling(nodes, 4, 10**9) == Workers(1, 1)
+    with pytest.raises(UsageError, match="A worker needs 8 CPU"):
+        pool.check_room(nodes, 8, 10**9)
+
+
+def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
+    items = [Item(n, f"s3://b/{n}.jpg", f"s3://o/{n}.jpg") for n in range(6)]
+    batches = [Batch(n, tuple(items[2 * n : 2 * n + 2])) for n in range(3)]
+    monkeypatch.setattr(pool, "_be_quiet", lambda: None)
+    tries = []
+
+    def dones(self, window):
+        """A worker that one photo ends, with all that are beside it."""
+        tries.append([[item.number for item in batch.items] for batch in window])
+        for batch in window:
+            if 3 not in (numbers := [item.number for item in batch.items]):
+                yield Done(batch.number, tuple(Outcome(n, f"s3://o/{n}.jpg", Status.ENHANCED) for n in numbers))
+
+    monkeypatch.setattr(Pool, "_dones", dones)
+    seen = {}
+    Pool(None, Workers(1, 1), 1).run(iter(batches), lambda d: seen.update({o.number: o for o in d.outcomes}) or True)
+    assert tries == [[[0, 1], [2, 3], [4, 5]], [[2, 3]], [[2], [3]], [[3]]]
+    assert [seen[n].status for n in range(6)] == [Status.ENHANCED] * 3 + [Status.FAILED] + [Status.ENHANCED] * 2
+    assert seen[3].reason == "s3://b/3.jpg: Each worker that had it in hand was lost."
+
+
+def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    name = "d0/00.jpg"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photos[name])
+    node = Node("a", "a", 4, 8e9)
+    monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(nodes, "check", lambda places, engine: [node])
+    monkeypatch.setattr(pool, "_be_quiet", lambda: None)
+
+    class Lost:
+        def iter_rows(self):
+            raise ray.exceptions.RaySystemError("gone")
+
+    monkeypatch.setattr(ray.data, "from_items", lambda rows, override_num_blocks: None)
+    monkeypatch.setattr(Pool, "_mapped", lambda self, dataset: Lost())
+    options = ["--cluster", "local", "--report", str(tmp_path / "r.json")]
+    done = CliRunner().invoke(app, ["enhance", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *options])
+    assert done.exit_code == 1, done.exception
+    assert "The cluster was lost" in done.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"not begun": 1}
+
+
+def test_a_worker_s_memory_grows_with_its_photos(weights):
+    from qatie_cli import engines
+    from qatie_cli.enhance.photos import Effect, Enhancer
+    from qatie_cli.photo.decoding import Header
+
+    enhancer = Enhancer(engines.load(weights, "float"), Effect())
+    sizes = [Header(side, side, 10 * side * side) for side in (1000, 4000)]
+    small, large = (estimates.worker_bytes([header], enhancer) for header in sizes)
+    assert estimates.PROCESS_BYTES < small < large < 4e9
+    assert estimates.worker_bytes([None], enhancer) > small
