@@ -452,7 +452,7 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
     results: list[Result] = []
     Runner(inverted, Writing()).run(plan.tasks[:-1], results.append)
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.5, True, "fbgemm", "cpu", "qatie-c16", 1.0)
-    report.write(tmp_path / "report.json", report.as_table(run, plan, results))
+    report.write(tmp_path / "report.json", [report.encoded(report.as_table(run, plan, results))])
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert read["schema"] == report.SCHEMA
     assert read["counts"] == {"enhanced": 6, "failed": 1, "not begun": 1, "not a photo": 1}

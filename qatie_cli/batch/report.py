@@ -128,13 +128,17 @@ def check_writable(path: Path) -> None:
         raise QatieError(f"{path} is a folder.", "Give a file with --report.")
 
 
-def write(path: Path, content: dict) -> None:
+def write(path: Path, parts: Iterable[bytes]) -> None:
     """Write the report, atomically to a regular file.
 
     Raises:
         OSError: it cannot be written.
     """
-    files.write_atomic(path, encoded(content))
+    if files.is_special(path):
+        files.write_atomic(path, b"".join(parts))
+        return
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
 
 
 def encoded(content: dict) -> bytes:

@@ -191,7 +191,7 @@ class Session:
         some = self.with_status(Status.ENHANCED) or self.plan.done or self.refused
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
-    def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
+    def report(self, engine: Engine | None, weights: str, strength: float) -> list[bytes]:
         """The report of the run so far (`batch.report`); `engine` is None if there was nothing to do."""
         run = report.Run(
             started=self._started,
@@ -202,4 +202,5 @@ class Session:
             weights=weights,
             strength=strength,
         )
-        return report.as_table(run, self.plan, [*self.refused, *self.results], self._request.settings)
+        table = report.as_table(run, self.plan, [*self.refused, *self.results], self._request.settings)
+        return [report.encoded(table)]

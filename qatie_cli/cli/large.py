@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import console, show_error
 from qatie_cli.cli.options import Device, EngineName, need_extra
-from qatie_cli.cli.stream import DASH, standard_output
+from qatie_cli.cli.stream import DASH
 from qatie_cli.errors import Exit, QatieError, UsageError
 
 if TYPE_CHECKING:
@@ -220,22 +220,3 @@ def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> 
         show_error(error)
         return Exit.SOME_FAILED if follower.run.reached else Exit.NOTHING_DONE
     return Exit.OK
-
-
-def written(path: Path, parts: Iterator[bytes]) -> None:
-    """Write a report, atomically to a regular file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    from qatie_cli import files
-
-    if path == DASH:
-        for part in parts:
-            standard_output().write(part)
-        standard_output().flush()
-    elif files.is_special(path):
-        files.write_atomic(path, b"".join(parts))
-    else:
-        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.writelines(parts)
