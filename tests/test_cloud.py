@@ -22,7 +22,7 @@ from qatie_cli.batch.settings import Settings
 from qatie_cli.cli import app
 from qatie_cli.cloud import record, scratch, session
 from qatie_cli.cloud.here import Here
-from qatie_cli.cloud.items import Outcome
+from qatie_cli.cloud.items import ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.session import Request
 from qatie_cli.cloud.work import Job, Worker
@@ -94,7 +94,7 @@ def _run(request: Request | None = None, enhancer: object = None) -> tuple[dict[
     with session.opened(request or _request()) as run:
         found: dict[str, str] = {}
 
-        def on_outcome(outcome: Outcome) -> None:
+        def on_outcome(outcome: ItemOutcome) -> None:
             found[urls.name(run.table.source(outcome.number))] = outcome.status.value
 
         run.prepare()

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from qatie_cli.batch.running import Status
 from qatie_cli.cli import app
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
@@ -282,7 +282,9 @@ def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
         tries.append([[item.number for item in batch.items] for batch in window])
         for batch in window:
             if 3 not in (numbers := [item.number for item in batch.items]):
-                yield Done(batch.number, tuple(Outcome(n, f"s3://o/{n}.jpg", Status.ENHANCED) for n in numbers))
+                yield Done(
+                    batch.number, tuple(ItemOutcome(n, f"s3://o/{n}.jpg", status=Status.ENHANCED) for n in numbers)
+                )
 
     monkeypatch.setattr(Pool, "_dones", dones)
     seen = {}

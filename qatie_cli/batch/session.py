@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from qatie_cli import files
 from qatie_cli.batch import journal, pace, planning, report
 from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.outcomes import Result, Status
 from qatie_cli.batch.planning import Naming, Plan
-from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing, remove_stale
+from qatie_cli.batch.running import Previews, Runner, Writing, remove_stale
 from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import Exit, QatieError
 from qatie_cli.home import user_folder
@@ -90,7 +91,7 @@ class Session:
 
     def __init__(self, request: Request, plan: Plan, writing: Writing) -> None:
         self.plan = plan
-        self.refused = tuple(Result(r.task, Status.FAILED, reason=r.reason) for r in plan.refused)
+        self.refused = tuple(Result(r.task, status=Status.FAILED, reason=r.reason) for r in plan.refused)
         self.results: list[Result] = []
         self.megapixels = 0.0  # enhanced so far, in millions of pixels
         self.interrupted = False

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from qatie_cli.batch.running import Result
+    from qatie_cli.batch.outcomes import Result
     from qatie_cli.batch.session import Session
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.album import Album

@@ -11,7 +11,7 @@ from qatie_cli.cli.telling import Teller, Totals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qatie_cli.cloud.items import Outcome
+    from qatie_cli.cloud.items import ItemOutcome
     from qatie_cli.cloud.session import Executor, Session
     from qatie_cli.gallery.stored import StoredAlbum
 
@@ -79,7 +79,7 @@ class Follower(Teller):
         with progress("[dim]{task.fields[state]}", quiet=self.quiet) as bar:
             shown = bar.add_task("", total=run.todo, state="")
 
-            def on_outcome(outcome: Outcome) -> None:
+            def on_outcome(outcome: ItemOutcome) -> None:
                 nonlocal told
                 if outcome.status == "failed":
                     told += 1
@@ -108,15 +108,14 @@ class Follower(Teller):
         elif number == MOST_NAMED + 1:
             self.screen.print("[red]Failed:[/] more; --report has all.")
 
-    def _enter(self, album: StoredAlbum, outcome: Outcome) -> None:
+    def _enter(self, album: StoredAlbum, outcome: ItemOutcome) -> None:
         source = self.run.table.source(outcome.number)
         if outcome.status == "failed":
             album.fail(source, outcome.reason)
         elif outcome.change is None:
             album.missing[outcome.output] = outcome.previews_lack or "it has no previews"
         else:
-            seconds = outcome.seconds.decode + outcome.seconds.network + outcome.seconds.encode
-            size = outcome.width, outcome.height
+            seconds, size = outcome.seconds.total, (outcome.width, outcome.height)
             album.add(source, outcome.output, size, outcome.output_bytes, outcome.change, seconds, outcome.notes)
 
     # --- after --------------------------------------------------------------------------------------------------------
@@ -128,7 +127,7 @@ class Follower(Teller):
 
     def summarize(self, how: str, album: StoredAlbum | None) -> None:
         """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
-        from qatie_cli.batch.running import Status
+        from qatie_cli.batch.outcomes import Status
         from qatie_cli.storage.urls import people_s
 
         run = self.run
