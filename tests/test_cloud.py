@@ -26,6 +26,7 @@ from qatie_cli.cloud.items import ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.session import Request
 from qatie_cli.cloud.work import Job, Worker
+from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.photo.content import Photo
 from qatie_cli.storage import patience, stores, urls
@@ -79,9 +80,9 @@ class _Inverter:
     """Stands for an engine with its effect."""
 
     engine = SimpleNamespace(network=SimpleNamespace(bytes_per_pixel=1.0))
-    effect = SimpleNamespace(reduction_of=lambda pixels: 1)
+    effect = SimpleNamespace(refinement_of=lambda pixels: Refinement())
 
-    def __call__(self, photo: Photo, tile_side: int | None = None) -> Photo:
+    def __call__(self, photo: Photo, how: Refinement) -> Photo:
         return photo.with_pixels(255 - photo.rgb())
 
 

@@ -292,8 +292,8 @@ def test_what_stands_beside_a_photo_is_no_room_for_its_network(folder, tmp_path,
     real = decoding.header
     sides = []
 
-    def enhance(photo, side):
-        sides.append(side)
+    def enhance(photo, how):
+        sides.append(how.tile_side)
         return inverted(photo)
 
     for beside in (0, 1 << 20):
@@ -322,8 +322,8 @@ def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, t
     monkeypatch.setattr(memory, "available", lambda _: total)
     sides, left = [], []
 
-    def enhance(photo, side):
-        sides.append(side)
+    def enhance(photo, how):
+        sides.append(how.tile_side)
         left.append(runner._budget.left)
         if len(sides) == 2:
             raise RuntimeError

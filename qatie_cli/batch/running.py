@@ -24,6 +24,7 @@ from qatie_cli.batch.outcomes import Result, Seconds, Status
 from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
+from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, apart, encoding, fineness, formats
 from qatie_cli.photo.content import Photo
@@ -76,8 +77,8 @@ class Previews(Protocol):
         """Called when the output is written; `before` is what `reduced` returned."""
 
 
-# (photo, side of its tiles or None) to the enhanced photo.
-Enhance = Callable[[Photo, int | None], Photo]
+# (photo, how the network sees it) to the enhanced photo.
+Enhance = Callable[[Photo, Refinement], Photo]
 
 
 @dataclass
@@ -115,16 +116,16 @@ class Runner:
         writing: Writing,
         network_bytes_per_pixel: float = 0.0,
         max_memory: int | None = None,
-        reduction: Callable[[np.ndarray], int] = lambda pixels: 1,
+        refinement: Callable[[np.ndarray], Refinement] = lambda pixels: Refinement(),
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
         budget: memory.Budget | None = None,
     ) -> None:
-        """`reduction` gives the factor by which the network's view is reduced; `budget` stands for `max_memory`."""
+        """`refinement` tells how the network sees a photo, tiles aside; `budget` stands for `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
-        self._reduction = reduction
+        self._refinement = refinement
         self._budget = budget or memory.Budget(memory.available(max_memory))
         # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
         self._trimmed_above = _LARGE if max_memory is None else 0
@@ -304,11 +305,12 @@ class Runner:
         if trimmed:
             memory.give_free_memory_back()
         try:
-            hand.reduction = self._reduction(hand.photo.pixels)
+            how = self._refinement(hand.photo.pixels)
+            hand.reduction = how.reduction
             side = self._tile_side(hand, hand.photo.pixels)
             network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
             self._budget.add(network)
-            hand.photo = self._enhance(hand.photo, side)
+            hand.photo = self._enhance(hand.photo, dataclasses.replace(how, tile_side=side))
         except Exception as error:
             hand.early = self._failed(hand, error)
             hand.photo = None

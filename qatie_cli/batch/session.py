@@ -152,7 +152,7 @@ class Session:
             self._writing.ledger.engine = enhancer.engine.name
         pixel_bytes = enhancer.engine.network.bytes_per_pixel
         runner = Runner(
-            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews
+            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.refinement_of, previews
         )
         bounded = self._request.max_memory is not None
         try:

@@ -201,8 +201,8 @@ class Worker:
 
     def _enhance(self, tasks: Sequence[Task], writing: Writing, maker: Previews | None) -> list[Result]:
         enhancer = self._enhancer
-        network, reduction = enhancer.engine.network.bytes_per_pixel, enhancer.effect.reduction_of
-        runner = Runner(enhancer, writing, network, None, reduction, maker, self._reader, self._budget)
+        network, refinement = enhancer.engine.network.bytes_per_pixel, enhancer.effect.refinement_of
+        runner = Runner(enhancer, writing, network, None, refinement, maker, self._reader, self._budget)
         results: list[Result] = []
         with self._lock:
             self._runners.add(runner)
