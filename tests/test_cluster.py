@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -19,13 +20,17 @@ from conftest import QATIE, qatie
 from PIL import Image
 from typer.testing import CliRunner
 
-from qatie_cli.batch.running import Status
-from qatie_cli.cli import app
+from qatie_cli import __version__, engines
+from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.running import Status, Writing
+from qatie_cli.batch.settings import Settings
+from qatie_cli.cli import app, large
+from qatie_cli.cli.options import Device, EngineName
 from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
-from qatie_cli.errors import UsageError
+from qatie_cli.errors import EngineError, QatieError, UsageError
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -252,6 +257,50 @@ def test_no_cluster_is_one_line():
     assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
 
 
+# --- one engine -----------------------------------------------------------------------------------------------------
+
+
+def _node(name: str, *known: str) -> Node:
+    return Node(name, name, 4, 8e9, known)
+
+
+def test_auto_is_an_engine_that_every_node_has(weights, monkeypatch):
+    monkeypatch.setattr(engines, "available_without_torch", lambda: ("llvm", "onnxruntime"))
+    alike, unlike = (_node("a", "llvm", "onnxruntime"), _node("b", "onnxruntime"))
+    assert nodes.common_engines([alike]) == ("llvm", "onnxruntime")
+    common = nodes.common_engines([alike, unlike])
+    assert common == ("onnxruntime",)
+    assert engines.load(weights, "auto", among=common).name == "onnxruntime"
+    with pytest.raises(EngineError, match="no engine in common"):
+        engines.load(weights, "auto", among=nodes.common_engines([alike, _node("c", "onednn")]))
+
+
+def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(engines, "has_compiled", lambda: True)
+
+    def answer(lacks: str = "", compiled: bool = True) -> tuple:
+        return __version__, "", lacks, ("onnxruntime",), compiled
+
+    assert nodes._checked(_node("a"), answer(), "auto") == _node("a", "onnxruntime")
+    with pytest.raises(EngineError, match="On the node a: There is no engine llvm"):
+        nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm")
+    with pytest.raises(EngineError, match="float runs in compiled convolutions here but not on the node a"):
+        nodes._checked(_node("a"), answer(compiled=False), "float")
+    assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")
+    with pytest.raises(QatieError, match="The node a has qatie"):
+        nodes._checked(_node("a"), ("0.1", "", ""), "auto")
+
+
+def test_a_batch_is_finished_on_its_engine():
+    """Whatever `auto` would choose now, on a cluster with other nodes."""
+    settings = Settings("qatie-c16", "0" * 64)
+    asked = large.Asked((), None, (), Naming(), Writing(), settings, EngineName.auto, 0, Device.cpu, None)
+    assert large._wanted(asked, "") == "auto"
+    assert large._wanted(asked, "onednn") == "onednn"
+    assert large._wanted(dataclasses.replace(asked, engine=EngineName.llvm), "onednn") == "llvm"
+    assert large._wanted(dataclasses.replace(asked, device=Device.cuda), "") == "float"
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +367,6 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
 
 
 def test_a_worker_s_memory_grows_with_its_photos(weights):
-    from qatie_cli import engines
     from qatie_cli.enhance.photos import Effect, Enhancer
     from qatie_cli.photo.decoding import Header
 

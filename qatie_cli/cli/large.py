@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud.session import Executor, Request, Session
     from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.nodes import Node
     from qatie_cli.cluster.pool import Workers
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.stored import StoredAlbum
@@ -104,14 +105,15 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
         follower.check_report(shown.report)
         follower.tell_left_out()
         large.prepare()
-        enhancer = _enhancer(asked, large.begun_on) if large.todo else None
+        machines = until_done.enter_context(_nodes(asked, where.cluster, large)) if large.todo else None
+        enhancer = _enhancer(asked, large.begun_on, machines) if large.todo else None
         album = _album(asked, large, enhancer, shown.gallery)
         code = Exit.OK
         if enhancer is None:
             follower.tell_nothing_to_do()
         else:
             job = _job(asked, large, enhancer, album is not None)
-            executor = until_done.enter_context(_executor(job, where.cluster, workers, large, enhancer))
+            executor = _executor(job, machines, workers, large, enhancer)
             code = _work(follower, executor, album)
         code = code or large.exit_code()
         name, device = ("", "") if enhancer is None else (enhancer.engine.name, enhancer.engine.device)
@@ -150,11 +152,41 @@ def _of_path(text: str) -> str:
     return urls.of_path(Path(text))
 
 
-def _enhancer(asked: Asked, begun_on: str) -> Enhancer:
+@contextlib.contextmanager
+def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[Node] | None]:
+    """Be connected to the cluster, whose nodes can do what is asked; None where there is none."""
+    if cluster is None:
+        yield None
+        return
+    from qatie_cli.cluster import nodes
+
+    with nodes.connected(cluster):
+        yield nodes.check(large.places(), _wanted(asked, large.begun_on))
+
+
+def _wanted(asked: Asked, begun_on: str) -> str:
+    """The engine that all nodes must have, or `auto`. A batch is finished on the engine that it was begun on."""
+    from qatie_cli.model import checkpoint, shipped
+
+    if asked.engine is not EngineName.auto:
+        return asked.engine
+    weights = checkpoint.read(shipped.locate(asked.settings.weights))
+    has_int8 = weights.activations is not None and asked.device is Device.cpu
+    return (begun_on or EngineName.auto) if has_int8 else EngineName.float
+
+
+def _enhancer(asked: Asked, begun_on: str, machines: list[Node] | None) -> Enhancer:
     from qatie_cli.cli.options import load_engine
     from qatie_cli.enhance.photos import Effect, Enhancer
 
-    engine = load_engine(asked.settings.weights, asked.engine, asked.threads, asked.device, begun_on)
+    wanted: str = asked.engine
+    among = None
+    if machines is not None:
+        from qatie_cli.cluster import nodes
+
+        wanted = _wanted(asked, begun_on)
+        among = nodes.common_engines(machines) if wanted == EngineName.auto else None
+    engine = load_engine(asked.settings.weights, wanted, asked.threads, asked.device, begun_on, among=among)
     return Enhancer(engine, Effect(asked.settings.strength, asked.settings.fast))
 
 
@@ -178,26 +210,22 @@ def _job(asked: Asked, large: Session, enhancer: Enhancer, previews: bool) -> Jo
     )
 
 
-@contextlib.contextmanager
 def _executor(
-    job: Job, cluster: str | None, workers: Workers | None, large: Session, enhancer: Enhancer
-) -> Iterator[Executor]:
-    from qatie_cli.cloud.here import Here
-    from qatie_cli.cloud.work import Worker
+    job: Job, machines: list[Node] | None, workers: Workers | None, large: Session, enhancer: Enhancer
+) -> Executor:
+    if machines is None:
+        from qatie_cli.cloud.here import Here
+        from qatie_cli.cloud.work import Worker
 
-    if cluster is None:
-        yield Here(Worker(job, enhancer))
-        return
+        return Here(Worker(job, enhancer))
     from qatie_cli.cloud import sampling
-    from qatie_cli.cluster import estimates, nodes, pool
+    from qatie_cli.cluster import estimates, pool
 
     threads = job.threads or 1
     needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
-    with nodes.connected(cluster):
-        here = nodes.check(large.places(), job.engine)
-        pool.check_room(here, threads, needed)
-        chosen = workers or pool.Workers.filling(here, threads, needed)
-        yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
+    pool.check_room(machines, threads, needed)
+    chosen = workers or pool.Workers.filling(machines, threads, needed)
+    return pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
 
 
 def _album(asked: Asked, large: Session, enhancer: Enhancer | None, wanted: bool | None) -> StoredAlbum | None:
