@@ -83,7 +83,7 @@ def bucket(server, photos, monkeypatch) -> s3.Server:
 
 
 def _outputs(server: s3.Server, folder: str = "out") -> dict[str, bytes]:
-    keys = [key for key in server.keys(f"{folder}/") if "/." not in key]
+    keys = [key for key in server.keys(f"{folder}/") if "/." not in key and not key.endswith(".html")]
     return {key.removeprefix(f"{folder}/"): server.get(key) for key in keys}
 
 
@@ -101,31 +101,56 @@ def _report(path: Path, *places: tuple[str, str]) -> dict:
 
 
 @pytest.fixture(scope="module")
-def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict]:
-    """What a folder of this machine becomes: outputs by name, and the report."""
+def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict, dict[str, bytes]]:
+    """What a folder of this machine becomes: outputs by name, the report, and the gallery's files by name."""
     root = tmp_path_factory.mktemp("here")
     for name, content in photos.items():
         path = root / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--threads", 1, code=3)
+    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--gallery", "--threads", 1, code=3)
     outputs = {p.relative_to(root / "out").as_posix(): p.read_bytes() for p in (root / "out").glob("d*/*")}
-    return outputs, _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+    report = _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+    return outputs, report, _gallery_of(root / "out")
+
+
+def _gallery_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / ".gallery").iterdir()}
+
+
+def _gallery(server: s3.Server) -> dict[str, bytes]:
+    return {key.rpartition("/")[2]: server.get(key) for key in server.keys("out/.gallery/")}
+
+
+def _check_gallery(found: dict[str, bytes], expected: dict[str, bytes], page: str) -> None:
+    """The same previews and entries as `expected`, but for times; and a page with all photos, failed ones too."""
+
+    def entries(content: bytes) -> list[dict]:
+        rows = json.loads(content)["photos"]
+        return [{k: v for k, v in row.items() if k not in ("time_ns", "seconds")} for row in rows]
+
+    assert found.keys() == expected.keys()
+    assert all(found[name] == content for name, content in expected.items() if name.endswith(".webp"))
+    assert len(entries(found["entries.json"])) == 18
+    assert entries(found["entries.json"]) == entries(expected["entries.json"])
+    assert all(row["name"] in page for row in entries(expected["entries.json"]))
+    assert all(name in page for name in DAMAGED)
 
 
 # --- one process ----------------------------------------------------------------------------------------------------
 
 
 def test_from_s3_to_s3_is_as_from_folder_to_folder(bucket, made_here, tmp_path):
-    outputs, report = made_here
+    outputs, report, gallery = made_here
     assert len(outputs) == 18
     done = qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--gallery", "--threads", 1, code=3)
-    assert {k: v for k, v in _outputs(bucket).items() if k != "index.html"} == outputs
+    assert _outputs(bucket) == outputs
     assert _report(tmp_path / "r.json") == report
-    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in _outputs(bucket)}
+    names = [*outputs, "index.html"]
+    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in names}
     assert kinds == dict.fromkeys(outputs, "image/jpeg") | {"index.html": "text/html"}
     page = bucket.get("out/index.html").decode()
-    assert all(name in page for name in outputs)
+    _check_gallery(_gallery(bucket), gallery, page)
     assert "../in/" in page
     secret = s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
     assert not any(secret in text for text in (done.stderr, (tmp_path / "r.json").read_text(), page))
@@ -182,10 +207,12 @@ def cluster(server) -> Iterator[object]:
 
 
 def test_two_nodes_make_what_one_process_makes(bucket, cluster, made_here, tmp_path):
-    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json", "--gallery")
     done = qatie("enhance", IN, "-o", OUT, *options, code=3)
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
+    _check_gallery(_gallery(bucket), made_here[2], bucket.get("out/index.html").decode())
+    assert f"Browse them: {OUT}/index.html" in done.stderr
     assert "18 photos enhanced" in done.stderr
     assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
 
@@ -196,12 +223,13 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json", "--gallery")
     qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", *options, code=3)
     outputs = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").glob("d*/*")}
     assert outputs == made_here[0]
     places = (str(tmp_path / "in"), IN), (str(tmp_path / "out"), OUT)
     assert _report(tmp_path / "r.json", *places) == made_here[1]
+    _check_gallery(_gallery_of(tmp_path / "out"), made_here[2], (tmp_path / "out" / "index.html").read_text())
     again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")  # without Ray: the same record
     assert "18 done already" in again.stderr
 

@@ -122,6 +122,11 @@ class Follower(Teller):
 
     def finish(self, album: StoredAlbum) -> bool:
         """Write the gallery; whether it is complete."""
+        from qatie_cli.cloud.table import REFUSED
+
+        for page in self.run.table.pages(REFUSED):
+            for row in page:
+                album.fail(row.source, row.reason)
         write = functools.partial(album.write, self.run.bytes_of, self.run.not_begun)
         return self._finish_gallery(album.missing, album.url, write)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qatie_cli.cli import galleries
 from qatie_cli.cli.console import console, show_error
 from qatie_cli.cli.options import Device, EngineName, need_extra
 from qatie_cli.cli.stream import DASH
@@ -104,10 +105,11 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
             return Exit.SOME_FAILED if large.refused or large.unsearched else Exit.OK
         follower.check_report(shown.report)
         follower.tell_left_out()
+        has_gallery = galleries.wanted_in_store(large, shown.gallery)
         large.prepare()
         machines = until_done.enter_context(_nodes(asked, where.cluster, large)) if large.todo else None
         enhancer = _enhancer(asked, large.begun_on, machines) if large.todo else None
-        album = _album(asked, large, enhancer, shown.gallery)
+        album = galleries.in_store(large, enhancer) if enhancer and has_gallery else None
         code = Exit.OK
         if enhancer is None:
             follower.tell_nothing_to_do()
@@ -226,16 +228,6 @@ def _executor(
     pool.check_room(machines, threads, needed)
     chosen = workers or pool.Workers.filling(machines, threads, needed)
     return pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
-
-
-def _album(asked: Asked, large: Session, enhancer: Enhancer | None, wanted: bool | None) -> StoredAlbum | None:
-    from qatie_cli.gallery import stored
-    from qatie_cli.gallery.entries import Provenance
-
-    if wanted is False or enhancer is None or (wanted is None and not stored.exists(large.out)):
-        return None
-    provenance = Provenance(Path(asked.settings.weights).name, enhancer.engine.arithmetic, asked.settings.strength)
-    return stored.StoredAlbum(large.out, provenance)
 
 
 def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> Exit:
