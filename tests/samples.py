@@ -34,7 +34,7 @@ def small_photos(folder: Path, photo: np.ndarray, number: int) -> Path:
     return folder
 
 
-def inverted(photo: Photo, _tile_side: int | None = None) -> Photo:
+def inverted(photo: Photo, _how: object = None) -> Photo:
     """What stands for enhancing a photo where only the batch around it is tested."""
     return photo.with_pixels(255 - photo.rgb())
 
@@ -43,7 +43,7 @@ def interrupted_at(number: int) -> Callable[[Photo, int | None], Photo]:
     """`inverted`, with Ctrl-C at the photo of this number, from 0."""
     calls = itertools.count()
 
-    def enhance(photo: Photo, _tile_side: int | None = None) -> Photo:
+    def enhance(photo: Photo, _how: object = None) -> Photo:
         if next(calls) == number:
             raise KeyboardInterrupt
         return inverted(photo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qatie_cli.batch.running import Seconds, Status
+from qatie_cli.batch.outcomes import Outcome
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemOutcome(Outcome):
     """What became of an item.
 
     Attributes:
@@ -44,23 +44,9 @@ class Outcome:
 
     number: int
     output: str
-    status: Status
-    seconds: Seconds = Seconds()
-    width: int = 0
-    height: int = 0
-    reduction: int = 1
-    input_bytes: int = 0
-    output_bytes: int = 0
-    reason: str = ""
-    notes: tuple[str, ...] = ()
     change: float | None = None
     previews_lack: str = ""
     unreachable: bool = False
-
-    @property
-    def megapixels(self) -> float:
-        """Millions of pixels; 0 for a photo that could not be read."""
-        return self.width * self.height / 1e6
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ class Done:
     """
 
     batch: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ItemOutcome, ...]
     record: bytes = b""
     repeated: int = 0
     worker: str = ""

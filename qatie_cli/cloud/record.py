@@ -19,9 +19,9 @@ from typing import Any
 
 from qatie_cli import parsing
 from qatie_cli.batch.made import FOLDER
-from qatie_cli.batch.running import Seconds, Status
+from qatie_cli.batch.outcomes import Seconds, Status
 from qatie_cli.batch.settings import Settings
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cloud.table import Made
 from qatie_cli.storage import stores, urls
 
@@ -43,7 +43,7 @@ class Record:
 
     # --- by workers ---------------------------------------------------------------------------------------------------
 
-    def line(self, item: Item, outcome: Outcome, content: bytes) -> bytes:
+    def line(self, item: Item, outcome: ItemOutcome, content: bytes) -> bytes:
         """The line of an output that is about to be put."""
         row: dict[str, Any] = {
             "output": urls.below(outcome.output, self._out) or outcome.output,
@@ -72,7 +72,7 @@ class Record:
     def _spelt_out(self) -> bytes:
         return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self._settings)}).encode() + b"\n"
 
-    def begun(self, batch: Batch) -> tuple[dict[str, Outcome], bytes]:
+    def begun(self, batch: Batch) -> tuple[dict[str, ItemOutcome], bytes]:
         """What an earlier try of this batch in this run put, by source, and their lines.
 
         There is one where a worker was lost before it could tell.
@@ -92,18 +92,17 @@ class Record:
             there = store.entry(output)
             if item is not None and there is not None and there.size == size and there.md5 in ("", digest):
                 width, height, reduction, *rest = row["result"]
-                seconds, notes = Seconds(*rest[:3]), tuple(rest[3:])
-                found[item.source] = Outcome(
+                found[item.source] = ItemOutcome(
                     item.number,
                     output,
-                    Status.ENHANCED,
-                    seconds,
-                    width,
-                    height,
-                    reduction,
-                    item.size,
-                    size,
-                    notes=notes,
+                    status=Status.ENHANCED,
+                    seconds=Seconds(*rest[:3]),
+                    width=width,
+                    height=height,
+                    reduction=reduction,
+                    input_bytes=item.size,
+                    output_bytes=size,
+                    notes=tuple(rest[3:]),
                 )
                 lines += _line(row)
         return found, lines

@@ -17,12 +17,13 @@ from qatie_cli import files, parsing
 from qatie_cli.batch import pace, report
 from qatie_cli.batch import planning as local_planning
 from qatie_cli.batch.made import FOLDER, Ledger
+from qatie_cli.batch.outcomes import Seconds, Status
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Seconds, Status, Writing, remove_stale
+from qatie_cli.batch.running import Writing, remove_stale
 from qatie_cli.batch.session import Estimate
 from qatie_cli.batch.settings import Settings
 from qatie_cli.cloud import planning, sampling, scratch
-from qatie_cli.cloud.items import Batch, Done, Outcome
+from qatie_cli.cloud.items import Batch, Done, ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.record import Merger, Record
 from qatie_cli.cloud.table import DONE, REFUSED, TODO, Row, Table
@@ -135,7 +136,7 @@ class Session:
 
     # --- at work ------------------------------------------------------------------------------------------------------
 
-    def run(self, executor: Executor, on_outcome: Callable[[Outcome], None]) -> None:
+    def run(self, executor: Executor, on_outcome: Callable[[ItemOutcome], None]) -> None:
         """Work on the plan; `on_outcome` is called for each photo, in this thread.
 
         KeyboardInterrupt passes through when the workers have stopped.
@@ -168,7 +169,7 @@ class Session:
     def _had_no_room(done: Done) -> bool:
         return any(outcome.status is Status.NOT_BEGUN for outcome in done.outcomes)
 
-    def _keep(self, outcomes: Iterable[Outcome], on_outcome: Callable[[Outcome], None]) -> None:
+    def _keep(self, outcomes: Iterable[ItemOutcome], on_outcome: Callable[[ItemOutcome], None]) -> None:
         kept = []
         for outcome in outcomes:
             if outcome.status is Status.NOT_BEGUN:
@@ -240,16 +241,16 @@ class Session:
     def _rows(self) -> Iterator[dict]:
         digest = self.request.settings.digest
         for row in self._all(REFUSED):
-            yield _report_row(row, Outcome(row.number, row.output, Status.FAILED, reason=row.reason), digest)
+            yield _report_row(row, ItemOutcome(row.number, row.output, status=Status.FAILED, reason=row.reason), digest)
         for row in self._all(TODO):
             if row.outcome is not None:
                 yield _report_row(row, outcome_of(row.outcome), digest)
         for row in self._all(DONE):
-            skipped = Outcome(row.number, row.output, Status.SKIPPED, reason=report.DONE_BEFORE)
+            skipped = ItemOutcome(row.number, row.output, status=Status.SKIPPED, reason=report.DONE_BEFORE)
             yield _report_row(row, skipped, digest)
         for row in self._all(TODO):
             if row.outcome is None:
-                rest = Outcome(row.number, row.output, Status.NOT_BEGUN, reason=report.INTERRUPTED)
+                rest = ItemOutcome(row.number, row.output, status=Status.NOT_BEGUN, reason=report.INTERRUPTED)
                 yield _report_row(row, rest, digest)
         for kind in (report.NOT_A_PHOTO, report.NOT_SEARCHED):
             yield from (report.other(kind, urls.people_s(url)) for url, _ in self.table.others(kind))
@@ -261,15 +262,15 @@ class Session:
             yield from page
 
 
-def _report_row(row: Row, outcome: Outcome, digest: str) -> dict:
+def _report_row(row: Row, outcome: ItemOutcome, digest: str) -> dict:
     return report.row(urls.people_s(row.source), urls.people_s(outcome.output), outcome, digest)
 
 
-def outcome_of(text: str) -> Outcome:
+def outcome_of(text: str) -> ItemOutcome:
     """An outcome that the table keeps."""
     fields = parsing.from_json(text)
     fields |= {"status": Status(fields["status"]), "seconds": Seconds(**fields["seconds"])}
-    return Outcome(**fields | {"notes": tuple(fields["notes"])})
+    return ItemOutcome(**fields | {"notes": tuple(fields["notes"])})
 
 
 def _plan_files(request: Request, table: Table) -> tuple[str, str]:

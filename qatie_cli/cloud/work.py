@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.outcomes import Outcome, Result, Status
 from qatie_cli.batch.planning import Task
-from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing
+from qatie_cli.batch.running import Previews, Runner, Writing
 from qatie_cli.batch.settings import Settings
 from qatie_cli.cloud import record, scratch
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cloud.record import Record
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
@@ -138,7 +139,7 @@ class Worker:
             gallery = folder / GALLERY_FOLDER
             maker = self._maker(gallery, lambda task: self._gallery_name(by_source[task.source], task))
             writing = dataclasses.replace(self._job.writing, overwrite=True)
-            made: dict[Item, tuple[Outcome, Path]] = {}
+            made: dict[Item, tuple[ItemOutcome, Path]] = {}
             for result in self._enhance(list(items), writing, maker):
                 item = by_source[result.task.source]
                 outcome = _in_words_of_the_store(item, result, _outcome(item, result, maker))
@@ -153,7 +154,7 @@ class Worker:
             outcomes = self._put_previews(gallery, outcomes, transfers)
         return Done(batch.number, tuple(sorted(outcomes, key=lambda outcome: outcome.number)), lines)
 
-    def _fetch(self, item: Item, folder: Path) -> Outcome | None:
+    def _fetch(self, item: Item, folder: Path) -> ItemOutcome | None:
         """Copy a photo into the scratch folder; an outcome where that fails."""
         target = _scratch_task(item, folder).source
         try:
@@ -168,7 +169,7 @@ class Worker:
             return _failed(item, error)
         return None
 
-    def _put(self, item: Item, outcome: Outcome, path: Path) -> Outcome:
+    def _put(self, item: Item, outcome: ItemOutcome, path: Path) -> ItemOutcome:
         fmt = formats.format_of_name(path)
         try:
             stores.of(outcome.output).put(outcome.output, path, f"image/{fmt}")
@@ -180,7 +181,9 @@ class Worker:
         output = item.output if item.with_alpha is None or task.output.suffix != ".png" else item.with_alpha
         return urls.below(output, self._job.out) or output
 
-    def _put_previews(self, folder: Path, outcomes: list[Outcome], transfers: ThreadPoolExecutor) -> list[Outcome]:
+    def _put_previews(
+        self, folder: Path, outcomes: list[ItemOutcome], transfers: ThreadPoolExecutor
+    ) -> list[ItemOutcome]:
         if not folder.is_dir():
             return outcomes
         base = urls.join(self._job.out, GALLERY_FOLDER)
@@ -198,8 +201,8 @@ class Worker:
 
     def _enhance(self, tasks: Sequence[Task], writing: Writing, maker: Previews | None) -> list[Result]:
         enhancer = self._enhancer
-        network, reduction = enhancer.engine.network.bytes_per_pixel, enhancer.effect.reduction_of
-        runner = Runner(enhancer, writing, network, None, reduction, maker, self._reader, self._budget)
+        network, refinement = enhancer.engine.network.bytes_per_pixel, enhancer.effect.refinement_of
+        runner = Runner(enhancer, writing, network, None, refinement, maker, self._reader, self._budget)
         results: list[Result] = []
         with self._lock:
             self._runners.add(runner)
@@ -251,18 +254,18 @@ def _scratch_task(item: Item, folder: Path) -> Task:
     return Task(place("in", item.source), place("out", item.output), alpha)
 
 
-def _outcome(item: Item, result: Result, maker: Previews | None) -> Outcome:
+def _outcome(item: Item, result: Result, maker: Previews | None) -> ItemOutcome:
     is_alpha = item.with_alpha is not None and result.task.output.suffix.lower() == ".png"
     output = item.with_alpha if is_alpha and item.with_alpha else item.output
-    shared = {f.name: getattr(result, f.name) for f in dataclasses.fields(Outcome) if hasattr(result, f.name)}
+    shared = {f.name: getattr(result, f.name) for f in dataclasses.fields(Outcome)}
     change, lack = None, ""
     if maker is not None:
         change = getattr(maker, "changes", {}).get(result.task.output)
         lack = getattr(maker, "missing", {}).get(result.task.output, "")
-    return Outcome(item.number, output, change=change, previews_lack=lack, **shared)
+    return ItemOutcome(item.number, output, change=change, previews_lack=lack, **shared)
 
 
-def _in_words_of_the_store(item: Item, result: Result, outcome: Outcome) -> Outcome:
+def _in_words_of_the_store(item: Item, result: Result, outcome: ItemOutcome) -> ItemOutcome:
     """The outcome with URLs in place of scratch files."""
 
     def told(text: str) -> str:
@@ -273,7 +276,9 @@ def _in_words_of_the_store(item: Item, result: Result, outcome: Outcome) -> Outc
     return dataclasses.replace(outcome, reason=told(outcome.reason), notes=tuple(map(told, outcome.notes)))
 
 
-def _failed(item: Item, error: Exception) -> Outcome:
+def _failed(item: Item, error: Exception) -> ItemOutcome:
     reason = error.one_line() if isinstance(error, QatieError) else f"{item.source}: {error}"
     silent = isinstance(error, StoreError) and error.unreachable
-    return Outcome(item.number, item.output, Status.FAILED, input_bytes=item.size, reason=reason, unreachable=silent)
+    return ItemOutcome(
+        item.number, item.output, status=Status.FAILED, input_bytes=item.size, reason=reason, unreachable=silent
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qatie_cli import __version__
+from qatie_cli import __version__, engines
 from qatie_cli.errors import EngineError, QatieError, UsageError
 
 LOCAL, AUTO = "local", "auto"
@@ -21,12 +22,19 @@ _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster: its name for people, and what Ray may use of it."""
+    """A machine of the cluster.
+
+    Attributes:
+        name: for people.
+        cpus, memory: what Ray may use of it; memory in bytes.
+        engines: that it has, where it was asked for them.
+    """
 
     id: str
     name: str
     cpus: float
-    memory: float  # bytes
+    memory: float
+    engines: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -93,7 +101,7 @@ def nodes() -> list[Node]:
 
 
 def check(places: Sequence[str], engine: str) -> list[Node]:
-    """The machines, each of which has this version of qatie, the engine, and sees `places`, which are URLs.
+    """The nodes with their engines. Each has this version of qatie and the engine, and sees `places`, which are URLs.
 
     Raises:
         QatieError: one does not.
@@ -107,9 +115,10 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
     there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in here]
     answers = [probe.options(scheduling_strategy=one).remote(list(places), engine) for one in there]
+    checked = []
     for node, answer in zip(here, answers, strict=True):
         try:
-            version, unseen, lacks = ray.get(answer, timeout=_SECONDS)
+            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine))
         except ray.exceptions.GetTimeoutError:
             raise QatieError(f"The node {node.name} does not answer.", "Look at it with: ray status") from None
         except (ray.exceptions.RayError, ImportError) as error:
@@ -120,15 +129,20 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
                 ) from None
             reason = str(cause).strip().splitlines()[-1:]
             raise QatieError(f"The node {node.name} cannot be used: {''.join(reason)}.") from None
-        _refuse(node, version, unseen, lacks)
-    return here
+    return checked
 
 
-def _refuse(node: Node, version: str, unseen: str, lacks: str) -> None:
-    if version != __version__:
+def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
+    """The node with its engines.
+
+    Args:
+        answer: of `_probe`; that of another version may have other fields behind the first.
+    """
+    if answer[0] != __version__:
         raise QatieError(
-            f"The node {node.name} has qatie {version}, this one {__version__}.", "Install the same on every node."
+            f"The node {node.name} has qatie {answer[0]}, this one {__version__}.", "Install the same on every node."
         )
+    _, unseen, lacks, there, compiled = answer
     if unseen:
         raise UsageError(
             f"The node {node.name} does not see all places: {unseen}",
@@ -136,12 +150,27 @@ def _refuse(node: Node, version: str, unseen: str, lacks: str) -> None:
         )
     if lacks:
         raise EngineError(f"On the node {node.name}: {lacks}", "Choose an --engine that every node has.")
+    if engine == engines.FLOAT and compiled != engines.has_compiled():
+        where = f"on the node {node.name} but not here" if compiled else f"here but not on the node {node.name}"
+        raise EngineError(
+            f"float runs in compiled convolutions {where}, so outputs would differ.",
+            "Use --engine onnxruntime, or nodes of one kind.",
+        )
+    return dataclasses.replace(node, engines=tuple(there))
 
 
-def _probe(places: list[str], engine: str) -> tuple[str, str, str]:
-    """What a node has: qatie's version, why it does not see a place, and why it lacks the engine."""
+def common_engines(machines: Sequence[Node]) -> tuple[str, ...]:
+    """The engines that this process and every node have: `engines.load` chooses one, since a batch never mixes them."""
+    own = engines.available_without_torch() or engines.available()
+    return tuple(name for name in own if all(name in node.engines for node in machines))
+
+
+def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ...], bool]:
+    """What a node has: qatie's version, why it does not see a place, why it lacks the engine, engines, compiled code.
+
+    Only `auto` is answered with engines.
+    """
     import qatie_cli
-    from qatie_cli import engines
     from qatie_cli.storage import stores, urls
 
     unseen = ""
@@ -154,9 +183,11 @@ def _probe(places: list[str], engine: str) -> tuple[str, str, str]:
                 stores.of(place).entry(place)
         except QatieError as error:
             unseen = error.one_line()
-    lacks = ""
+    lacks, there = "", tuple[str, ...]()
     try:
         engines.resolve(engine)
+        if engine == "auto":
+            there = engines.available_without_torch() or engines.available()
     except QatieError as error:
         lacks = str(error)
-    return qatie_cli.__version__, unseen, lacks
+    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled()

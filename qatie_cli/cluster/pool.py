@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qatie_cli import chatter
-from qatie_cli.batch.running import Status
-from qatie_cli.cloud.items import Batch, Done, Outcome
+from qatie_cli.batch.outcomes import Status
+from qatie_cli.cloud.items import Batch, Done, ItemOutcome
 from qatie_cli.cloud.work import AT_ONCE, Job, Worker
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.errors import QatieError, UsageError
@@ -177,7 +177,7 @@ def _lost(batch: Batch) -> Done:
     return Done(
         batch.number,
         tuple(
-            Outcome(i.number, i.output, Status.FAILED, input_bytes=i.size, reason=f"{i.source}: {_LOST}")
+            ItemOutcome(i.number, i.output, status=Status.FAILED, input_bytes=i.size, reason=f"{i.source}: {_LOST}")
             for i in batch.items
         ),
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from qatie_cli.engines.norms import Norm
 from qatie_cli.graphs.kernels import Kernel
-from qatie_cli.kernels import machine_code, vectors
+from qatie_cli.kernels import convolutions, float_convolutions, machine_code, vectors
 from qatie_cli.kernels.convolutions import Number
 from qatie_cli.kernels.vectors import LANES, PIXELS, After, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
@@ -131,7 +131,7 @@ def integers(weights: Weights) -> tuple[dict[str, Conv], Join]:
     convs = integer_convs(weights.state)
     shapes = {name: _shape(name, conv.weight, conv.stride) for name, conv in convs.items()}
     shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
-    functions, join = _functions(frozenset(shapes.values()), "convolutions")
+    functions, join = _functions(frozenset(shapes.values()), convolutions)
     made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
     return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
 
@@ -143,7 +143,7 @@ def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
     shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
     weight, bias = map(_in_rows, fold_tail(weights.state))
     constants["tail"] = weight, bias, 1
-    functions, join = _functions(frozenset(shapes.values()), "float_convolutions")
+    functions, join = _functions(frozenset(shapes.values()), float_convolutions)
     slope, made = np.array([LEAKY_SLOPE], _F), {}
     for name, (*both, stride) in constants.items():
         weight, bias = map(_halves_in_turn, both) if name.endswith(".pair") else both
@@ -243,22 +243,21 @@ def _vectors(weight: np.ndarray) -> int:
 
 @functools.lru_cache(8)
 def _functions(
-    shapes: frozenset[Shape], module: str
+    shapes: frozenset[Shape], writers: ModuleType
 ) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
     """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins.
 
-    `module` is the one of `kernels` that writes them.
+    `writers` is the module of `kernels` that writes them.
     """
-    writer = importlib.import_module(f"qatie_cli.kernels.{module}")
     wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
-    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writer)]
+    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writers)]
     key = b"".join(sources) + repr(wanted).encode()
-    names = [*(shape.name for shape in wanted), writer.JOIN]
-    code = machine_code.functions(lambda: writer.source(wanted), names, key)
+    names = [*(shape.name for shape in wanted), vectors.JOIN]
+    code = machine_code.functions(lambda: vectors.source(wanted, writers.Convolution, writers.Join), names, key)
     by_pixels = {
         shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
     }
-    return by_pixels, code[writer.JOIN]
+    return by_pixels, code[vectors.JOIN]
 
 
 def _halves_in_turn(values: np.ndarray) -> np.ndarray:

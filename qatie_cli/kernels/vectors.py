@@ -6,7 +6,7 @@ are in the order in which they are read, (groups, rows of taps, fours of bytes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from qatie_cli.kernels.machine_code import CHANNELS
 
 LANES = CHANNELS  # numbers of four bytes in a register
 PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as registers hold, beside weights and a tap
+JOIN = "join"  # name of the function that joins branches
 PHASES = 6  # floats of a pixel in one row of the residual: two pixels of three channels
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -79,7 +80,13 @@ class Loop:
 
 
 class Writer:
-    """Writes one function."""
+    """Writes one function.
+
+    Attributes:
+        features: their type.
+    """
+
+    features: ir.VectorType
 
     def __init__(self, module: ir.Module, name: str) -> None:
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER]), name)
@@ -226,6 +233,55 @@ class ConvolutionWriter(Writer):
 
     def _finish(self, sums: Sequence[ir.Value], place: Place) -> None:
         """Store the sums of some pixels, each of some vectors, by way of what follows."""
+        build, shape = self.build, self.shape
+        self._prepare(build.mul(place.group, number(LANES * shape.vectors)))
+        if shape.after == "residual":
+            self._finish_phases([self._real(total) for total in sums], place)
+            return
+        if shape.after == "gate":
+            self._finish_gate(sums, place)
+            return
+        own = number(bytes_of(self.features) * shape.vectors)
+        distance = build.mul(self.given[Argument.GROUPS], own)
+        start = build.add(build.mul(place.pixel, distance), build.mul(place.group, own))
+        output, other = (build.add(row, start) for row in (place.output, place.other))
+        for index, total in enumerate(sums):
+            p, v = divmod(index, shape.vectors)
+            offset = build.add(build.mul(distance, number(p)), number(bytes_of(self.features) * v))
+            beside = self._load(build.add(other, offset), self.features) if shape.after == "sum" else None
+            self._store(self._feature(total, v, beside), output, offset)
+
+    def _finish_gate(self, sums: Sequence[ir.Value], place: Place) -> None:
+        """Store the tanh of both halves, and their products."""
+        build, own = self.build, number(bytes_of(self.features))
+        half = build.mul(self.given[Argument.GROUPS], own)
+        column, pixels = build.mul(place.group, own), build.mul(place.pixel, half)
+        output = build.add(build.add(place.output, column), build.mul(pixels, number(2)))
+        other = build.add(build.add(place.other, column), pixels)
+        for p in range(self.shape.pixels):
+            halves = []
+            for v in range(2):
+                halves.append(self._tanh(sums[2 * p + v], v))
+                self._store(halves[-1], output, build.mul(half, number(2 * p + v)))
+            self._store(self._product(*halves), other, build.mul(half, number(p)))
+
+    def _prepare(self, channel: ir.Value) -> None:
+        """Load what the finish of a group needs, from its first channel on."""
+
+    def _real(self, total: ir.Value) -> ir.Value:
+        """Sums of the residual as float32."""
+        raise NotImplementedError
+
+    def _feature(self, total: ir.Value, vector: int, beside: ir.Value | None) -> ir.Value:
+        """What is stored of a vector of sums; `beside` is the second operand of a sum."""
+        raise NotImplementedError
+
+    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
+        """What is stored of a vector of sums before a gate."""
+        raise NotImplementedError
+
+    def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
+        """What is stored of a gate, of two of `_tanh`."""
         raise NotImplementedError
 
     def _finish_phases(self, values: Sequence[ir.Value], place: Place) -> None:
@@ -237,6 +293,50 @@ class ConvolutionWriter(Writer):
             for at, first in ((upper, 0), (build.add(upper, self.given[Argument.OTHER_ROW]), PHASES)):
                 lanes = ir.Constant(ir.VectorType(I32, PHASES), list(range(first, first + PHASES)))
                 self._store(build.shuffle_vector(value, empty, lanes), at)
+
+
+class JoinWriter(Writer):
+    """Writes the function that joins both branches of a block: one by its norm and activation, and the other."""
+
+    def write(self) -> None:
+        """The whole function; its `GROUPS` are those of one branch."""
+        a, build, lanes = self.given, self.build, number(bytes_of(self.features))
+        own = build.mul(a[Argument.GROUPS], lanes)
+        row = self._loop(a[Argument.ROWS])
+        input_row, output_row, other_row = self._rows(row.counter)
+        group = self._loop(a[Argument.GROUPS])
+        parameter = build.mul(group.counter, number(bytes_of(FLOATS)))
+        factor, offset = (
+            self._load(build.add(a[start], parameter), FLOATS) for start in (Argument.FACTORS, Argument.BIAS)
+        )
+        channel = build.mul(group.counter, lanes)
+        pixel = self._loop(a[Argument.WIDTH])
+        place = build.add(build.mul(pixel.counter, own), channel)
+        value = self._entered(self._load(build.add(input_row, place), self.features), factor, offset)
+        target = build.add(output_row, build.add(build.mul(pixel.counter, build.mul(own, number(2))), channel))
+        self._store(value, target)
+        self._store(self._load(build.add(other_row, place), self.features), target, own)
+        for loop in (pixel, group, row):
+            loop.end(())
+        build.ret_void()
+
+    def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
+        """What is stored of the first branch."""
+        raise NotImplementedError
+
+
+def source(shapes: Iterable[Shape], convolution: type[ConvolutionWriter], join: type[JoinWriter]) -> str:
+    """A module with a function for each shape, and the one that joins."""
+    module = ir.Module(convolution.__name__)
+    for shape in shapes:
+        convolution(module, shape).write()
+    join(module, JOIN).write()
+    return str(module)
+
+
+def bytes_of(kind: ir.VectorType) -> int:
+    """Bytes of a vector."""
+    return LANES if kind is BYTES else 4 * LANES
 
 
 def number(value: int) -> ir.Constant:

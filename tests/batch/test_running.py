@@ -292,8 +292,8 @@ def test_what_stands_beside_a_photo_is_no_room_for_its_network(folder, tmp_path,
     real = decoding.header
     sides = []
 
-    def enhance(photo, side):
-        sides.append(side)
+    def enhance(photo, how):
+        sides.append(how.tile_side)
         return inverted(photo)
 
     for beside in (0, 1 << 20):
@@ -322,8 +322,8 @@ def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, t
     monkeypatch.setattr(memory, "available", lambda _: total)
     sides, left = [], []
 
-    def enhance(photo, side):
-        sides.append(side)
+    def enhance(photo, how):
+        sides.append(how.tile_side)
         left.append(runner._budget.left)
         if len(sides) == 2:
             raise RuntimeError
@@ -452,7 +452,7 @@ def test_the_report_tells_of_every_photo(folder, tmp_path):
     results: list[Result] = []
     Runner(inverted, Writing()).run(plan.tasks[:-1], results.append)
     run = report.Run(datetime.datetime.now(datetime.UTC), 1.5, True, "fbgemm", "cpu", "qatie-c16", 1.0)
-    report.write(tmp_path / "report.json", report.as_table(run, plan, results))
+    report.write(tmp_path / "report.json", [report.encoded(report.as_table(run, plan, results))])
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert read["schema"] == report.SCHEMA
     assert read["counts"] == {"enhanced": 6, "failed": 1, "not begun": 1, "not a photo": 1}

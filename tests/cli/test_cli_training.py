@@ -15,7 +15,7 @@ from commands import QATIE, qatie
 from PIL import Image
 from safetensors.torch import load_file
 
-from qatie_cli import metrics
+from qatie_cli import installation, metrics
 from qatie_cli.model import checkpoint
 
 
@@ -203,5 +203,5 @@ def test_a_missing_extra_is_named(arguments):
     )
     found = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert found.returncode == 2
-    assert "pip install 'qatie[train]'" in " ".join(found.stderr.split())
+    assert installation.extra("train") in " ".join(found.stderr.split())
     assert "Traceback" not in found.stderr

@@ -16,16 +16,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from qatie_cli import installation
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Status, Writing
 from qatie_cli.batch.settings import Settings
 from qatie_cli.cli import app
 from qatie_cli.cloud import record, scratch, session
 from qatie_cli.cloud.here import Here
-from qatie_cli.cloud.items import Outcome
+from qatie_cli.cloud.items import ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.session import Request
 from qatie_cli.cloud.work import Job, Worker
+from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import Exit, QatieError, UsageError
 from qatie_cli.photo.content import Photo
 from qatie_cli.storage import patience, stores, urls
@@ -79,9 +81,9 @@ class _Inverter:
     """Stands for an engine with its effect."""
 
     engine = SimpleNamespace(network=SimpleNamespace(bytes_per_pixel=1.0))
-    effect = SimpleNamespace(reduction_of=lambda pixels: 1)
+    effect = SimpleNamespace(refinement_of=lambda pixels: Refinement())
 
-    def __call__(self, photo: Photo, tile_side: int | None = None) -> Photo:
+    def __call__(self, photo: Photo, how: Refinement) -> Photo:
         return photo.with_pixels(255 - photo.rgb())
 
 
@@ -94,7 +96,7 @@ def _run(request: Request | None = None, enhancer: object = None) -> tuple[dict[
     with session.opened(request or _request()) as run:
         found: dict[str, str] = {}
 
-        def on_outcome(outcome: Outcome) -> None:
+        def on_outcome(outcome: ItemOutcome) -> None:
             found[urls.name(run.table.source(outcome.number))] = outcome.status.value
 
         run.prepare()
@@ -371,8 +373,8 @@ def test_a_refusal_is_no_reason_to_wait():
 @pytest.mark.parametrize(
     ("module", "url", "named"),
     [
-        ("fsspec", "s3://bucket/in", "pip install 'qatie[cloud]'"),
-        ("s3fs", "s3://bucket/in", "pip install 'qatie[cloud]'"),
+        ("fsspec", "s3://bucket/in", installation.extra("cloud")),
+        ("s3fs", "s3://bucket/in", installation.extra("cloud")),
         ("gcsfs", "gs://bucket/in", "pip install gcsfs"),
         ("adlfs", "az://bucket/in", "pip install adlfs"),
     ],
@@ -383,14 +385,14 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(module, url, na
     done = CliRunner().invoke(app, ["enhance", url, "-o", str(tmp_path / "out")])
     stores._opened.cache_clear()
     assert isinstance(done.exception, UsageError)
-    assert named in done.exception.one_line().replace("qatie-light", "qatie")
+    assert named in done.exception.one_line()
 
 
 def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--cluster", "local"])
     assert isinstance(done.exception, UsageError)
-    assert "pip install 'qatie[cluster]'" in done.exception.one_line().replace("qatie-light", "qatie")
+    assert installation.extra("cluster") in done.exception.one_line()
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
     assert "--workers is for --cluster" in str(done.exception)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -19,13 +20,17 @@ from commands import QATIE, qatie
 from PIL import Image
 from typer.testing import CliRunner
 
-from qatie_cli.batch.running import Status
-from qatie_cli.cli import app
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli import __version__, engines
+from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.running import Status, Writing
+from qatie_cli.batch.settings import Settings
+from qatie_cli.cli import app, large
+from qatie_cli.cli.options import Device, EngineName
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
-from qatie_cli.errors import UsageError
+from qatie_cli.errors import EngineError, QatieError, UsageError
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -78,7 +83,7 @@ def bucket(server, photos, monkeypatch) -> s3.Server:
 
 
 def _outputs(server: s3.Server, folder: str = "out") -> dict[str, bytes]:
-    keys = [key for key in server.keys(f"{folder}/") if "/." not in key]
+    keys = [key for key in server.keys(f"{folder}/") if "/." not in key and not key.endswith(".html")]
     return {key.removeprefix(f"{folder}/"): server.get(key) for key in keys}
 
 
@@ -96,31 +101,56 @@ def _report(path: Path, *places: tuple[str, str]) -> dict:
 
 
 @pytest.fixture(scope="module")
-def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict]:
-    """What a folder of this machine becomes: outputs by name, and the report."""
+def made_here(photos, tmp_path_factory) -> tuple[dict[str, bytes], dict, dict[str, bytes]]:
+    """What a folder of this machine becomes: outputs by name, the report, and the gallery's files by name."""
     root = tmp_path_factory.mktemp("here")
     for name, content in photos.items():
         path = root / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--threads", 1, code=3)
+    qatie("enhance", root / "in", "-o", root / "out", "--report", root / "r.json", "--gallery", "--threads", 1, code=3)
     outputs = {p.relative_to(root / "out").as_posix(): p.read_bytes() for p in (root / "out").glob("d*/*")}
-    return outputs, _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+    report = _report(root / "r.json", (str(root / "in"), IN), (str(root / "out"), OUT))
+    return outputs, report, _gallery_of(root / "out")
+
+
+def _gallery_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / ".gallery").iterdir()}
+
+
+def _gallery(server: s3.Server) -> dict[str, bytes]:
+    return {key.rpartition("/")[2]: server.get(key) for key in server.keys("out/.gallery/")}
+
+
+def _check_gallery(found: dict[str, bytes], expected: dict[str, bytes], page: str) -> None:
+    """The same previews and entries as `expected`, but for times; and a page with all photos, failed ones too."""
+
+    def entries(content: bytes) -> list[dict]:
+        rows = json.loads(content)["photos"]
+        return [{k: v for k, v in row.items() if k not in ("time_ns", "seconds")} for row in rows]
+
+    assert found.keys() == expected.keys()
+    assert all(found[name] == content for name, content in expected.items() if name.endswith(".webp"))
+    assert len(entries(found["entries.json"])) == 18
+    assert entries(found["entries.json"]) == entries(expected["entries.json"])
+    assert all(row["name"] in page for row in entries(expected["entries.json"]))
+    assert all(name in page for name in DAMAGED)
 
 
 # --- one process ----------------------------------------------------------------------------------------------------
 
 
 def test_from_s3_to_s3_is_as_from_folder_to_folder(bucket, made_here, tmp_path):
-    outputs, report = made_here
+    outputs, report, gallery = made_here
     assert len(outputs) == 18
     done = qatie("enhance", IN, "-o", OUT, "--report", tmp_path / "r.json", "--gallery", "--threads", 1, code=3)
-    assert {k: v for k, v in _outputs(bucket).items() if k != "index.html"} == outputs
+    assert _outputs(bucket) == outputs
     assert _report(tmp_path / "r.json") == report
-    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in _outputs(bucket)}
+    names = [*outputs, "index.html"]
+    kinds = {k: bucket.client.head_object(Bucket=BUCKET, Key=f"out/{k}")["ContentType"] for k in names}
     assert kinds == dict.fromkeys(outputs, "image/jpeg") | {"index.html": "text/html"}
     page = bucket.get("out/index.html").decode()
-    assert all(name in page for name in outputs)
+    _check_gallery(_gallery(bucket), gallery, page)
     assert "../in/" in page
     secret = s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
     assert not any(secret in text for text in (done.stderr, (tmp_path / "r.json").read_text(), page))
@@ -177,10 +207,12 @@ def cluster(server) -> Iterator[object]:
 
 
 def test_two_nodes_make_what_one_process_makes(bucket, cluster, made_here, tmp_path):
-    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json", "--gallery")
     done = qatie("enhance", IN, "-o", OUT, *options, code=3)
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
+    _check_gallery(_gallery(bucket), made_here[2], bucket.get("out/index.html").decode())
+    assert f"Browse them: {OUT}/index.html" in done.stderr
     assert "18 photos enhanced" in done.stderr
     assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
 
@@ -191,12 +223,13 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json")
+    options = ("--cluster", cluster.address, "--workers", "2", "--report", tmp_path / "r.json", "--gallery")
     qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", *options, code=3)
     outputs = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").glob("d*/*")}
     assert outputs == made_here[0]
     places = (str(tmp_path / "in"), IN), (str(tmp_path / "out"), OUT)
     assert _report(tmp_path / "r.json", *places) == made_here[1]
+    _check_gallery(_gallery_of(tmp_path / "out"), made_here[2], (tmp_path / "out" / "index.html").read_text())
     again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")  # without Ray: the same record
     assert "18 done already" in again.stderr
 
@@ -252,6 +285,50 @@ def test_no_cluster_is_one_line():
     assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
 
 
+# --- one engine -----------------------------------------------------------------------------------------------------
+
+
+def _node(name: str, *known: str) -> Node:
+    return Node(name, name, 4, 8e9, known)
+
+
+def test_auto_is_an_engine_that_every_node_has(weights, monkeypatch):
+    monkeypatch.setattr(engines, "available_without_torch", lambda: ("llvm", "onnxruntime"))
+    alike, unlike = (_node("a", "llvm", "onnxruntime"), _node("b", "onnxruntime"))
+    assert nodes.common_engines([alike]) == ("llvm", "onnxruntime")
+    common = nodes.common_engines([alike, unlike])
+    assert common == ("onnxruntime",)
+    assert engines.load(weights, "auto", among=common).name == "onnxruntime"
+    with pytest.raises(EngineError, match="no engine in common"):
+        engines.load(weights, "auto", among=nodes.common_engines([alike, _node("c", "onednn")]))
+
+
+def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(engines, "has_compiled", lambda: True)
+
+    def answer(lacks: str = "", compiled: bool = True) -> tuple:
+        return __version__, "", lacks, ("onnxruntime",), compiled
+
+    assert nodes._checked(_node("a"), answer(), "auto") == _node("a", "onnxruntime")
+    with pytest.raises(EngineError, match="On the node a: There is no engine llvm"):
+        nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm")
+    with pytest.raises(EngineError, match="float runs in compiled convolutions here but not on the node a"):
+        nodes._checked(_node("a"), answer(compiled=False), "float")
+    assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")
+    with pytest.raises(QatieError, match="The node a has qatie"):
+        nodes._checked(_node("a"), ("0.1", "", ""), "auto")
+
+
+def test_a_batch_is_finished_on_its_engine():
+    """Whatever `auto` would choose now, on a cluster with other nodes."""
+    settings = Settings("qatie-c16", "0" * 64)
+    asked = large.Asked((), None, (), Naming(), Writing(), settings, EngineName.auto, 0, Device.cpu, None)
+    assert large._wanted(asked, "") == "auto"
+    assert large._wanted(asked, "onednn") == "onednn"
+    assert large._wanted(dataclasses.replace(asked, engine=EngineName.llvm), "onednn") == "llvm"
+    assert large._wanted(dataclasses.replace(asked, device=Device.cuda), "") == "float"
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +359,9 @@ def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
         tries.append([[item.number for item in batch.items] for batch in window])
         for batch in window:
             if 3 not in (numbers := [item.number for item in batch.items]):
-                yield Done(batch.number, tuple(Outcome(n, f"s3://o/{n}.jpg", Status.ENHANCED) for n in numbers))
+                yield Done(
+                    batch.number, tuple(ItemOutcome(n, f"s3://o/{n}.jpg", status=Status.ENHANCED) for n in numbers)
+                )
 
     monkeypatch.setattr(Pool, "_dones", dones)
     seen = {}
@@ -316,7 +395,6 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
 
 
 def test_a_worker_s_memory_grows_with_its_photos(weights):
-    from qatie_cli import engines
     from qatie_cli.enhance.photos import Effect, Enhancer
     from qatie_cli.photo.decoding import Header
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,10 +128,11 @@ assert "torch" not in sys.modules
 # --- what is installed --------------------------------------------------------------------------------------------
 
 
-def _installed(monkeypatch, *names: str) -> None:
+def _installed(monkeypatch, *names: str, origin: dict | None = None) -> None:
     def distribution(name):
         if name not in names:
             raise metadata.PackageNotFoundError(name)
+        return SimpleNamespace(read_text=lambda file: json.dumps(origin) if origin else None)
 
     monkeypatch.setattr(metadata, "distribution", distribution)
 
@@ -141,13 +143,55 @@ def test_install_commands_name_what_is_installed(monkeypatch):
     assert installation.extra("demo") == "pip install 'qatie-light[demo]'"
     with pytest.raises(UsageError, match="leaves out") as refused:
         installation.need_torch("qatie train")
-    assert "pip install qatie" in refused.value.hint
+    assert refused.value.hint == "Run: pip uninstall qatie-light && pip install qatie"
     assert not installation.clash()
     _installed(monkeypatch, "qatie")
     assert installation.extra("demo") == "pip install 'qatie[demo]'"
+    assert installation.reinstall() == "pip install --force-reinstall --no-deps qatie"
     with pytest.raises(UsageError) as refused:
         installation.need_torch("qatie train")
     assert refused.value.hint == "Run: pip install torch"
+
+
+def test_what_was_installed_from_a_clone_is_extended_from_there(monkeypatch, tmp_path):
+    """No index has it, or another version."""
+    clone, light = tmp_path / "my clone", tmp_path / "my clone" / ".ci" / "light"
+    light.mkdir(parents=True)
+    for folder in (clone, light):
+        (folder / "pyproject.toml").touch()
+    _installed(monkeypatch, "qatie", origin={"url": clone.as_uri(), "dir_info": {}})
+    assert installation.extra("demo") == f"pip install '{clone}[demo]'"
+    _installed(monkeypatch, "qatie", origin={"url": clone.as_uri(), "dir_info": {"editable": True}})
+    assert installation.extra("demo") == f"pip install -e '{clone}[demo]'"
+    monkeypatch.chdir(clone)
+    assert installation.extra("demo") == "pip install -e '.[demo]'"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(installation, "has", lambda module: False)
+    _installed(monkeypatch, "qatie-light", origin={"url": light.as_uri(), "dir_info": {}})
+    assert installation.extra("fast") == f"pip install '{light}[fast]'"
+    with pytest.raises(UsageError) as refused:
+        installation.need_torch("qatie train")
+    assert refused.value.hint == f"Run: pip uninstall qatie-light && pip install '{clone}'"
+    (clone / "pyproject.toml").unlink()  # moved or deleted since
+    _installed(monkeypatch, "qatie", origin={"url": clone.as_uri(), "dir_info": {}})
+    assert installation.extra("demo") == "pip install 'qatie[demo]'"
+
+
+def test_what_was_installed_from_a_repository_or_a_wheel_is_extended_from_there(monkeypatch):
+    repository = {"url": "https://host/qatie.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
+    _installed(monkeypatch, "qatie", origin=repository)
+    assert installation.extra("demo") == "pip install 'qatie[demo] @ git+https://host/qatie.git'"
+    wheel = {"url": "https://host/qatie-0.2.0-py3-none-any.whl", "archive_info": {}}
+    _installed(monkeypatch, "qatie", origin=wheel)
+    assert installation.extra("demo") == f"pip install 'qatie[demo] @ {wheel['url']}'"
+
+
+def test_what_an_uninstalled_source_tree_needs_is_installed_from_there(monkeypatch, tmp_path):
+    _installed(monkeypatch)
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "qatie_cli" / "installation.py"))
+    assert installation.extra("demo") == "pip install 'qatie[demo]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert installation.extra("demo") == f"pip install '{tmp_path}[demo]'"
 
 
 def test_both_installed_at_once_are_named(monkeypatch):

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from skimage import data
 
+from qatie_cli import engines
+from qatie_cli.batch.planning import Task
+from qatie_cli.batch.running import Runner, Writing
+from qatie_cli.enhance import photos
 from qatie_cli.enhance.noise import NOISY_LEVELS, colour_noise
-from qatie_cli.enhance.photos import Effect
+from qatie_cli.enhance.photos import Effect, Enhancer
+from qatie_cli.photo import decoding, encoding
+from qatie_cli.photo.content import Photo
 
 
 def _gray(luma: np.ndarray) -> np.ndarray:
@@ -51,10 +57,10 @@ def test_of_gray_and_tiny_photos_it_cannot_be_told(shape):
 def test_noisy_photos_are_shown_to_the_network_at_full_size():
     large = np.full((2000, 3000, 3), 120, np.uint8)
     noisy = _noisy(large, 3)
-    assert [Effect().reduction_of(photo) for photo in (large, noisy, noisy[:1000, :1000])] == [2, 1, 1]
-    assert [Effect(fast=fast).reduction_of(noisy) for fast in (True, False)] == [2, 1]
-    assert Effect(fast=False).reduction_of(large) == 1
-    assert Effect(reduction=3).reduction_of(noisy) == 3
+    assert [Effect().refinement_of(photo).reduction for photo in (large, noisy, noisy[:1000, :1000])] == [2, 1, 1]
+    assert [Effect(fast=fast).refinement_of(noisy).reduction for fast in (True, False)] == [2, 1]
+    assert Effect(fast=False).refinement_of(large).reduction == 1
+    assert Effect(reduction=3).refinement_of(noisy).reduction == 3
 
 
 def test_little_is_taken_of_the_residual_of_large_photos_without_noise():
@@ -66,8 +72,27 @@ def test_little_is_taken_of_the_residual_of_large_photos_without_noise():
     assert Effect(reduction=2).refinement_of(large).share == 1
 
 
+def test_noise_is_measured_once_a_photo_alone_and_in_a_batch(weights, tmp_path, monkeypatch):
+    measured = []
+
+    def counted(pixels):
+        measured.append(pixels.shape)
+        return colour_noise(pixels)
+
+    monkeypatch.setattr(photos, "colour_noise", counted)
+    enhancer = Enhancer(engines.load(weights, "auto"))
+    photo = Photo(_noisy(np.full((2010, 2000, 3), 120, np.uint8), 0.1), "png")
+    alone = enhancer.within(photo)
+    assert measured == [photo.pixels.shape]
+    encoding.write(tmp_path / "a.png", photo, "png")
+    task, results = Task(tmp_path / "a.png", tmp_path / "b.png"), []
+    Runner(enhancer, Writing(), refinement=enhancer.effect.refinement_of).run([task], results.append)
+    assert results[0].reduction == 2
+    assert measured == [photo.pixels.shape] * 2
+    assert np.array_equal(decoding.read(tmp_path / "b.png").pixels, alone.pixels)
+
+
 def test_the_share_scales_what_the_network_adds(weights, coffee):
-    from qatie_cli import engines
     from qatie_cli.enhance.pixels import enhance
 
     engine = engines.load(weights, "float")

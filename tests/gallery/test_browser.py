@@ -115,7 +115,7 @@ def browser(tmp_path_factory):
     started.driver.quit()
 
 
-def _brighter(photo: Photo, _tile_side: int | None = None) -> Photo:
+def _brighter(photo: Photo, _how: object = None) -> Photo:
     """Each photo changed by another amount: 1 to 9 levels."""
     return photo.with_pixels(np.minimum(photo.rgb().astype(np.int16) + int(photo.pixels[0, 0, 0]) % 9 + 1, 255))
 

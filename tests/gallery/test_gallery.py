@@ -250,7 +250,7 @@ def test_pages_written_on_the_way_take_a_small_part_of_a_run(folder, tmp_path, m
     made = Album(tmp_path / "out", plan, PROVENANCE, 10**6)
     for _ in range(2000):
         now[0] += 1
-        made.add(Result(plan.tasks[0], Status.FAILED, reason="It is damaged."))
+        made.add(Result(plan.tasks[0], status=Status.FAILED, reason="It is damaged."))
     assert len(pages) > 5
     assert len(pages) * takes < 0.07 * now[0]
     if takes < 1:
