@@ -95,7 +95,7 @@ class DegradationConfig:
     denoise_blur: ParameterRange = ParameterRange(0.2, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.3, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: ParameterRange = ParameterRange(0.65, 35, 95)  # quality, 4:2:0 below 90
-    jpeg_before: ParameterRange = ParameterRange(0.0, 35, 95)  # quality of an earlier compression, as messengers leave it
+    jpeg_before: ParameterRange = ParameterRange(0.0, 35, 95)  # quality of an earlier JPEG, as messengers leave it
     # Of the network's targets: the amplitude limit of fine detail (`faint`), a Gaussian's standard deviation in pixels
     # (photos at full size are soft, and what is sharp in them is noise), the standard deviation of a drawn surface.
     faint: ParameterRange = ParameterRange(0.25, 0.01, 0.04)
@@ -255,7 +255,8 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
 
     Demosaicing and noise reduction spread a pixel's noise. In the real noise of the PolyU photos neighbours correlate
     at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has none, and a network
-    trained on it takes real noise for texture.
+    trained on it takes real noise for texture. What has no luma of it correlates farther: at 0.92, and at 0.40 eight
+    pixels apart. With `colour_noise_correlation` the model has such blotches: of colour alone, beside a grain of luma.
     """
     rng = np.random.default_rng(parameters.noise_seed)
     fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray

@@ -10,6 +10,7 @@ import pytest
 from qatie_cli import metrics
 from qatie_cli.data import degradation
 from qatie_cli.data.degradation import DegradationConfig, DegradationParameters, ParameterRange
+from qatie_cli.photo.colour import luma
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +191,39 @@ def test_white_noise_stays_white():
     noise = degradation.unit_noise(DegradationParameters(noise_seed=1), (128, 128))
     assert noise.var() == pytest.approx(1, abs=0.05)
     assert (noise[:, 1:] * noise[:, :-1]).mean() == pytest.approx(0, abs=0.03)
+
+
+def test_blotches_hold_no_luma():
+    only_blotches = DegradationParameters(noise_gray=0.0, colour_noise_correlation=3.0, noise_seed=1)
+    noise = degradation.unit_noise(only_blotches, (128, 128))
+    assert noise.std() > 0.5 and np.abs(luma(noise)).max() < 1e-5
+
+
+def test_an_earlier_compression_leaves_its_blocks_wherever_they_lie(clean):
+    """Differences across the borders of 8 x 8 blocks stand out, on the grid of the file or on a shifted one."""
+    whole, shifted = set(), set()
+
+    def across(photo: np.ndarray) -> np.ndarray:
+        return np.abs(np.diff(luma(photo)[..., 0], axis=1)).mean(0)
+
+    for seed in range(12):
+        once = degradation.apply(DegradationParameters(jpeg_before=30, noise_seed=seed), clean)
+        steps = across(once) - across(clean)
+        border = int(np.argmax([steps[phase::8].mean() for phase in range(8)]))
+        (whole if border == 7 else shifted).add(border)
+    assert whole and len(shifted) > 2
+
+
+def test_a_photo_compressed_twice_is_further_off_than_one_compressed_once(clean):
+    def error(**compressed: int) -> float:
+        return float(np.abs(degradation.apply(DegradationParameters(noise_seed=3, **compressed), clean) - clean).mean())
+
+    assert error(jpeg_before=50, jpeg=60) > error(jpeg=60)
+
+
+def test_settings_that_came_later_leave_the_sequences_of_earlier_recipes_alone():
+    earlier = DegradationConfig(colour_noise_correlation=ParameterRange(0.0, 0.0, 0.0))
+    asked = dataclasses.replace(earlier, jpeg_before=ParameterRange(1.0, 40, 40))
+    rngs = np.random.default_rng(4), np.random.default_rng(4)
+    first, second = (degradation.sample(config, rng) for config, rng in zip((earlier, asked), rngs, strict=True))
+    assert second == dataclasses.replace(first, jpeg_before=40)

@@ -232,6 +232,21 @@ def test_training_goes_on_from_given_weights_and_keeps_them_where_nothing_is_bet
     assert again.table[0].name == "start"
 
 
+def test_a_new_network_is_trained_behind_a_given_tone_stage(clean, tmp_path):
+    tone_only = dataclasses.replace(TINY, steps=0, qat_steps=0)
+    start = checkpoint.read(train(clean, tone_only, tmp_path / "tone").weights)
+    wider = dataclasses.replace(TINY, width=2 * TINY.width, keep_network=False, tone_steps=0, steps=0, qat_steps=0)
+    new = checkpoint.read(train(clean, wider, tmp_path / "wider", init=start).weights)
+    tone = [name for name in start.state if name.startswith("tone.")]
+    assert tone and all(np.array_equal(new.state[name], start.state[name]) for name in tone)
+    gate = "network.down1.pair.weight"  # no equalization changes it
+    drawn = whole.arrays(whole.create(wider.config, wider.seed).state_dict())
+    assert np.allclose(new.state[gate], drawn[gate])
+    other = dataclasses.replace(wider, tone_bins=16)
+    with pytest.raises(UsageError, match="tone stage"):
+        train(clean, other, tmp_path / "other", init=start)
+
+
 def test_the_trained_tone_stage_keeps_a_share_of_its_colours(clean, tmp_path):
     recipe = dataclasses.replace(TINY, tone_steps=3, steps=0, qat_steps=0, tone_rate=1e-2, ema=0.0)
     whole, none = (
