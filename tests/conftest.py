@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+COMPILED = ("graphs", "kernels", "machine-code")  # folders of the user data folder that are caches of such code
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +69,30 @@ def clean(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, coffe
     return clean_photos.load(folder, Store(10**9), validation_share=0.2, seed=0)
 
 
+@pytest.fixture(scope="session")
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all tests of a run, and the processes they start, keep what takes seconds to compile."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled-code"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the real user data folder."""
-    home = tmp_path / "qatie-home"
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, compiled_code: Path) -> Path:
+    """No test reads or writes the real user data folder; each has one of its own, but for compiled code."""
+    home = tmp_path_factory.mktemp("home")
+    for name in COMPILED:
+        (compiled_code / name).mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # Windows may not allow links: code is compiled again
+            (home / name).symlink_to(compiled_code / name, target_is_directory=True)
     monkeypatch.setenv("QATIE_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def empty_home(own_home: Path) -> Path:
+    """A user data folder without compiled code, either."""
+    for name in COMPILED:
+        (own_home / name).unlink(missing_ok=True)
+    return own_home

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -112,6 +113,18 @@ def test_strips_cover_every_row_once(monkeypatch, number, rows):
 
     threads.over_rows(rows, 1 << 30, work)
     assert (times == 1).all()
+
+
+@pytest.mark.parametrize("rows", [0.001, 1, 2.5, 8, math.inf])
+@pytest.mark.parametrize("number", [1, 3])
+def test_pieces_cover_every_row_once_and_none_is_empty(monkeypatch, rows, number):
+    monkeypatch.setattr(threads, "number", lambda: number)
+    found = threads.pieces(5, 25, rows, 4)
+    assert [row for first, last in found for row in range(first, last)] == list(range(5, 25))
+    assert all(first < last for first, last in found)
+    assert rows == math.inf or max(last - first for first, last in found) <= max(math.ceil(rows), 1)
+    assert len(found) >= number
+    assert threads.pieces(5, 5, rows, 4) == [(5, 5)]
 
 
 def test_an_error_in_any_strip_comes_out(monkeypatch):
