@@ -14,7 +14,10 @@ from commands import QATIE, qatie, qatie_here
 from PIL import Image
 
 from qatie_cli import __version__, engines, metrics
+from qatie_cli.data import demo
+from qatie_cli.enhance.pixels import enhance
 from qatie_cli.model import checkpoint, shipped
+from qatie_cli.photo import decoding
 
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "skimage", "jinja2")
 
@@ -102,7 +105,7 @@ def test_strength_zero_gives_the_photo_back(folder, tmp_path):
 def test_every_engine_can_be_chosen_and_agrees(engine, folder, tmp_path):
     photo = folder / "sub" / "b.png"
     done = qatie_here("enhance", photo, "-o", tmp_path / "out.png", "--backend", engine, "--threads", 1)
-    assert f" on {engine}" in done.stderr or engine == "float"
+    assert engine in done.stderr
     exact = enhance(np.asarray(Image.open(photo)), engines.load(checkpoint.read(shipped.locate("qatie-c16")), "float"))
     assert metrics.psnr(np.asarray(Image.open(tmp_path / "out.png")), exact) > 40
 
@@ -328,10 +331,6 @@ def test_demo_makes_pictures_that_are_nearer_to_the_original(tmp_path):
     pictures = sorted(p.stem for p in (tmp_path / "out" / "before-after").iterdir())
     assert pictures == ["astronaut", "chelsea", "coffee", "motorcycle", "rocket"]
     assert "before-after" in done.stderr
-    from qatie_cli.data import demo
-from qatie_cli.enhance.pixels import enhance
-    from qatie_cli.photo import decoding
-
     gains = []
     for name, original in demo.originals().items():
         before, after = (decoding.read(tmp_path / "out" / f / f"{name}.jpg").pixels for f in ("phone", "enhanced"))
