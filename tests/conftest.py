@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: threads that wait for each other take many times as long where
@@ -24,6 +25,14 @@ from qatie_cli.model.checkpoint import Weights
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COMPILED = ("graphs", "kernels", "machine-code")  # folders of the user data folder that are caches of such code
+# Begun first, so that no worker has one of them before it when the others are done.
+LONGEST = ["test_docs.py", "test_cluster.py", "test_shipped.py", "test_cli_training.py", "test_training.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of the longest tests come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +78,18 @@ def clean(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, coffe
     return clean_photos.load(folder, Store(10**9), validation_share=0.2, seed=0)
 
 
-@pytest.fixture(scope="session")
-def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all tests of a run, and the processes they start, keep what takes seconds to compile."""
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where all tests of a run, and the processes they start, keep what takes seconds to compile.
+
+    Fixtures of more than one test have it for their user data folder.
+    """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled-code"
     folder.mkdir(exist_ok=True)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QATIE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)
