@@ -328,7 +328,7 @@ def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
 def test_no_cluster_is_one_line():
     pytest.importorskip("ray")
     done = qatie("enhance", ".", "-o", "out", "--cluster", "127.0.0.1:1", code=1)
-    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+    assert "No Ray cluster found at 127.0.0.1:1" in done.stderr
 
 
 # --- one engine -----------------------------------------------------------------------------------------------------
@@ -356,12 +356,12 @@ def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
         return __version__, "", lacks, ("onnxruntime",), compiled
 
     assert nodes._checked(_node("a"), answer(), "auto") == _node("a", "onnxruntime")
-    with pytest.raises(EngineError, match="On the node a: There is no engine llvm"):
+    with pytest.raises(EngineError, match="Node a: There is no engine llvm"):
         nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm")
-    with pytest.raises(EngineError, match="float runs in compiled convolutions here but not on the node a"):
+    with pytest.raises(EngineError, match="float uses compiled convolutions here but not on node a"):
         nodes._checked(_node("a"), answer(compiled=False), "float")
     assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")
-    with pytest.raises(QatieError, match="The node a has qatie"):
+    with pytest.raises(QatieError, match="Node a has qatie"):
         nodes._checked(_node("a"), ("0.1", "", ""), "auto")
 
 
@@ -414,7 +414,7 @@ def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
     Pool(None, Workers(1, 1), 1).run(iter(batches), lambda d: seen.update({o.number: o for o in d.outcomes}) or True)
     assert tries == [[[0, 1], [2, 3], [4, 5]], [[2, 3]], [[2], [3]], [[3]]]
     assert [seen[n].status for n in range(6)] == [Status.ENHANCED] * 3 + [Status.FAILED] + [Status.ENHANCED] * 2
-    assert seen[3].reason == "s3://b/3.jpg: Each worker that had it in hand was lost."
+    assert seen[3].reason == "s3://b/3.jpg: Every worker that tried it died."
 
 
 def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tmp_path, monkeypatch):
@@ -436,7 +436,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
     options = ["--cluster", "local", "--report", str(tmp_path / "r.json")]
     done = CliRunner().invoke(app, ["enhance", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *options])
     assert done.exit_code == 1, done.exception
-    assert "The cluster was lost" in done.stderr
+    assert "The connection to the cluster was lost" in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"not begun": 1}
 
 
