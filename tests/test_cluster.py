@@ -325,6 +325,25 @@ def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
     assert _outputs(bucket).items() <= made_here[0].items()
 
 
+@pytest.mark.skipif(not engines.has_compiled(), reason="needs a processor that runs llvm")
+def test_unlike_nodes_run_the_engine_that_they_share(cluster, photos, tmp_path, monkeypatch):
+    """One of them cannot run what this machine would choose."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photos["d0/00.jpg"])
+    unlike = cluster.add_node(**cluster.size, env_vars={"QATIE_NO_NUMBA": "1"})
+    try:
+        command = ("enhance", tmp_path / "in", "-o", tmp_path / "out", "--cluster", cluster.address)
+        refused = qatie(*command, "--engine", "llvm", code=2)
+        assert ": There is no engine llvm on this machine." in refused.stderr
+        qatie(*command, "--workers", "1", "--report", tmp_path / "r.json")
+    finally:
+        cluster.remove_node(unlike)
+    assert json.loads((tmp_path / "r.json").read_text())["engine"] == "onnxruntime"
+    made = [json.loads(line) for line in (tmp_path / "out" / ".qatie" / "made.jsonl").read_text().split("\n") if line]
+    assert {row["engine"] for row in made if "engine" in row} == {"onnxruntime"}
+
+
 def test_no_cluster_is_one_line():
     pytest.importorskip("ray")
     done = qatie("enhance", ".", "-o", "out", "--cluster", "127.0.0.1:1", code=1)
