@@ -38,6 +38,7 @@ class Recipe:
     fusion_refiner: bool = True
     encoder_refiner: bool = True
     tone: bool = True
+    keep_network: bool = True  # whether a run that starts from weights keeps their network, or their tone stage only
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_quantiles: bool = True  # whether it also sees quantiles
