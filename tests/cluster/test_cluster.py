@@ -441,7 +441,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
     name = "d0/00.jpg"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(photos[name])
-    node = Node("a", "a", 4, 8e9)
+    node = _node("a", *(engines.available_without_torch() or engines.available()))
     monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(nodes, "check", lambda places, engine: [node])
     monkeypatch.setattr(pool, "_be_quiet", lambda: None)
