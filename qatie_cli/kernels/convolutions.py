@@ -1,8 +1,7 @@
-"""Code of the network's convolutions on bytes, with what follows each of them (`kernels.vectors`).
+"""Code generator of int8 convolutions, each fused with the operation that follows it (`kernels.vectors`).
 
-A function computes rows of one convolution: for a few pixels at a time and 16 or 32 channels of them, sums of products
-in registers, over all taps; then it stores them in 8 bits, by way of the activation, the sum or the gate that follows.
-So a tensor is written once and read once, and no int32 leaves the processor.
+A function accumulates 16 or 32 channels of a few pixels in registers, over all taps, then applies the activation, sum
+or gate that follows and stores 8 bits. Each tensor is written once and read once, and int32 sums stay in registers.
 """
 
 from __future__ import annotations
@@ -27,30 +26,30 @@ from qatie_cli.kernels.vectors import (
     Writer,
 )
 
-_TABLE = ir.VectorType(I8, 64)  # a quarter of a table of all bytes
+_TABLE = ir.VectorType(I8, 64)  # a quarter of a 256-byte table
 
 
 class Number(IntEnum):
-    """float32 that a function is given: scales and zero points of tensors, all as float."""
+    """float32 arguments of a function: scales and zero points of tensors."""
 
-    ZERO = 0  # of what the convolution gives
+    ZERO = 0  # of the convolution's output
     SCALE = 1
-    SLOPE = 2  # of negative values
-    TO_LEAKY = 3  # one divided by its scale
+    SLOPE = 2  # of LeakyReLU
+    TO_LEAKY = 3  # reciprocal of its scale
     LEAKY_ZERO = 4
     LEAKY_SCALE = 5
     OTHER_ZERO = 6
     OTHER_SCALE = 7
-    TO_SUM = 8  # one divided by its scale
+    TO_SUM = 8  # reciprocal of its scale
     SUM_ZERO = 9
-    GATE_FACTOR = 10  # from products of tanh's steps to those of the product
+    GATE_FACTOR = 10  # from products of tanh's steps to steps of the output
     GATE_ZERO = 11
 
 
 class JoinNumber(IntEnum):
-    """float32 of `join`."""
+    """float32 arguments of the join."""
 
-    LOWEST = 0  # of the norm's steps, from its zero point
+    LOWEST = 0  # of the norm's steps, relative to its zero point
     HIGHEST = 1
     SCALE = 2
     SLOPE = 3
@@ -59,7 +58,7 @@ class JoinNumber(IntEnum):
 
 
 class _ByteWriter(Writer):
-    """Writes a function on bytes, which are float32 between the sums and where they are stored."""
+    """Generates a function on bytes, which are float32 between the sums and the stores."""
 
     features = BYTES
 
@@ -68,17 +67,17 @@ class _ByteWriter(Writer):
         return self.build.select(self.build.fcmp_ordered("<", value, high), value, high)
 
     def _numbers(self, names: type[IntEnum]) -> list[ir.Value]:
-        """All numbers of the function, each in all lanes."""
+        """All numbers of the function, broadcast to all lanes."""
         start = self.given[Argument.NUMBERS]
         return [self._spread(self._load(start, F32, 4 * index), FLOATS) for index in names]
 
     def _stored(self, value: ir.Value, zero: ir.Value) -> ir.Value:
-        """Steps, rounded and counted from the zero point."""
+        """Steps, rounded, plus the zero point, clamped to a byte."""
         whole = self.build.fadd(self.build.call(self.round, [value]), zero)
         return self._within(whole, self._constant(0.0), self._constant(255.0))
 
     def _leaky(self, steps: ir.Value, scale: ir.Value, slope: ir.Value, to: ir.Value, zero: ir.Value) -> ir.Value:
-        """LeakyReLU of `steps` of a scale, in those of another."""
+        """LeakyReLU of `steps` at one scale, requantized to another."""
         value = self.build.fmul(steps, scale)
         value = self._larger(value, self.build.fmul(value, slope))
         return self._stored(self.build.fmul(value, to), zero)
@@ -91,13 +90,13 @@ class _ByteWriter(Writer):
 
 
 class Convolution(ConvolutionWriter, _ByteWriter):
-    """Writes the function of one shape; that of the residual reads int16, two of them as a tap."""
+    """Generates the function of one shape; for the residual a tap is two int16."""
 
     kind = INTS
 
     def __init__(self, module: ir.Module, shape: Shape) -> None:
         super().__init__(module, shape)
-        # Instructions by their names: the types of LLVM's own functions for them have changed between versions.
+        # Inline assembly: the signatures of LLVM's intrinsics have changed between versions.
         product = "vpdpwssd" if shape.after == "residual" else "vpdpbusd"
         self.multiply_add = ir.InlineAsm(ir.FunctionType(INTS, [INTS] * 3), f"{product} $2, $1, $0", "=v,v,v,0")
         self.look_up = ir.InlineAsm(ir.FunctionType(_TABLE, [_TABLE] * 3), "vpermi2b $3, $2, $0", "=v,0,v,v")
@@ -119,7 +118,7 @@ class Convolution(ConvolutionWriter, _ByteWriter):
         return self.build.fadd(value, self.bias)
 
     def _steps(self, total: ir.Value, vector: int) -> ir.Value:
-        """Sums in steps of the output, from its zero point."""
+        """Sums requantized to steps of the output, relative to its zero point."""
         value = self.build.fmul(self.build.sitofp(total, FLOATS), self.factors[vector])
         return self._within(self.build.call(self.round, [value]), self.lowest, self.highest)
 
@@ -146,7 +145,7 @@ class Convolution(ConvolutionWriter, _ByteWriter):
         return self._bytes(self._stored(product, self.numbers[Number.GATE_ZERO]))
 
     def _looked_up(self, index: ir.Value, tables: Sequence[ir.Value]) -> ir.Value:
-        """Bytes of a table of 256 that is held in four registers."""
+        """Look up bytes in a 256-byte table held in four registers."""
         build = self.build
         lanes = ir.Constant(ir.VectorType(I32, 64), [lane % LANES for lane in range(64)])
         wide = build.shuffle_vector(index, index, lanes)
@@ -158,7 +157,7 @@ class Convolution(ConvolutionWriter, _ByteWriter):
 
 
 class Join(JoinWriter, _ByteWriter):
-    """Writes the function that joins branches of bytes."""
+    """Generates the function that joins int8 branches."""
 
     def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
         n = self._numbers(JoinNumber)

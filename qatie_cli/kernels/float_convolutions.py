@@ -1,4 +1,4 @@
-"""Code of the network's convolutions on float32, with what follows each of them (`kernels.vectors`)."""
+"""Code generator of float32 convolutions, each fused with the operation that follows it (`kernels.vectors`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from llvmlite import ir
 from qatie_cli.kernels.vectors import F32, FLOATS, INTS, LANES, Argument, ConvolutionWriter, JoinWriter, Shape, Writer
 
 _SATURATED = 10.0  # tanh is 1 from here on
-# ln 2 in two parts, the first of so few bits that its multiples are exact; and how exp(x) begins around 0.
+# ln 2 in two parts, the first with few enough bits for exact multiples; and the Taylor series of exp.
 _LN2 = 0.693359375, -2.12194440e-4
 _TERMS = [1 / math.factorial(power) for power in range(8)]
 
 
 class _FloatWriter(Writer):
-    """Writes a function on floats; its only number is the slope of negative values."""
+    """Generates a function on floats; its only number is the slope of LeakyReLU."""
 
     features = FLOATS
 
@@ -29,7 +29,7 @@ class _FloatWriter(Writer):
 
 
 class Convolution(ConvolutionWriter, _FloatWriter):
-    """Writes the function of one shape."""
+    """Generates the function of one shape."""
 
     kind = FLOATS
 
@@ -68,7 +68,7 @@ class Convolution(ConvolutionWriter, _FloatWriter):
 
 
 class Join(JoinWriter, _FloatWriter):
-    """Writes the function that joins branches of floats."""
+    """Generates the function that joins float branches."""
 
     def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
         return self._leaky(self.build.fadd(self.build.fmul(local, factor), offset))

@@ -1,7 +1,7 @@
-"""Functions on vectors of 16 numbers, written in LLVM's intermediate representation for processors with AVX-512.
+"""Code generators of AVX-512 convolutions in LLVM's intermediate representation.
 
-Features are channels last, and as many bytes as a row of taps reads lie side by side: a tap is four of them. Weights
-are in the order in which they are read, (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
+Features are channels-last, so the bytes that a row of taps reads are contiguous; four of them make a tap. Weights are
+stored in reading order: (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from llvmlite import ir
 
 from qatie_cli.kernels.machine_code import CHANNELS
 
-LANES = CHANNELS  # numbers of four bytes in a register
-PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as registers hold, beside weights and a tap
-JOIN = "join"  # name of the function that joins branches
-PHASES = 6  # floats of a pixel in one row of the residual: two pixels of three channels
+LANES = CHANNELS  # 4-byte numbers in a register
+PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as fit in registers beside weights and a tap
+JOIN = "join"  # the name of the function that joins branches
+PHASES = 6  # floats per pixel in a row of the residual: two pixels of three channels
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 BYTES, INTS, FLOATS = (ir.VectorType(kind, LANES) for kind in (I8, I32, F32))
@@ -28,25 +28,25 @@ After = Literal["stored", "leaky", "sum", "gate", "residual"]
 
 
 class Argument(IntEnum):
-    """The arguments of a function, int64 one after another: addresses, distances in bytes, and numbers of things."""
+    """The arguments of a function, an array of int64: addresses, strides in bytes, and counts."""
 
     INPUT = 0  # the first tap of the first pixel
-    INPUT_ROW = 1  # from one row of taps to the next
-    INPUT_STEP = 2  # from one row of pixels to the next
+    INPUT_ROW = 1  # stride of rows of taps
+    INPUT_STEP = 2  # stride of rows of pixels
     OUTPUT = 3
     OUTPUT_ROW = 4
     ROWS = 5
-    WIDTH = 6  # at least the pixels of `Shape`
+    WIDTH = 6  # at least `Shape.pixels`
     TAP_ROWS = 7
     FOURS = 8  # of bytes in a row of taps
     WEIGHTS = 9
-    GROUPS = 10  # of as many vectors as in `Shape`
-    BIAS = 11  # of the sums, and of their type
-    FACTORS = 12  # float32 for each channel, from sums of products to steps of the output, or to values
-    NUMBERS = 13  # float32, scales and zero points of what follows
-    OTHER = 14  # the second operand of a sum, rows like those of the output; or where a gate's products go
+    GROUPS = 10  # of `Shape.vectors` vectors
+    BIAS = 11  # initial value of the sums, in their type
+    FACTORS = 12  # float32 per channel, from sums to steps of the output or to values
+    NUMBERS = 13  # float32, scales and zero points of the fused operation
+    OTHER = 14  # second operand of a sum, or output for a gate's products
     OTHER_ROW = 15
-    TABLE = 16  # of a gate: the tanh of every byte; of a residual: its bias, float32
+    TABLE = 16  # gate: tanh of every byte; residual: float32 bias
 
 
 class Shape(NamedTuple):
@@ -54,9 +54,9 @@ class Shape(NamedTuple):
 
     Attributes:
         step: bytes from the taps of one pixel to those of the next.
-        vectors: of 16 channels, computed at once; those of a gate are one of its first half and one of its second.
+        vectors: of 16 channels, computed at once; a gate has one of its first half and one of its second.
         pixels: computed at once.
-        after: what follows the convolution; that of `residual` is one of int16, two of them for each tap.
+        after: the fused operation; a `residual` convolves int16, two per tap.
     """
 
     step: int
@@ -66,13 +66,13 @@ class Shape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the function."""
+        """The name of the function."""
         return f"conv_{self.step}_{self.vectors}_{self.pixels}_{self.after}"
 
 
 @dataclass
 class Loop:
-    """A loop that is being written: its counter and its variables."""
+    """An open loop: its counter and its variables."""
 
     counter: ir.Value
     variables: Sequence[ir.Value]
@@ -80,10 +80,10 @@ class Loop:
 
 
 class Writer:
-    """Writes one function.
+    """Generates one function.
 
     Attributes:
-        features: their type.
+        features: the vector type in which features are stored.
     """
 
     features: ir.VectorType
@@ -103,7 +103,7 @@ class Writer:
         return self.build.load(place, typ=I64)
 
     def _loop(self, times: ir.Value, *variables: ir.Value) -> Loop:
-        """Begin a loop that runs at least once; `end` is given the next values of the variables."""
+        """Open a loop that runs at least once; `end` takes the variables' next values."""
         build, before = self.build, self.build.block
         body = self.function.append_basic_block()
         build.branch(body)
@@ -134,7 +134,7 @@ class Writer:
         return self.build.load(self._pointer(self.build.add(address, number(offset))), typ=kind, align=1)
 
     def _spread(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
-        """One number in all lanes."""
+        """Broadcast a number to all lanes."""
         empty = ir.Constant(kind, ir.Undefined)
         one = self.build.insert_element(empty, value, ir.Constant(I32, 0))
         return self.build.shuffle_vector(one, empty, ir.Constant(INTS, [0] * LANES))
@@ -146,7 +146,7 @@ class Writer:
         return ir.Constant(FLOATS, [value] * LANES)
 
     def _rows(self, row: ir.Value) -> list[ir.Value]:
-        """Where this row of the input, of the output and of what is beside it begin."""
+        """Addresses of this row of the input, the output and the other operand."""
         ends = (
             (Argument.INPUT, Argument.INPUT_STEP),
             (Argument.OUTPUT, Argument.OUTPUT_ROW),
@@ -162,7 +162,7 @@ class Writer:
 
 
 class Place(NamedTuple):
-    """Where sums belong: rows of the output and of what is beside it, the first pixel in them, and the group."""
+    """Where sums go: rows of the output and the other operand, the first pixel in them, and the group."""
 
     output: ir.Value
     other: ir.Value
@@ -171,10 +171,10 @@ class Place(NamedTuple):
 
 
 class ConvolutionWriter(Writer):
-    """Writes the function of one shape, but for what follows the sums.
+    """Generates the function of one shape; subclasses add the fused operation.
 
     Attributes:
-        kind: of the sums.
+        kind: the vector type of sums.
         multiply_add: a function of taps, weights and sums.
     """
 
@@ -186,7 +186,7 @@ class ConvolutionWriter(Writer):
         self.shape = shape
 
     def write(self) -> None:
-        """The whole function: loops over rows, groups of channels and blocks of pixels."""
+        """Generate the whole function: loops over rows, groups of channels and blocks of pixels."""
         a, build, shape = self.given, self.build, self.shape
         channels = LANES * shape.vectors
         group_bytes = build.mul(build.mul(a[Argument.TAP_ROWS], a[Argument.FOURS]), number(4 * channels))
@@ -210,7 +210,7 @@ class ConvolutionWriter(Writer):
         build.ret_void()
 
     def _sums(self, weights: ir.Value, start: ir.Value, sums: list[ir.Value]) -> Sequence[ir.Value]:
-        """Sums of products of all taps, for each pixel and in it for each vector."""
+        """Accumulate all taps, for each pixel and each of its vectors."""
         a, build, shape = self.given, self.build, self.shape
         stride = number(4 * LANES * shape.vectors)
         rows = self._loop(a[Argument.TAP_ROWS], weights, start, *sums)
@@ -227,12 +227,12 @@ class ConvolutionWriter(Writer):
         return rows.end([place, following, *made])[2:]
 
     def _columns(self, start: ir.Value, first: ir.Value, kind: ir.Type) -> list[ir.Value]:
-        """Values of a group's channels."""
+        """Load values of a group's channels."""
         place = self.build.add(start, self.build.mul(first, number(4)))
         return [self._load(place, kind, 4 * LANES * v) for v in range(self.shape.vectors)]
 
     def _finish(self, sums: Sequence[ir.Value], place: Place) -> None:
-        """Store the sums of some pixels, each of some vectors, by way of what follows."""
+        """Apply the fused operation to the sums of a block of pixels, and store them."""
         build, shape = self.build, self.shape
         self._prepare(build.mul(place.group, number(LANES * shape.vectors)))
         if shape.after == "residual":
@@ -266,26 +266,26 @@ class ConvolutionWriter(Writer):
             self._store(self._product(*halves), other, build.mul(half, number(p)))
 
     def _prepare(self, channel: ir.Value) -> None:
-        """Load what the finish of a group needs, from its first channel on."""
+        """Load what the fused operation needs for a group, from `channel` on."""
 
     def _real(self, total: ir.Value) -> ir.Value:
-        """Sums of the residual as float32."""
+        """The residual's sums as float32."""
         raise NotImplementedError
 
     def _feature(self, total: ir.Value, vector: int, beside: ir.Value | None) -> ir.Value:
-        """What is stored of a vector of sums; `beside` is the second operand of a sum."""
+        """The stored form of a vector of sums; `beside` is the second operand of a sum."""
         raise NotImplementedError
 
     def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
-        """What is stored of a vector of sums before a gate."""
+        """The stored tanh of a vector of sums."""
         raise NotImplementedError
 
     def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
-        """What is stored of a gate, of two of `_tanh`."""
+        """The stored product of two results of `_tanh`."""
         raise NotImplementedError
 
     def _finish_phases(self, values: Sequence[ir.Value], place: Place) -> None:
-        """Store six floats of each pixel in one row of the residual, and the next six in the row below."""
+        """Store six floats of each pixel in a row of the residual, and the other six in the row below."""
         empty, build = ir.Constant(FLOATS, ir.Undefined), self.build
         output = build.add(place.output, build.mul(place.pixel, number(4 * PHASES)))
         for p, value in enumerate(values):
@@ -296,10 +296,10 @@ class ConvolutionWriter(Writer):
 
 
 class JoinWriter(Writer):
-    """Writes the function that joins both branches of a block: one by its norm and activation, and the other."""
+    """Generates the function that concatenates a block's branches, the local one through its norm and activation."""
 
     def write(self) -> None:
-        """The whole function; its `GROUPS` are those of one branch."""
+        """Generate the whole function; `GROUPS` counts those of one branch."""
         a, build, lanes = self.given, self.build, number(bytes_of(self.features))
         own = build.mul(a[Argument.GROUPS], lanes)
         row = self._loop(a[Argument.ROWS])
@@ -321,12 +321,12 @@ class JoinWriter(Writer):
         build.ret_void()
 
     def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
-        """What is stored of the first branch."""
+        """The stored form of the local branch."""
         raise NotImplementedError
 
 
 def source(shapes: Iterable[Shape], convolution: type[ConvolutionWriter], join: type[JoinWriter]) -> str:
-    """A module with a function for each shape, and the one that joins."""
+    """A module with a function for each shape, and the one that joins branches."""
     module = ir.Module(convolution.__name__)
     for shape in shapes:
         convolution(module, shape).write()

@@ -398,9 +398,9 @@ def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch
 
 
 def test_a_protocol_that_nobody_knows_or_that_writes_halves_is_refused():
-    with pytest.raises(UsageError, match="names no store"):
+    with pytest.raises(UsageError, match="fsspec does not know shop://"):
         Places.of(["shop://a/b"], OUT)
-    with pytest.raises(UsageError, match="writes to no http:// store"):
+    with pytest.raises(UsageError, match="Writes to http:// are not atomic"):
         Places.of(["memory://shop/in"], "http://host/out")
 
 

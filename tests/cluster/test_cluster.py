@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -41,9 +41,6 @@ from s3 import BUCKET
 
 DAMAGED = ("d1/05.jpg", "d2/10.jpg")
 IN, OUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
-
-
-long = pytest.mark.skipif(not os.environ.get("QATIE_LONG_CLUSTER"), reason="takes minutes; set QATIE_LONG_CLUSTER=1")
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +75,8 @@ def bucket(server, photos, monkeypatch) -> s3.Server:
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests niced workers would starve
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    yield server
     server.fail = lambda method, path: None
+    return server
 
 
 def _outputs(server: s3.Server, folder: str = "out") -> dict[str, bytes]:
@@ -234,55 +231,123 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
     assert "18 done already" in again.stderr
 
 
-@long
+class _Gate:
+    """Lets the first PUTs of outputs pass, and holds the others until it is opened."""
+
+    def __init__(self, server: s3.Server, passing: int) -> None:
+        self._server, self._left, self._lock = server, passing, threading.Lock()
+        self.reached, self._opened = threading.Event(), threading.Event()
+        self._answer: int | None = None
+        server.fail = self._hold
+
+    def _hold(self, method: str, path: str) -> int | None:
+        if method != "PUT" or not path.startswith(f"/{BUCKET}/out/d"):
+            return None
+        with self._lock:
+            self._left -= 1
+            if self._left >= 0:
+                return None
+        self.reached.set()
+        self._opened.wait(600)
+        return self._answer
+
+    def open(self, answer: int | None = None) -> None:
+        """Answer those that are held: with `answer`, or as if there had been no gate."""
+        self._answer = answer
+        self._server.fail = lambda method, path: None
+        self._opened.set()
+
+
+# Small batches, so that each worker has some in hand.
+_IN_PAIRS = "from qatie_cli.cloud import table; table.MOST_ITEMS = 2; from qatie_cli.cli import main; main()"
+
+
+def _workers_below(pid: int) -> list[psutil.Process]:
+    """The actors among the descendants of a process."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += [process] if "MapWorker" in " ".join(process.cmdline()) else []
+    return found
+
+
+def _raylet(node: object) -> int:
+    return node.all_processes["raylet"][0].process.pid
+
+
+def _is_at_work(node: object, server: s3.Server) -> bool:
+    """Whether a worker of the node is connected to the server."""
+    port = int(server.url.rpartition(":")[2])
+    for worker in _workers_below(_raylet(node)):
+        with contextlib.suppress(psutil.Error):
+            if any(c.raddr and c.raddr.port == port for c in worker.net_connections("tcp")):
+                return True
+    return False
+
+
+def _eventually(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
-    """The third node is killed with a worker's photos in hand: its batch is done again elsewhere."""
-    lost = cluster.add_node(**cluster.size)
-    begun = threading.Event()
-
-    def watch(method: str, path: str) -> None:
-        if method == "PUT" and path.startswith(f"/{BUCKET}/out/d"):
-            begun.set()
-
-    bucket.fail = watch
+    """It is killed with a worker's photos in hand, which are done again elsewhere."""
+    added = cluster.add_node(**cluster.size)
+    gate = _Gate(bucket, 3)
     options = ("--cluster", cluster.address, "--workers", "3", "--report", str(tmp_path / "r.json"))
-    command = [*QATIE, "enhance", IN, "-o", OUT, *options]
+    command = [sys.executable, "-P", "-c", _IN_PAIRS, "enhance", IN, "-o", OUT, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert begun.wait(300)
-        cluster.remove_node(lost, allow_graceful=False)
+        assert gate.reached.wait(300), process.kill()
+        _eventually(lambda: _is_at_work(added, bucket))
+        cluster.remove_node(added, allow_graceful=False)
+        gate.open()
         error = process.communicate(timeout=600)[1]
     assert process.returncode == 3, error
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
 
 
-@long
 def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
-    begun = threading.Event()
-
-    def watch(method: str, path: str) -> None:
-        if method == "PUT" and path.startswith(f"/{BUCKET}/out/d"):
-            begun.set()
-
-    bucket.fail = watch
+    gate = _Gate(bucket, 3)
     command = [*QATIE, "enhance", IN, "-o", OUT, "--cluster", cluster.address, "--workers", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert begun.wait(300)
+        assert gate.reached.wait(300), process.kill()
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=300)[1]
+    _eventually(lambda: not any(_workers_below(_raylet(node)) for node in cluster.list_all_nodes()))
+    gate.open(503)  # what was held is not put
     assert process.returncode == 130, error
     assert "Interrupted after" in error
+    assert len(_outputs(bucket)) == 3
     assert _outputs(bucket).items() <= made_here[0].items()
-    left = time.monotonic() + 30
-    while any("MapWorker" in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < left
-        time.sleep(0.2)
+
+
+@pytest.mark.skipif(not engines.has_compiled(), reason="needs a processor that runs llvm")
+def test_unlike_nodes_run_the_engine_that_they_share(cluster, photos, tmp_path, monkeypatch):
+    """One of them cannot run what this machine would choose."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(photos["d0/00.jpg"])
+    unlike = cluster.add_node(**cluster.size, env_vars={"QATIE_NO_NUMBA": "1"})
+    try:
+        command = ("enhance", tmp_path / "in", "-o", tmp_path / "out", "--cluster", cluster.address)
+        refused = qatie(*command, "--engine", "llvm", code=2)
+        assert ": There is no engine llvm on this machine." in refused.stderr
+        qatie(*command, "--workers", "1", "--report", tmp_path / "r.json")
+    finally:
+        cluster.remove_node(unlike)
+    assert json.loads((tmp_path / "r.json").read_text())["engine"] == "onnxruntime"
+    made = [json.loads(line) for line in (tmp_path / "out" / ".qatie" / "made.jsonl").read_text().split("\n") if line]
+    assert {row["engine"] for row in made if "engine" in row} == {"onnxruntime"}
 
 
 def test_no_cluster_is_one_line():
     pytest.importorskip("ray")
     done = qatie("enhance", ".", "-o", "out", "--cluster", "127.0.0.1:1", code=1)
-    assert "There is no Ray cluster at 127.0.0.1:1" in done.stderr
+    assert "No Ray cluster found at 127.0.0.1:1" in done.stderr
 
 
 # --- one engine -----------------------------------------------------------------------------------------------------
@@ -310,12 +375,12 @@ def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
         return __version__, "", lacks, ("onnxruntime",), compiled
 
     assert nodes._checked(_node("a"), answer(), "auto") == _node("a", "onnxruntime")
-    with pytest.raises(EngineError, match="On the node a: There is no engine llvm"):
+    with pytest.raises(EngineError, match="Node a: There is no engine llvm"):
         nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm")
-    with pytest.raises(EngineError, match="float runs in compiled convolutions here but not on the node a"):
+    with pytest.raises(EngineError, match="float uses compiled convolutions here but not on node a"):
         nodes._checked(_node("a"), answer(compiled=False), "float")
     assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")
-    with pytest.raises(QatieError, match="The node a has qatie"):
+    with pytest.raises(QatieError, match="Node a has qatie"):
         nodes._checked(_node("a"), ("0.1", "", ""), "auto")
 
 
@@ -368,7 +433,7 @@ def test_a_photo_that_ends_its_worker_fails_alone(monkeypatch):
     Pool(None, Workers(1, 1), 1).run(iter(batches), lambda d: seen.update({o.number: o for o in d.outcomes}) or True)
     assert tries == [[[0, 1], [2, 3], [4, 5]], [[2, 3]], [[2], [3]], [[3]]]
     assert [seen[n].status for n in range(6)] == [Status.ENHANCED] * 3 + [Status.FAILED] + [Status.ENHANCED] * 2
-    assert seen[3].reason == "s3://b/3.jpg: Each worker that had it in hand was lost."
+    assert seen[3].reason == "s3://b/3.jpg: Every worker that tried it died."
 
 
 def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tmp_path, monkeypatch):
@@ -376,7 +441,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
     name = "d0/00.jpg"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(photos[name])
-    node = Node("a", "a", 4, 8e9)
+    node = _node("a", *(engines.available_without_torch() or engines.available()))
     monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
     monkeypatch.setattr(nodes, "check", lambda places, engine: [node])
     monkeypatch.setattr(pool, "_be_quiet", lambda: None)
@@ -390,7 +455,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
     options = ["--cluster", "local", "--report", str(tmp_path / "r.json")]
     done = CliRunner().invoke(app, ["enhance", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *options])
     assert done.exit_code == 1, done.exception
-    assert "The cluster was lost" in done.stderr
+    assert "The connection to the cluster was lost" in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"not begun": 1}
 
 
