@@ -20,6 +20,7 @@ TINY = Recipe(
     validate_every=3,
     validation_share=0.2,
     tone_dropout=0.5,
+    distillation=0.5,
 )
 
 

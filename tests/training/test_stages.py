@@ -9,7 +9,7 @@ import torch
 from tiny_runs import TINY, train
 from torch import Tensor
 
-from qatie_cli.model import checkpoint
+from qatie_cli.model import checkpoint, whole
 from qatie_cli.training import loop
 
 
@@ -60,6 +60,24 @@ def test_ranges_follow_the_weights_halfway_through_qat_and_stay(clean, tmp_path,
     assert all(found == second[0] for found in second)
     assert first[0] != second[0]
     assert checkpoint.read(done.weights).activations == second[0]
+
+
+def test_distillation_keeps_the_network_at_what_the_float_stage_left(clean, tmp_path):
+    """Agreement alone is had by a network that changes less; the float stage's output is not."""
+
+    def drift(distillation: float) -> float:
+        recipe = dataclasses.replace(
+            TINY, tone_steps=0, steps=20, qat_steps=20, rate=1e-2, qat_rate=1e-2, ema=0.0, distillation=distillation
+        )
+        recipe = dataclasses.replace(recipe, agreement=0.0, validate_every=20)
+        run = tmp_path / str(distillation)
+        train(clean, recipe, run)
+        begun, ended = (checkpoint.read(run / f"{name}.safetensors") for name in ("float", "last"))
+        photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        outputs = [whole.from_state(w.config, w.state).network(photo) for w in (begun, ended)]
+        return float((outputs[0] - outputs[1]).abs().mean())
+
+    assert drift(20.0) < 0.5 * drift(0.0)
 
 
 def test_the_optimizer_sees_gradients_of_at_most_the_norm_of_the_recipe(clean, tmp_path, monkeypatch):
