@@ -229,6 +229,9 @@ def enhancer_of(job: Job) -> Enhancer:
 class _SharedReader(apart.Reader):
     """A reader that outlives the runners that share it."""
 
+    def expect(self, photos: int) -> None:
+        """Nothing: other runners read photos, too."""
+
     def close(self) -> None:
         """Nothing: its process serves the next runner."""
 
