@@ -103,7 +103,7 @@ class _Found:
     """What the inputs contain; each photo with its folder relative to the output folder."""
 
     photos: dict[Path, Path] = field(default_factory=dict)  # a photo named twice is enhanced once
-    refused: dict[Path, str] = field(default_factory=dict)  # entries of a list, and why
+    refused: dict[Path, str] = field(default_factory=dict)  # photos and entries of a list, and why
     not_photos: list[Path] = field(default_factory=list)
     unsearched: list[tuple[Path, str]] = field(default_factory=list)
     system_folders: list[Path] = field(default_factory=list)
@@ -176,6 +176,7 @@ def plan_in_place(
 ) -> Plan:
     """Plan to replace every photo; those that `journal` records as enhanced are done.
 
+    A link that is named is followed: its target is replaced. Links in a folder are if what they lead to is named, too.
     Those enhanced with other settings than `settings` are refused, since their originals are gone.
 
     Raises:
@@ -184,6 +185,8 @@ def plan_in_place(
     for path in inputs:
         _kind(path)
     found = _search(inputs, listed, naming, exclude=None, follow_links=False)
+    # Path.exists raises where a name is too long.
+    _refuse_links_out(found, [path for path in (*inputs, *listed) if os.path.exists(path)])  # noqa: PTH110
     sources = dict.fromkeys(source.resolve() for source in found.photos)  # a link's target is replaced, the link stays
     tasks = [Task(source, source) for source in sources]
     done = [t for t in tasks if not naming.overwrite and journal.holds(t.source)]
@@ -192,6 +195,18 @@ def plan_in_place(
     otherwise = {refusal.task.source for refusal in refused}
     left = [t for t in tasks if t.source not in without]
     return found.plan(left, [t for t in done if t.source not in otherwise], refused)
+
+
+def _refuse_links_out(found: _Found, named: Sequence[Path]) -> None:
+    """Refuse links found in a folder that lead to a file which is not named and lies in no folder that is."""
+    known, places = set(named), {path.resolve() for path in named}
+    for photo in [p for p in found.photos if p.is_symlink() and p not in known]:
+        target = photo.resolve()
+        if not places & {target, *target.parents}:
+            del found.photos[photo]
+            found.refused[photo] = (
+                f"{photo} is a link to {target}, outside the folder; it is left alone. Name that file."
+            )
 
 
 _IN_PLACE_BEFORE = (

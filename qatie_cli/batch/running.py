@@ -124,11 +124,10 @@ class Runner:
         """`refinement` tells how the network sees a photo, tiles aside; `budget` stands for `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
-        self._enhance, self._writing, self._network_bytes = enhance, writing, network_bytes_per_pixel
-        self._refinement = refinement
+        self._enhance, self._writing, self._refinement = enhance, writing, refinement
+        self._network_bytes = network_bytes_per_pixel
         self._budget = budget or memory.Budget(memory.available(max_memory))
-        # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
-        self._trimmed_above = _LARGE if max_memory is None else 0
+        self._trimmed_above = _LARGE if max_memory is None else 0  # malloc kept 100 MB of a 12-megapixel photo
         self._stop = threading.Event()
         self._full_in_a_row = 0
         self._claims: dict[Task, Claim] = {}
@@ -141,6 +140,7 @@ class Runner:
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
         self._originals = Originals(tasks)
+        self._reader.expect(len(tasks))
         try:
             elsewhere = self._pass(tasks, on_result, wait=False)
             self._pass(elsewhere, on_result, wait=True)
@@ -284,8 +284,8 @@ class Runner:
             memory.held_bytes(*size, sample_bytes, header.gray),
             memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
         )
-        hand.beside = header.beside_bytes + (0 if self._previews is None else _PREVIEW_BYTES)
-        hand.beside += apart.BYTES if apart.is_for_apart(hand.task.source) else 0
+        apart_bytes = apart.BYTES if self._reader.takes(hand.task.source) else 0
+        hand.beside = header.beside_bytes + (0 if self._previews is None else _PREVIEW_BYTES) + apart_bytes
         self._budget.take(held + hand.beside)
         hand.held = held + hand.beside
 

@@ -357,6 +357,36 @@ def test_links_to_folders_are_not_followed_for_writing(photo, tmp_path):
     assert len(named.tasks) == 1
 
 
+def test_links_to_files_lead_out_of_a_named_folder_only_to_what_is_named(photo, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    content = photo.read_bytes()
+    outside, inside, leading_out = elsewhere / "b.png", photo.parent / "inside.png", photo.parent / "out.png"
+    outside.write_bytes(content)
+    leading_out.symlink_to(outside)
+    inside.symlink_to(photo)
+
+    def plan(*inputs: Path, listed: tuple[Path, ...] = ()) -> planning.Plan:
+        return planning.plan_in_place(inputs, Naming(), Journal(tmp_path / "journal"), listed)
+
+    alone = plan(photo.parent)
+    assert [task.source for task in alone.tasks] == [photo]
+    (refused,) = alone.refused
+    assert refused.task.source == leading_out
+    assert f"is a link to {outside}, outside the folder; it is left alone" in refused.reason
+    named = [(photo.parent, outside), (photo.parent, elsewhere), (photo.parent, leading_out)]
+    for found in [*(plan(*inputs) for inputs in named), plan(photo.parent, listed=(outside,))]:
+        assert {task.source for task in found.tasks} == {photo, outside}
+        assert found.refused == ()
+
+    ended = qatie("enhance", photo.parent, "--in-place", "--yes", code=3)
+    assert "out.png" in ended.stderr
+    assert outside.read_bytes() == content
+    assert photo.read_bytes() != content
+    assert leading_out.is_symlink()
+    assert inside.is_symlink()
+
+
 def test_times_are_kept_where_that_is_asked_for(photo, tmp_path):
     os.utime(photo, ns=(10**18, 10**18 + 5))
     out = tmp_path / "out"

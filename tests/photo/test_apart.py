@@ -94,16 +94,30 @@ def _equal(a: Photo, b: Photo) -> bool:
     return True
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_a_crash_of_a_small_decoder_costs_one_photo_of_several(tmp_path, coffee, suffix):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "aborts", "b"):
+        Image.fromarray(coffee[:40, :60]).save(tmp_path / "in" / f"{name}.{suffix}")
+    results: list[Result] = []
+    naming = Naming("png")
+    runner = Runner(lambda photo, _: photo, Writing(), reader=apart.Reader(PROGRAM))
+    runner.run(planning.plan([tmp_path / "in"], tmp_path / "out", naming).tasks, results.append)
+    assert [result.status for result in results] == [Status.ENHANCED, Status.FAILED, Status.ENHANCED]
+    assert f"aborts.{suffix} makes its decoder crash (SIGABRT)" in results[1].reason
+
+
 def test_photos_come_over_as_they_are(tmp_path, coffee):
     decoding.open_heif()
     alpha = np.dstack([coffee[:40, :60], coffee[:40, :60, :1]])
-    for name in ("a.heic", "a.avif", "a.webp", "a.tif"):
+    Image.fromarray(coffee[:40, :60]).save(tmp_path / "a.jpg")
+    for name in ("a.heic", "a.avif", "a.webp", "a.tif", "a.png", "a.bmp"):
         Image.fromarray(alpha).save(tmp_path / name)
     tifffile.imwrite(tmp_path / "deep.tif", coffee[:40, :60].astype(np.uint16) * 257, photometric="rgb")
     reader = apart.Reader()
     try:
         for path in sorted(tmp_path.glob("*.*")):
-            assert apart.is_for_apart(path)
+            assert reader.takes(path)
             photo = reader.read(path, MAX_PIXELS)
             assert _equal(photo, decoding.read(path))
             assert photo.pixels.flags.writeable
@@ -125,11 +139,13 @@ def test_where_no_process_starts_photos_are_decoded_here(program, folder):
     assert reader.header(folder / "c.tif") == decoding.header(folder / "c.tif")
 
 
-def test_jpeg_png_and_missing_files_need_no_process(folder, coffee):
+def test_one_jpeg_or_png_and_missing_files_need_no_process(folder, coffee):
     Image.fromarray(coffee[:40, :60]).save(folder / "a.jpg")
-    reader = apart.Reader("raise SystemExit('not needed')")
     for name in ("a.jpg", "b.png"):
+        reader = apart.Reader("raise SystemExit('not needed')")
+        reader.expect(1)
         reader.read(folder / name, MAX_PIXELS)
+        assert reader._works
     with pytest.raises(PhotoError, match="no file"):
         reader.read(folder / "none.webp", MAX_PIXELS)
     assert reader._works
