@@ -81,6 +81,8 @@ class TrainingLoop:
         stage = next((s for s in self.stages if s.name == saved.stage), self.stages[0])
         state = self._new_state(stage)
         saved.restore(state, self.device)
+        if state.step > stage.first:
+            stage.resume(state)
         return stage, state
 
     def _new_state(self, stage: Stage) -> State:

@@ -16,7 +16,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli.batch import planning
@@ -209,7 +209,7 @@ def _tags(folder: Path) -> dict[str, set[str]]:
 
 def test_a_photo_that_stays_is_named_once(tmp_path, coffee):
     (tmp_path / "a.jpg").write_bytes(_files(coffee)["ultra-hdr.jpg"][0])
-    done = qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes", code=1)
+    done = qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes", code=1)
     assert done.stderr.count(leftovers.GAIN_MAP) == 1
 
 
@@ -283,8 +283,8 @@ def test_boxes_with_wrong_bytes_are_read_or_refused(coffee):
 @pytest.mark.parametrize("tail", ["ff", "00", "ff00", "ffd8", "ffd8ffd9", "61", "ffd8ffe1", "ffd8ffe00002"])
 def test_what_stands_behind_takes_time_in_proportion_to_its_length(tail, coffee):
     began = time.process_time()
-    decoding.read(_jpeg(coffee[:8, :8]) + bytes.fromhex(tail) * ((8 << 20) // len(tail)))
-    assert time.process_time() - began < 20
+    decoding.read(_jpeg(coffee[:8, :8]) + bytes.fromhex(tail) * ((2 << 20) // len(tail)))
+    assert time.process_time() - began < 5
 
 
 # --- what belongs to a photo's name -------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_links_to_folders_are_not_followed_for_writing(photo, tmp_path):
     plan = planning.plan_in_place([photo.parent], Naming(), Journal(tmp_path / "journal"))
     assert [task.source for task in plan.tasks] == [photo]
     assert plan.unsearched == ((photo.parent / "link", "it is a link, and links are not followed in place"),)
-    done = qatie("enhance", photo.parent, "--in-place", "--yes", code=3)
+    done = qatie_here("enhance", photo.parent, "--in-place", "--yes", code=3)
     assert "link" in done.stderr
     assert (elsewhere / "b.png").read_bytes() == content
     named = planning.plan_in_place([photo.parent / "link"], Naming(), Journal(tmp_path / "journal"))
@@ -360,13 +360,13 @@ def test_links_to_folders_are_not_followed_for_writing(photo, tmp_path):
 def test_times_are_kept_where_that_is_asked_for(photo, tmp_path):
     os.utime(photo, ns=(10**18, 10**18 + 5))
     out = tmp_path / "out"
-    qatie("enhance", photo, "-o", out, "--preserve-times")
+    qatie_here("enhance", photo, "-o", out, "--preserve-times")
     assert (out / "a.png").stat().st_mtime_ns == 10**18 + 5
-    assert "1 photo done already" in qatie("enhance", photo, "-o", out, "--preserve-times").stderr
-    qatie("enhance", photo, "--in-place", "--yes", "--preserve-times")
+    assert "1 photo done already" in qatie_here("enhance", photo, "-o", out, "--preserve-times").stderr
+    qatie_here("enhance", photo, "--in-place", "--yes", "--preserve-times")
     assert photo.stat().st_mtime_ns == 10**18 + 5
-    assert "1 photo done already" in qatie("enhance", photo, "--in-place", "--yes").stderr
-    qatie("enhance", photo, "-o", tmp_path / "new")
+    assert "1 photo done already" in qatie_here("enhance", photo, "--in-place", "--yes").stderr
+    qatie_here("enhance", photo, "-o", tmp_path / "new")
     assert (tmp_path / "new" / "a.png").stat().st_mtime_ns != 10**18 + 5
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli.batch import listing, planning
@@ -87,13 +87,13 @@ def test_a_list_never_stands_for_everything_there_is(folder, entry):
 
 def test_a_list_with_missing_entries_is_exit_code_3(folder):
     (folder / "list").write_text("missing.dng\n")
-    done = qatie("enhance", "--files-from", "list", "-o", "out", code=3)
+    done = qatie_here("enhance", "--files-from", "list", "-o", "out", code=3)
     assert done.stderr.startswith("Failed: There is no file missing.dng.")
-    planned = qatie("enhance", "--files-from", "list", "-o", "out", "--dry-run", code=3)
+    planned = qatie_here("enhance", "--files-from", "list", "-o", "out", "--dry-run", code=3)
     assert "There is no file missing.dng." in planned.stderr
     (folder / "list").write_text("missing.dng\nplain.jpg\n")
-    done = qatie("enhance", "--files-from", "list", "-o", "out", code=3)
+    done = qatie_here("enhance", "--files-from", "list", "-o", "out", code=3)
     assert "There is no file missing.dng." in done.stderr
     assert (folder / "out" / "plain.jpg").is_file()
     (folder / "list").write_bytes("plain.jpg\n".encode("utf-16-le"))
-    assert "UTF-16" in qatie("enhance", "--files-from", "list", "-o", "out", code=2).stderr
+    assert "UTF-16" in qatie_here("enhance", "--files-from", "list", "-o", "out", code=2).stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import QATIE, qatie
+from commands import QATIE, qatie, qatie_here
 from PIL import Image
 from samples import inverted, small_photos
 
@@ -326,11 +326,11 @@ def test_gps_goes_in_a_second_run(tmp_path, coffee):
         source = tmp_path / "in" if target.name == "out" else tmp_path / "in" / "a.jpg"
         written = target / "a.jpg" if target.name == "out" else target
         options = ["--report", tmp_path / "r.json"]
-        qatie("enhance", source, "-o", target, *options)
+        qatie_here("enhance", source, "-o", target, *options)
         first = json.loads((tmp_path / "r.json").read_text())
         assert _has_gps(written)
-        assert "1 photo done already" in qatie("enhance", source, "-o", target).stderr
-        done = qatie("enhance", source, "-o", target, "--strip-gps", *options)
+        assert "1 photo done already" in qatie_here("enhance", source, "-o", target).stderr
+        done = qatie_here("enhance", source, "-o", target, "--strip-gps", *options)
         assert "1 photo enhanced" in done.stderr
         assert not _has_gps(written)
         second = json.loads((tmp_path / "r.json").read_text())
@@ -340,20 +340,20 @@ def test_gps_goes_in_a_second_run(tmp_path, coffee):
 
 
 def test_a_changed_output_is_exit_code_3(folder, tmp_path):
-    qatie("enhance", folder, "-o", tmp_path / "out")
+    qatie_here("enhance", folder, "-o", tmp_path / "out")
     (tmp_path / "out" / "1.png").write_bytes(b"retouched")
-    done = qatie("enhance", folder, "-o", tmp_path / "out", code=3)
+    done = qatie_here("enhance", folder, "-o", tmp_path / "out", code=3)
     assert "1.png was changed since qatie made it" in done.stderr
     assert "3 photos done already" in done.stderr
 
 
 def test_in_place_other_settings_are_said_to_come_too_late(tmp_path, coffee):
     _photo_with_gps(tmp_path / "a.jpg", coffee)
-    qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes")
-    assert "done already" in qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes").stderr
-    done = qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", code=3)
+    qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes")
+    assert "done already" in qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes").stderr
+    done = qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", code=3)
     assert "with other settings" in done.stderr
-    qatie("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", "--overwrite")
+    qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", "--overwrite")
     assert not _has_gps(tmp_path / "a.jpg")
 
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from commands import QATIE, qatie
+from commands import QATIE, qatie, qatie_here
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -40,7 +40,7 @@ SMALL = ("--width", 4, "--steps", 3, "--batch", 2, "--crop", 32, "--set", "tone_
 def test_evaluate_reports_figures_as_json_and_csv(tmp_path, coffee):
     data = pairs_of(tmp_path / "pairs", [coffee])
     (data / "input" / "alone.png").write_bytes((data / "input" / "0.png").read_bytes())
-    done = qatie("evaluate", "--data", data, "--json", "--csv", tmp_path / "figures.csv")
+    done = qatie_here("evaluate", "--data", data, "--json", "--csv", tmp_path / "figures.csv")
     assert "alone.png has no target" in done.stderr
     report = json.loads(done.stdout)
     assert set(report["mean"]) == {"identity", "autocontrast", "clahe", "float", report["engine"]}
@@ -75,10 +75,10 @@ def test_shipped_weights_are_fine_tuned_on_pairs(tmp_path, coffee, astronaut):
     for index in (4, 5):
         (data / "input" / f"{index}.png").write_bytes((data / "input" / f"{index - 4}.png").read_bytes())
     options = ("train", "--data", data, "--init", "qatie-c16", "--out", tmp_path / "run", *SMALL[2:])
-    refused = qatie(*options, code=1)
+    refused = qatie_here(*options, code=1)
     assert "3 usable pairs of different photos; training needs at least 4" in refused.stderr
     Image.fromarray(_four(coffee, astronaut)[1]).save(data / "target" / "1.png")
-    done = qatie(*options)
+    done = qatie_here(*options)
     assert "before the first step" in done.stderr
     assert "start" in done.stderr
     left_out = list(csv.DictReader((tmp_path / "run" / "left-out.csv").open()))
@@ -92,11 +92,11 @@ def test_shipped_weights_are_fine_tuned_on_pairs(tmp_path, coffee, astronaut):
 def test_a_run_is_resumed_by_its_folder_alone(tmp_path, coffee, astronaut):
     data = pairs_of(tmp_path / "pairs", _four(coffee, astronaut))
     ablation = (*SMALL, "--set", "fusion_refiner=false")
-    done = qatie("train", "--data", data, "--out", tmp_path / "run", *ablation)
+    done = qatie_here("train", "--data", data, "--out", tmp_path / "run", *ablation)
     assert "Network: width 4, no fusion refiner, 12,379 parameters." in done.stderr
-    again = qatie("train", "--out", tmp_path / "run", "--resume", "--device", "cpu")
+    again = qatie_here("train", "--out", tmp_path / "run", "--resume", "--device", "cpu")
     assert "Weights:" in again.stderr
-    other = qatie("train", "--data", data, "--out", tmp_path / "run", "--resume", *ablation, "--seed", 1, code=1)
+    other = qatie_here("train", "--data", data, "--out", tmp_path / "run", "--resume", *ablation, "--seed", 1, code=1)
     assert "another recipe" in other.stderr
 
 
@@ -117,12 +117,9 @@ def test_a_run_is_resumed_by_its_folder_alone(tmp_path, coffee, astronaut):
     ],
 )
 def test_training_options_that_make_no_sense_get_one_line(tmp_path, options, message):
-    found = subprocess.run(
-        [*QATIE, "train", "--out", str(tmp_path / "run"), *options], capture_output=True, text=True, check=False
-    )
-    assert found.returncode in (1, 2)
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
+    refused = qatie_here("train", "--out", tmp_path / "run", *options, code=1 if options == ["--resume"] else 2)
+    assert message in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_processes_that_share_batches_learn_what_one_learns(tmp_path, coffee, astronaut):
@@ -175,7 +172,7 @@ def test_pairs_are_checked_and_made_from_the_command_line(tmp_path, coffee, astr
     Image.fromarray(coffee).save(clean / "coffee.jpg")
     Image.fromarray(astronaut).save(clean / "astronaut.png")
     (tmp_path / "recipe.toml").write_text("[degradation]\nuntouched = 0\nexposure = [1, -2, -2]\n")
-    made = qatie(
+    made = qatie_here(
         "pairs", "make", clean, "-o", tmp_path / "made", "--recipe", tmp_path / "recipe.toml", "--longest", 256
     )
     assert "2 pairs written" in made.stderr
@@ -183,7 +180,7 @@ def test_pairs_are_checked_and_made_from_the_command_line(tmp_path, coffee, astr
     assert seen.shape == (171, 256, 3)
     assert seen.mean() < 0.7 * coffee.mean()
     Image.fromarray(coffee).save(tmp_path / "made" / "target" / "lonely.png")
-    checked = qatie("pairs", "check", tmp_path / "made")
+    checked = qatie_here("pairs", "check", tmp_path / "made")
     assert "input/ and target/: 2 usable pairs of 2 photos" in checked.stdout
     assert "left out: target/lonely.png has no input" in checked.stdout
     assert "Misalignment over 2 pairs" in checked.stderr

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import qatie
+from commands import qatie_here
 from rich.table import Table
 from typer import Context
 from typer.main import get_command
@@ -122,20 +122,20 @@ def test_without_a_terminal_a_question_is_an_error(monkeypatch):
 
 
 def test_weights_are_called_the_default_once():
-    lines = qatie("weights", "list").stdout.splitlines()
+    lines = qatie_here("weights", "list").stdout.splitlines()
     assert [line.count("default") for line in lines] == [1 if shipped.DEFAULT in line else 0 for line in lines]
 
 
 def test_export_checks_its_target_before_any_work(tmp_path):
     there = tmp_path / "there.onnx"
     there.write_bytes(b"a model")
-    done = qatie("export", "none", "-f", "onnx", "-o", there, code=2)
+    done = qatie_here("export", "none", "-f", "onnx", "-o", there, code=2)
     assert "there.onnx exists" in done.stderr
     assert "--yes" in done.stderr
     assert there.read_bytes() == b"a model"
-    assert "is a folder" in qatie("export", "none", "-f", "onnx", "-o", tmp_path, "--yes", code=2).stderr
-    assert "cannot be written" in qatie("export", "none", "-f", "onnx", "-o", there / "a.onnx", code=2).stderr
-    qatie("export", "none", "-f", "onnx", "-o", tmp_path / "new" / "a.onnx", code=1)
+    assert "is a folder" in qatie_here("export", "none", "-f", "onnx", "-o", tmp_path, "--yes", code=2).stderr
+    assert "cannot be written" in qatie_here("export", "none", "-f", "onnx", "-o", there / "a.onnx", code=2).stderr
+    qatie_here("export", "none", "-f", "onnx", "-o", tmp_path / "new" / "a.onnx", code=1)
     assert (tmp_path / "new").is_dir()
 
 

@@ -224,10 +224,10 @@ def test_tanh_is_that_of_numpy(narrow):
 
 
 @needs_llvm
-def test_code_is_compiled_once_and_a_damaged_file_is_made_anew(narrow, own_home, monkeypatch):
+def test_code_is_compiled_once_and_a_damaged_file_is_made_anew(narrow, empty_home, monkeypatch):
     compiled_convs._functions.cache_clear()
     compiled_convs.integers(narrow)
-    (kept,) = (own_home / "machine-code").iterdir()
+    (kept,) = (empty_home / "machine-code").iterdir()
     content = kept.read_bytes()
     kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     compiled_convs._functions.cache_clear()

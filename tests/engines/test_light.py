@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 from samples import LOCAL, random_weights, with_local_tone
 
@@ -298,9 +298,9 @@ def _operators(graph: bytes) -> set[str]:
 # --- graphs that are kept -----------------------------------------------------------------------------------------
 
 
-def test_graphs_are_built_once_and_a_damaged_file_is_made_anew(weights, own_home, monkeypatch):
+def test_graphs_are_built_once_and_a_damaged_file_is_made_anew(weights, empty_home, monkeypatch):
     first = built.of(weights)
-    (kept,) = (own_home / "graphs").iterdir()
+    (kept,) = (empty_home / "graphs").iterdir()
     content = kept.read_bytes()
     kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert built.of(weights) == first
@@ -309,11 +309,11 @@ def test_graphs_are_built_once_and_a_damaged_file_is_made_anew(weights, own_home
     assert built.of(weights) == first
 
 
-def test_other_weights_have_other_graphs(weights, own_home):
+def test_other_weights_have_other_graphs(weights, empty_home):
     built.of(weights)
     changed = with_local_tone(weights)
     assert built.of(changed) != built.of(weights)
-    assert len(list((own_home / "graphs").iterdir())) == 2
+    assert len(list((empty_home / "graphs").iterdir())) == 2
 
 
 def test_a_home_that_cannot_be_written_to_is_no_obstacle(weights, tmp_path, monkeypatch):
@@ -346,15 +346,15 @@ def test_a_batch_goes_on_with_the_engine_it_was_begun_on(photo, weights_file, tm
     folder.mkdir()
     (folder / "a.jpg").write_bytes(photo.read_bytes())
     given = folder, "-o", out, "--weights", weights_file
-    qatie("enhance", *given, "--engine", "fbgemm")
+    qatie_here("enhance", *given, "--engine", "fbgemm")
     (folder / "b.jpg").write_bytes(photo.read_bytes())
-    resumed = qatie("enhance", *given, "--verbose").stderr
+    resumed = qatie_here("enhance", *given, "--verbose").stderr
     assert "int8 on fbgemm (the batch was begun on it)" in resumed
     (folder / "c.jpg").write_bytes(photo.read_bytes())
-    qatie("enhance", *given, "--engine", "onnxruntime")
+    qatie_here("enhance", *given, "--engine", "onnxruntime")
     (folder / "d.jpg").write_bytes(photo.read_bytes())
-    assert "int8 on onnxruntime (the batch was begun on it)" in qatie("enhance", *given, "--verbose").stderr
-    other = qatie("enhance", *given, "--verbose", "--strength", "0.5").stderr
+    assert "int8 on onnxruntime (the batch was begun on it)" in qatie_here("enhance", *given, "--verbose").stderr
+    other = qatie_here("enhance", *given, "--verbose", "--strength", "0.5").stderr
     assert "int8 on onnxruntime (the fastest" in other
     assert {photo.name for photo in out.glob("*.jpg")} == {"a.jpg", "b.jpg", "c.jpg", "d.jpg"}
 

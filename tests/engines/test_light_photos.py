@@ -14,7 +14,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from commands import QATIE, qatie
+from commands import QATIE, qatie, qatie_here
 from PIL import Image
 
 import qatie_cli
@@ -68,7 +68,7 @@ def photos(coffee, tmp_path) -> Path:
 def test_every_kind_of_photo_is_what_float_makes_of_it(engine, photos, tmp_path):
     ours, floats = tmp_path / "ours", tmp_path / "float"
     _hidden("enhance", photos, "-o", ours, "--engine", engine)
-    qatie("enhance", photos, "-o", floats, "--engine", "float")
+    qatie_here("enhance", photos, "-o", floats, "--engine", "float")
     names = {path.name for path in photos.iterdir()}
     assert {path.name for path in ours.iterdir() if path.is_file()} == names
     for name in names:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli import metrics
@@ -124,7 +124,7 @@ def test_sides_are_called_by_what_tells_them_apart():
 
 def test_the_command_line_compares_folders(sides, tmp_path):
     page = tmp_path / "pages" / "page.html"
-    done = qatie("compare", *sides, "-o", page, "--json", code=3)
+    done = qatie_here("compare", *sides, "-o", page, "--json", code=3)
     assert "alone.png has no partner in new" in done.stderr
     assert "larger.png 80x60 against 70x60 pixels." in done.stderr
     found = json.loads(done.stdout)
@@ -143,13 +143,14 @@ def test_the_command_line_says_what_is_wrong(sides, tmp_path):
     mine = tmp_path / "mine.html"
     mine.write_text("mine")
     same = sides[0] / "same.png"
-    assert "it is left unchanged" in qatie("compare", same, same, "-o", mine, code=1).stderr
+    assert "it is left unchanged" in qatie_here("compare", same, same, "-o", mine, code=1).stderr
     assert mine.read_text() == "mine"
-    assert "is not an .html file" in qatie("compare", same, same, "-o", tmp_path / "a.png", code=2).stderr
+    assert "is not an .html file" in qatie_here("compare", same, same, "-o", tmp_path / "a.png", code=2).stderr
     (tmp_path / "empty").mkdir()
     assert (
-        "no photo in common" in qatie("compare", sides[0], tmp_path / "empty", "-o", tmp_path / "p.html", code=1).stderr
+        "no photo in common"
+        in qatie_here("compare", sides[0], tmp_path / "empty", "-o", tmp_path / "p.html", code=1).stderr
     )
     assert not (tmp_path / "p.html").exists()
-    qatie("compare", same, sides[1] / "larger.png", "-o", tmp_path / "p.html", code=1)
-    qatie("compare", same, same, "-o", tmp_path / "p.html", "--quiet")
+    qatie_here("compare", same, sides[1] / "larger.png", "-o", tmp_path / "p.html", code=1)
+    qatie_here("compare", same, same, "-o", tmp_path / "p.html", "--quiet")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 from samples import LOCAL, as_tensor, random_weights
 
@@ -410,11 +410,13 @@ def test_other_files_are_refused(weights, weights_file, tmp_path):
 
 def test_the_commands_export_check_and_import(weights, weights_file, random_network, tmp_path, coffee):
     Image.fromarray(coffee[:160, :240]).save(tmp_path / "photo.png")
-    done = qatie("export", weights_file, "-f", "tflite", "--int8", "--size", "64x96", "-o", tmp_path / "a.tflite",
+    done = qatie_here("export", weights_file, "-f", "tflite", "--int8", "--size", "64x96", "-o", tmp_path / "a.tflite",
                  "--least", 30)  # fmt: skip
     assert "int8 for LiteRT, 64x96" in done.stderr
     assert re.search(r"coffee at 64x96: [\d.]+ dB to qatie's int8, [\d.]+ dB to its float", done.stderr)
-    done = qatie("weights", "import", tmp_path / "a.tflite", "-o", tmp_path / "b.safetensors", "--photos", tmp_path)
+    done = qatie_here(
+        "weights", "import", tmp_path / "a.tflite", "-o", tmp_path / "b.safetensors", "--photos", tmp_path
+    )
     assert "TFLite file exported by qatie, width 8, with its tone stage" in done.stderr
     back = checkpoint.read(tmp_path / "b.safetensors")
     ours, theirs = (integer_convs(w.state) for w in (weights, back))
@@ -423,7 +425,7 @@ def test_the_commands_export_check_and_import(weights, weights_file, random_netw
 
 def test_an_export_that_does_not_agree_is_not_written(weights_file, tmp_path):
     out = tmp_path / "a.onnx"
-    done = qatie("export", weights_file, "-f", "onnx", "--int8", "-o", out, "--least", 90, code=1)
+    done = qatie_here("export", weights_file, "-f", "onnx", "--int8", "-o", out, "--least", 90, code=1)
     assert "below 90: not written" in done.stderr
     assert not out.exists()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image, ImageCms
 from samples import interrupted_at, inverted
 
@@ -383,28 +383,28 @@ def test_a_page_of_two_thousand_entries_is_small():
 def test_the_command_line_writes_refreshes_and_leaves_alone(folder, tmp_path, coffee):
     out = tmp_path / "out"
     (folder / "broken.jpg").write_bytes(b"no photo")
-    done = qatie("enhance", folder, "-o", out, "--gallery", code=3)
+    done = qatie_here("enhance", folder, "-o", out, "--gallery", code=3)
     assert f"Browse them: {out / 'index.html'}" in done.stderr
     assert _Read(out / "index.html").names == ["a9.png", "a10.jpg", "sub/b.png"]
     assert _Read(out / "index.html").data["provenances"][0].startswith("qatie-c16, int8 on ")
     (folder / "broken.jpg").unlink()
-    qatie("enhance", folder, "-o", out)  # nothing to do, and the failed photo is gone
+    qatie_here("enhance", folder, "-o", out)  # nothing to do, and the failed photo is gone
     assert "strong" not in _Read(out / "index.html").texts
     before = (out / "index.html").read_bytes()
     Image.fromarray(coffee[:20, :20]).save(folder / "new.png")
-    qatie("enhance", folder, "-o", out, "--no-gallery")
+    qatie_here("enhance", folder, "-o", out, "--no-gallery")
     assert (out / "index.html").read_bytes() == before
 
 
 def test_where_no_gallery_can_be_is_said_before_the_work(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("mine")
-    done = qatie("enhance", folder, "-o", tmp_path / "out", "--gallery", code=1)
+    done = qatie_here("enhance", folder, "-o", tmp_path / "out", "--gallery", code=1)
     assert "index.html is not a gallery written by qatie; it is left unchanged." in done.stderr
     assert not (tmp_path / "out" / "a9.png").exists()
     photo = folder / "a9.png"
     for arguments in (["--in-place", "--yes"], ["-o", tmp_path / "one.png"], ["-o", "-"]):
-        assert "--gallery" in qatie("enhance", photo, *arguments, "--gallery", code=2).stderr
+        assert "--gallery" in qatie_here("enhance", photo, *arguments, "--gallery", code=2).stderr
 
 
 def test_the_state_of_an_earlier_version_is_read(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def test_strips_cover_every_row_once(monkeypatch, number, rows):
     assert (times == 1).all()
 
 
+@pytest.mark.parametrize("rows", [0.001, 1, 2.5, 8, math.inf])
+@pytest.mark.parametrize("number", [1, 3])
+def test_pieces_cover_every_row_once_and_none_is_empty(monkeypatch, rows, number):
+    monkeypatch.setattr(threads, "number", lambda: number)
+    found = threads.pieces(5, 25, rows, 4)
+    assert [row for first, last in found for row in range(first, last)] == list(range(5, 25))
+    assert all(first < last for first, last in found)
+    assert rows == math.inf or max(last - first for first, last in found) <= max(math.ceil(rows), 1)
+    assert len(found) >= number
+    assert threads.pieces(5, 5, rows, 4) == [(5, 5)]
+
+
 def test_an_error_in_any_strip_comes_out(monkeypatch):
     monkeypatch.setattr(threads, "number", lambda: 2)
 
@@ -205,7 +218,7 @@ def test_the_int8_network_gives_the_same_bits_compiled(compiled, weights, coffee
     results = []
     for on in (False, True):
         compiled(on)
-        results.append(residual_of(engine.network, coffee[:, :592].copy(), tile_side))
+        results.append(residual_of(engine.network, coffee[:200, :304].copy(), tile_side))
     np.testing.assert_array_equal(*results)
 
 

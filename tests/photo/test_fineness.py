@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli.photo import decoding, encoding, fineness
@@ -68,11 +68,11 @@ def test_large_photos_are_measured_by_parts(coffee):
 def test_quality_source_on_the_command_line(tmp_path, weights_file, coffee):
     (tmp_path / "a.jpg").write_bytes(compressed(coffee, "JPEG", 50))
     common = ("--weights", weights_file, "--strength", "0")
-    qatie("enhance", tmp_path / "a.jpg", "-o", tmp_path / "o", "--quality", "source", *common)
+    qatie_here("enhance", tmp_path / "a.jpg", "-o", tmp_path / "o", "--quality", "source", *common)
     with Image.open(tmp_path / "a.jpg") as before, Image.open(tmp_path / "o" / "a.jpg") as after:
         assert before.quantization == after.quantization
     for wrong in ("0", "101", "fine", "1.5", "9_5", "+95"):
-        done = qatie("enhance", tmp_path / "a.jpg", "-o", tmp_path / "p", "--quality", wrong, *common, code=2)
+        done = qatie_here("enhance", tmp_path / "a.jpg", "-o", tmp_path / "p", "--quality", wrong, *common, code=2)
         assert f"Invalid quality '{wrong}'" in done.stderr
 
 
@@ -102,11 +102,11 @@ def with_sidecars(tmp_path, coffee):
 def test_sidecars_go_along_and_stay_true(tmp_path, with_sidecars, weights_file):
     out = tmp_path / "out"
     common = ("--weights", weights_file, "--format", "jpeg", "--suffix", "-q")
-    qatie("enhance", with_sidecars, "-o", out, "--sidecars", *common)
+    qatie_here("enhance", with_sidecars, "-o", out, "--sidecars", *common)
     assert {path.name for path in out.iterdir()} == {".qatie", "A-q.jpg", "A-q.XMP", "A-q.jpg.xmp"}
     wanted = SIDECAR.format(1, 0.1, 0.1, 0.8, 0.5)  # left = 1 - bottom, top = left, right = 1 - top, bottom = right
     assert (out / "A-q.XMP").read_text() == (out / "A-q.jpg.xmp").read_text() == wanted
-    done = qatie("enhance", with_sidecars, "-o", out, "--sidecars", *common)
+    done = qatie_here("enhance", with_sidecars, "-o", out, "--sidecars", *common)
     assert "done already" in done.stderr
 
 
@@ -114,7 +114,7 @@ def test_sidecars_of_somebody_stay(tmp_path, with_sidecars, weights_file):
     out = tmp_path / "out"
     out.mkdir()
     (out / "A.XMP").write_text("mine")
-    done = qatie("enhance", with_sidecars, "-o", out, "--sidecars", "--strip-gps", "--weights", weights_file)
+    done = qatie_here("enhance", with_sidecars, "-o", out, "--sidecars", "--strip-gps", "--weights", weights_file)
     assert "stays as it is" in done.stderr
     assert (out / "A.XMP").read_text() == "mine"
     assert "GPS" not in (out / "A.webp.xmp").read_text()
@@ -122,9 +122,9 @@ def test_sidecars_of_somebody_stay(tmp_path, with_sidecars, weights_file):
 
 def test_without_the_option_sidecars_are_left(tmp_path, with_sidecars, weights_file):
     out = tmp_path / "out"
-    qatie("enhance", with_sidecars, "-o", out, "--weights", weights_file)
+    qatie_here("enhance", with_sidecars, "-o", out, "--weights", weights_file)
     assert not list(out.glob("*.[xX][mM][pP]"))
     for other in ("--in-place", "--strip-metadata"):
         target = () if other == "--in-place" else ("-o", tmp_path / "p")
-        done = qatie("enhance", with_sidecars, *target, "--sidecars", other, "--yes", code=2)
+        done = qatie_here("enhance", with_sidecars, *target, "--sidecars", other, "--yes", code=2)
         assert "contradict" in done.stderr

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import tifffile
 import torch
-from commands import qatie
+from commands import qatie_here
 from PIL import Image, PngImagePlugin
 
 import qatie_cli
@@ -120,7 +120,7 @@ def test_what_is_not_nested_too_deeply_is_read():
 
 def test_nesting_on_the_command_line_is_no_traceback(tmp_path):
     (tmp_path / "recipe.toml").write_text("width = " + "[" * 9000 + "]" * 9000)
-    done = qatie("pairs", "make", tmp_path, "-o", tmp_path / "out", "--recipe", tmp_path / "recipe.toml", code=2)
+    done = qatie_here("pairs", "make", tmp_path, "-o", tmp_path / "out", "--recipe", tmp_path / "recipe.toml", code=2)
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli.batch.running import Writing
@@ -171,11 +171,11 @@ def test_the_command_keeps_and_leaves_out(coffee, tmp_path, weights_file):
     source = tmp_path / "a.jpg"
     source.write_bytes(_motion(coffee, _packet()))
     options = ("--weights", weights_file, "-o", tmp_path / "out")
-    qatie("enhance", source, *options)
+    qatie_here("enhance", source, *options)
     assert (tmp_path / "out" / "a.jpg").read_bytes().endswith(VIDEO)
-    qatie("enhance", source, *options, "--no-motion")  # other settings: it is redone
+    qatie_here("enhance", source, *options, "--no-motion")  # other settings: it is redone
     assert b"ftyp" not in (tmp_path / "out" / "a.jpg").read_bytes()
-    qatie("enhance", source, "--weights", weights_file, "--in-place", "--yes")
+    qatie_here("enhance", source, "--weights", weights_file, "--in-place", "--yes")
     assert source.read_bytes().endswith(VIDEO)
 
 

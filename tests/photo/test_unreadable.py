@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli.errors import PhotoError
@@ -75,11 +75,11 @@ def test_raw_files_are_named_and_beside_their_photos_left_out(tmp_path, weights_
     Image.fromarray(coffee).save(photos / "a.jpg")
     for name in ("a.DNG", "a.jxl", "b.nef", "c.txt"):
         (photos / name).write_bytes(b"x")
-    done = qatie("enhance", photos, "-o", tmp_path / "out", "--weights", weights_file)
+    done = qatie_here("enhance", photos, "-o", tmp_path / "out", "--weights", weights_file)
     assert "2 raw files" in done.stderr
     assert "develop them first" in done.stderr
     assert "JPEG XL" in done.stderr
-    done = qatie("enhance", photos / "a.DNG", "-o", tmp_path / "o", "--weights", weights_file, code=3)
+    done = qatie_here("enhance", photos / "a.DNG", "-o", tmp_path / "o", "--weights", weights_file, code=3)
     assert "a.DNG is a raw file. Develop it first" in done.stderr
     assert "not named like" not in done.stderr
 

@@ -37,9 +37,14 @@ def _same(a: Path, b: Path) -> bool:
     return equal and first.activations == second.activations
 
 
+@pytest.fixture(scope="module")
+def whole_run(clean, tmp_path_factory) -> training.Finished:
+    """A run that nothing interrupted."""
+    return train(clean, TINY, tmp_path_factory.mktemp("whole") / "run")
+
+
 @pytest.mark.parametrize("stops", [[2], [3], [5, 11], [9], [1, 2, 3, 4]])
-def test_a_run_stopped_anywhere_ends_as_the_whole_one(clean, tmp_path, stops):
-    whole = train(clean, TINY, tmp_path / "whole")
+def test_a_run_stopped_anywhere_ends_as_the_whole_one(clean, tmp_path, whole_run, stops):
     for index, stop in enumerate([*stops, 10**6]):
         steps = []
         try:
@@ -54,13 +59,12 @@ def test_a_run_stopped_anywhere_ends_as_the_whole_one(clean, tmp_path, stops):
         except training.RunInterruptedError as stopped:
             assert stopped.exit_code == 130
             assert steps[-1].run_step == stop
-    assert _same(whole.weights, tmp_path / "parts" / "last.safetensors")
+    assert _same(whole_run.weights, tmp_path / "parts" / "last.safetensors")
 
 
-def test_a_run_killed_after_its_checkpoint_ends_as_the_whole_one(clean, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_checkpoint_ends_as_the_whole_one(clean, tmp_path, whole_run, monkeypatch):
     """SIGKILL leaves the last checkpoint and no more."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-    whole = train(clean, TINY, tmp_path / "whole")
 
     def kill(progress):
         if progress.run_step == 8:
@@ -69,13 +73,12 @@ def test_a_run_killed_after_its_checkpoint_ends_as_the_whole_one(clean, tmp_path
     with pytest.raises(KeyboardInterrupt):
         train(clean, TINY, tmp_path / "killed", on_progress=kill)
     train(clean, TINY, tmp_path / "killed", resume=True)
-    assert _same(whole.weights, tmp_path / "killed" / "last.safetensors")
+    assert _same(whole_run.weights, tmp_path / "killed" / "last.safetensors")
 
 
-def test_the_closing_table_compares_float_post_training_and_qat(clean, tmp_path):
-    done = train(clean, TINY, tmp_path / "run")
-    table = done.table
-    int8 = [name for name in engines.available_for(checkpoint.read(done.weights)) if name != "float"]
+def test_the_closing_table_compares_float_post_training_and_qat(whole_run):
+    table = whole_run.table
+    int8 = [name for name in engines.available_for(checkpoint.read(whole_run.weights)) if name != "float"]
     expected = [("float", "float"), *(("post-training", name) for name in int8)]
     expected += [("float after QAT", "float"), *(("QAT", name) for name in int8)]
     assert [(row.name, row.engine) for row in table] == expected
@@ -257,14 +260,14 @@ def test_the_trained_tone_stage_keeps_a_share_of_its_colours(clean, tmp_path):
     assert apart[0] > 1e-3 and apart[1] < 1e-6
 
 
-def test_a_run_leaves_metrics_and_pictures(clean, tmp_path):
-    train(clean, TINY, tmp_path / "run")
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+def test_a_run_leaves_metrics_and_pictures(whole_run):
+    folder = whole_run.weights.parent
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
     steps = [(row["stage"], int(row["step"])) for row in rows]
     assert steps == [("tone", 3), ("float", 6), ("float", 9), ("qat", 12), ("qat", 13)]
     assert float(rows[-1]["agreement"]) > 0
     assert rows[0]["ssim"] == "" and float(rows[1]["ssim"]) > 0
-    previews = sorted((tmp_path / "run" / "previews").iterdir())
+    previews = sorted((folder / "previews").iterdir())
     assert [p.name for p in previews] == ["000003.jpg", "000006.jpg", "000009.jpg", "000012.jpg", "000013.jpg"]
     assert Image.open(previews[0]).width >= 3 * 160
 
