@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import QATIE, qatie
+from commands import qatie
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -261,6 +261,11 @@ class _Gate:
 # Small batches, so that each worker has some in hand.
 _IN_PAIRS = "from qatie_cli.cloud import table; table.MOST_ITEMS = 2; from qatie_cli.cli import main; main()"
 
+# Tests that a shell started in the background ignore SIGINT, and so would what they start.
+_INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from qatie_cli.cli import main; main()"
+)
+
 
 def _workers_below(pid: int) -> list[psutil.Process]:
     """The actors among the descendants of a process."""
@@ -312,7 +317,8 @@ def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, t
 
 def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
     gate = _Gate(bucket, 3)
-    command = [*QATIE, "enhance", IN, "-o", OUT, "--cluster", cluster.address, "--workers", "1"]
+    command = [sys.executable, "-P", "-c", _INTERRUPTIBLE, "enhance", IN, "-o", OUT]
+    command += ["--cluster", cluster.address, "--workers", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert gate.reached.wait(300), process.kill()
         process.send_signal(signal.SIGINT)
