@@ -379,7 +379,7 @@ def test_links_to_files_lead_out_of_a_named_folder_only_to_what_is_named(photo, 
         assert {task.source for task in found.tasks} == {photo, outside}
         assert found.refused == ()
 
-    ended = qatie("enhance", photo.parent, "--in-place", "--yes", code=3)
+    ended = qatie_here("enhance", photo.parent, "--in-place", "--yes", code=3)
     assert "out.png" in ended.stderr
     assert outside.read_bytes() == content
     assert photo.read_bytes() != content
