@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Photos that are not part of the project; tests that need them are skipped without."""
-    if not SHARED.is_dir():
+    if not all((SHARED / name).is_dir() for name in ("pairs", "realworld", "reference")):
         pytest.skip("needs the shared photos")
     return SHARED
 
