@@ -26,7 +26,14 @@ from qatie_cli.model.checkpoint import Weights
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COMPILED = ("graphs", "kernels", "machine-code")  # folders of the user data folder that are caches of such code
 # Begun first, so that no worker has one of them before it when the others are done.
-LONGEST = ["test_docs.py", "test_cluster.py", "test_shipped.py", "test_cli_training.py", "test_training.py"]
+LONGEST = [
+    "test_cluster.py",
+    "test_docs.py",
+    "test_shipped.py",
+    "test_cli_training.py",
+    "test_training.py",
+    "test_light_photos.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Photos that are not part of the project; tests that need them are skipped without."""
-    if not SHARED.is_dir():
+    if not all((SHARED / name).is_dir() for name in ("pairs", "realworld", "reference")):
         pytest.skip("needs the shared photos")
     return SHARED
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import qatie
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli import engines
@@ -155,7 +155,7 @@ def test_the_command_reports_engines_as_json(tmp_path, coffee, weights_file):
     """Scripts rely on these names and types."""
     Image.fromarray(coffee[:120, :160]).save(tmp_path / "a.png")
     options = ("--weights", weights_file, "--rounds", 1)
-    report = json.loads(qatie("bench", tmp_path, *options, "--backend", "qnnpack", "--json").stdout)
+    report = json.loads(qatie_here("bench", tmp_path, *options, "--backend", "qnnpack", "--json").stdout)
     (row,) = report["rows"]
     assert {name: type(row[name]) for name in ROW} == ROW
     assert (row["backend"], row["weights"], row["arithmetic"]) == ("qnnpack", str(weights_file), "int8")
@@ -172,17 +172,17 @@ def test_the_command_reports_engines_as_json(tmp_path, coffee, weights_file):
 def test_one_backend_or_all_of_them(tmp_path, coffee, weights_file):
     Image.fromarray(coffee[:120, :160]).save(tmp_path / "a.png")
     options = ("--weights", weights_file, "--rounds", 1, "--no-commands", "--json", "--size", "64x64")
-    rows = json.loads(qatie("bench", tmp_path, *options).stdout)["rows"]
+    rows = json.loads(qatie_here("bench", tmp_path, *options).stdout)["rows"]
     assert {row["backend"] for row in rows} == {
         *engines.available_for(checkpoint.read(weights_file)),
         *contenders.installed_runtimes(),
     }
     assert all(row["peak_mb"] is None for row in rows)
-    (row,) = json.loads(qatie("bench", *options, "--backend", "float").stdout)["rows"]
+    (row,) = json.loads(qatie_here("bench", *options, "--backend", "float").stdout)["rows"]
     assert (row["backend"], row["agreement_db"]) == ("float", None)
-    refused = qatie("bench", *options, "--backend", "tensorflow", code=2)
+    refused = qatie_here("bench", *options, "--backend", "tensorflow", code=2)
     assert "Unknown engine or runtime 'tensorflow'" in refused.stderr
-    shown = qatie("bench", tmp_path / "a.png", *options[:-3], "--size", "64x64", "--backend", "onednn")
+    shown = qatie_here("bench", tmp_path / "a.png", *options[:-3], "--size", "64x64", "--backend", "onednn")
     assert "64x64" in shown.stderr
     assert "Peak of this machine" in shown.stderr
     assert "GMAC/s" in shown.stderr
@@ -195,7 +195,7 @@ def test_a_model_file_runs_beside_them(tmp_path, weights, weights_file):
     path = tmp_path / "a.onnx"
     path.write_bytes(onnx.build(weights, int8=False, size=(64, 64), whole=False).SerializeToString())
     options = ("--weights", weights_file, "--rounds", 1, "--json", "--size", "64x64", "--backend", "float")
-    rows = json.loads(qatie("bench", *options, "--against", path).stdout)["rows"]
+    rows = json.loads(qatie_here("bench", *options, "--against", path).stdout)["rows"]
     assert [row["backend"] for row in rows] == ["float", "a.onnx"]
     assert rows[1]["gmac_per_s"] is None
     assert rows[1]["peak_mb"] > 50

@@ -73,7 +73,6 @@ def folder(tmp_path: Path, photos: list[np.ndarray], weights, monkeypatch: pytes
     return tmp_path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_commands_of_a_page_run_one_after_the_other(page, folder, weights):
     if page == "docs/weights.md":

@@ -63,15 +63,18 @@ def test_the_setup_commands_come_first():
     assert second == "pip install '.[test]' && pytest"
 
 
-def test_ci_runs_the_documented_gates_and_then_the_readme_s_test_command():
+def test_ci_runs_the_documented_gates_then_the_readme_s_test_command_and_the_slow_tests():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.findall(r"^run_documented (.*)", script, re.MULTILINE) == [
         "CONTRIBUTING.md gates",
         'README.md "test command"',
+        'CONTRIBUTING.md "slow tests"',
     ]
     assert "pip install" not in script  # it has no other command of its own
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     gates = re.search(r"<!-- gates -->\n```sh\n(.*?)\n```", contributing, re.DOTALL)[1].splitlines()
+    slow = re.search(r"<!-- slow tests -->\n```sh\n(.*?)\n```", contributing, re.DOTALL)[1]
+    assert slow == "pip install '.[test]' && pytest -m slow"
     assert gates == [
         "pip install '.[docs,lint]'",
         "ruff check",
