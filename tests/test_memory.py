@@ -82,7 +82,7 @@ def _reserved(header: Header, fmt: str, start: bytes = b"", **options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo"
         path.write_bytes(start.ljust(12, b"\0"))
-        reader = types.SimpleNamespace(header=lambda _: header)
+        reader = types.SimpleNamespace(header=lambda _: header, takes=apart.Reader().takes)
         runner = Runner(lambda photo, _: photo, Writing(), reader=reader, **options)
         hand = running._InHand(Task(path, path), 0.0)
         runner._reserve(hand, fmt)
@@ -111,7 +111,8 @@ def test_previews_and_the_process_that_decodes_apart_are_charged_on_top():
     alone = _reserved(header, "png")
     assert _reserved(dataclasses.replace(header, beside_bytes=7 << 20), "png") == alone + (7 << 20)
     assert _reserved(header, "png", previews=object()) == alone + (48 << 20)
-    assert _reserved(header, "png", start=b"II*\0") == alone + apart.BYTES
+    for start in (b"II*\0", b"\xff\xd8\xff", b"\x89PNG", b"BM"):
+        assert _reserved(header, "png", start=start) == alone + apart.BYTES
 
 
 @pytest.mark.parametrize("fmt", ["jpeg", "heic", "png"])
