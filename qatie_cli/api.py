@@ -44,8 +44,9 @@ import numpy.typing as npt
 
 from qatie_cli import sizes
 from qatie_cli.batch import session, single
+from qatie_cli.batch.outcomes import Result, Status
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Result, Status, Writing
+from qatie_cli.batch.running import Writing
 from qatie_cli.batch.settings import FLOAT, INT8, Settings
 from qatie_cli.errors import PhotoError, QatieError, UsageError
 from qatie_cli.model import shipped

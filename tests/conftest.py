@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread, here and in the processes that tests start: threads that wait for each other take many times as long where
@@ -16,35 +13,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from samples import random_weights
 from skimage import data
 
 from qatie_cli.data import clean as clean_photos
 from qatie_cli.data.clean import CleanPhotos
 from qatie_cli.data.store import Store
-from qatie_cli.model import checkpoint, whole
+from qatie_cli.model import checkpoint
 from qatie_cli.model.checkpoint import Weights
-from qatie_cli.model.config import OPTIONS, ModelConfig, NetworkConfig, ToneConfig
-from qatie_cli.model.quantization import calibration, equalization
-from qatie_cli.model.tone import ToneStage
-from qatie_cli.photo.content import Photo
 
-QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
-LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
-# For tests of the `weights`: the network as the paper proposes it, and each of its ablations.
-EVERY_NETWORK = pytest.mark.parametrize(
-    "weights", ["", *OPTIONS], indirect=True, ids=["whole", *(f"no {name}" for name in OPTIONS)]
-)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+COMPILED = ("graphs", "kernels", "machine-code")  # folders of the user data folder that are caches of such code
+# Begun first, so that no worker has one of them before it when the others are done.
+LONGEST = ["test_docs.py", "test_cluster.py", "test_shipped.py", "test_cli_training.py", "test_training.py"]
 
 
-def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    done = subprocess.run([*QATIE, *map(str, arguments)], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of the longest tests come first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -65,87 +53,6 @@ def astronaut() -> np.ndarray:
 def coffee() -> np.ndarray:
     """Another one, (400, 600, 3) uint8."""
     return data.coffee()
-
-
-def small_photos(folder: Path, photo: np.ndarray, number: int) -> Path:
-    """A new folder with this many different photos of 60 x 40 pixels: 0.png, 1.png and so on."""
-    folder.mkdir()
-    for index in range(number):
-        Image.fromarray(photo[index : index + 40, :60]).save(folder / f"{index}.png")
-    return folder
-
-
-def inverted(photo: Photo, _tile_side: int | None = None) -> Photo:
-    """What stands for enhancing a photo where only the batch around it is tested."""
-    return photo.with_pixels(255 - photo.rgb())
-
-
-def interrupted_at(number: int) -> Callable[[Photo, int | None], Photo]:
-    """`inverted`, with Ctrl-C at the photo of this number, from 0."""
-    calls = itertools.count()
-
-    def enhance(photo: Photo, _tile_side: int | None = None) -> Photo:
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        return inverted(photo)
-
-    return enhance
-
-
-def flattened(photo: np.ndarray, contrast: float) -> np.ndarray:
-    """A photo's values below 200, brought so near to 200 that this share of their distance is left."""
-    return (200 - contrast * (200 - photo.clip(0, 200).astype(np.float32))).astype(np.uint8)
-
-
-def smoothed(photo: np.ndarray, share: float) -> np.ndarray:
-    """A photo whose upper part, this share of its rows, is an even bright sky."""
-    height = len(photo)
-    return np.concatenate([np.full_like(photo[: round(share * height)], 235), photo[round(share * height) :]])
-
-
-def as_tensor(photo_u8: np.ndarray) -> torch.Tensor:
-    """(1, 3, H, W) in 0..1 of a photo (H, W, 3) of 8 bit."""
-    return torch.from_numpy(photo_u8.astype(np.float32) / 255).permute(2, 0, 1)[None]
-
-
-def random_weights(
-    photos: list[np.ndarray],
-    width: int = 8,
-    tone: ToneConfig | None = ToneConfig(),  # noqa: B008
-    without: str = "",
-) -> Weights:
-    """Calibrated weights whose tone stage and network both change a photo visibly; nothing is trained.
-
-    `without` names an option of the network that is false.
-    """
-    config = NetworkConfig(width, **({without: False} if without else {}))
-    untrained = whole.create(ModelConfig(config, tone), seed=1).requires_grad_(False)
-    generator = torch.Generator().manual_seed(2)
-    untrained.network.head.weight.normal_(0, 0.05, generator=generator)
-    if untrained.tone is not None:
-        _change_tone(untrained.tone, generator)
-    seen = [as_tensor(photo[: photo.shape[0] // 8 * 8, : photo.shape[1] // 8 * 8]) for photo in photos]
-    equalization.equalize(untrained.network, seen)
-    activations = calibration.calibrate(untrained.network, seen)
-    return Weights(untrained.config, whole.arrays(untrained.state_dict()), activations)
-
-
-def _change_tone(stage: ToneStage, generator: torch.Generator) -> None:
-    stage.decide.bias.normal_(0, 0.3, generator=generator)
-    if stage.config.grid:
-        for parameter in (stage.gains.weight, stage.gains.bias):
-            parameter.normal_(0, 0.3, generator=generator)
-
-
-def with_local_tone(weights: Weights) -> Weights:
-    """The network of `weights` behind a random tone stage that changes photos from place to place."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        stage = ToneStage(LOCAL).requires_grad_(False)
-    _change_tone(stage, torch.Generator().manual_seed(2))
-    network = {name: t for name, t in weights.state.items() if name.startswith("network.")}
-    state = network | whole.arrays({f"tone.{name}": t for name, t in stage.state_dict().items()})
-    return replace(weights, config=ModelConfig(weights.config.network, LOCAL), state=state)
 
 
 @pytest.fixture(scope="session")
@@ -171,9 +78,35 @@ def clean(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray, coffe
     return clean_photos.load(folder, Store(10**9), validation_share=0.2, seed=0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where all tests of a run, and the processes they start, keep what takes seconds to compile.
+
+    Fixtures of more than one test have it for their user data folder.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled-code"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QATIE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the real user data folder."""
-    home = tmp_path / "qatie-home"
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, compiled_code: Path) -> Path:
+    """No test reads or writes the real user data folder; each has one of its own, but for compiled code."""
+    home = tmp_path_factory.mktemp("home")
+    for name in COMPILED:
+        (compiled_code / name).mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # Windows may not allow links: code is compiled again
+            (home / name).symlink_to(compiled_code / name, target_is_directory=True)
     monkeypatch.setenv("QATIE_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def empty_home(own_home: Path) -> Path:
+    """A user data folder without compiled code, either."""
+    for name in COMPILED:
+        (own_home / name).unlink(missing_ok=True)
+    return own_home

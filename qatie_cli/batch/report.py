@@ -25,11 +25,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qatie_cli import __version__, files
+from qatie_cli.batch.outcomes import Outcome, Result, Status
 from qatie_cli.batch.planning import Plan
-from qatie_cli.batch.running import Result, Seconds, Status
 from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import QatieError
 from qatie_cli.photo import formats
@@ -58,8 +57,10 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result], settings: Settings
     """The report as plain values for JSON; tasks without a result were not begun."""
     digest = None if settings is None else settings.digest
     reached = {result.task.source for result in results}
-    done = [Result(task, Status.SKIPPED, reason=DONE_BEFORE) for task in plan.done]
-    rest = [Result(task, Status.NOT_BEGUN, reason=INTERRUPTED) for task in plan.tasks if task.source not in reached]
+    done = [Result(task, status=Status.SKIPPED, reason=DONE_BEFORE) for task in plan.done]
+    rest = [
+        Result(task, status=Status.NOT_BEGUN, reason=INTERRUPTED) for task in plan.tasks if task.source not in reached
+    ]
     photos = [row(r.task.source, r.task.output, r, digest) for r in [*results, *done, *rest]]
     photos += [other(NOT_A_PHOTO, path) for path in plan.not_photos]
     photos += [other(NOT_SEARCHED, path) for path in plan.system_folders]
@@ -81,13 +82,8 @@ def head(run: Run, network_seconds: float, counts: dict[str, int], settings: Set
     }
 
 
-def row(source: object, output: object, result: Any, settings: str | None) -> dict:
-    """A photo of the report.
-
-    Args:
-        result: a `Result`, or what else has its fields but the task.
-        settings: the run's digest.
-    """
+def row(source: object, output: object, result: Outcome, settings: str | None) -> dict:
+    """A photo of the report; `settings` is the run's digest."""
     has_output = result.status in (Status.ENHANCED, Status.SKIPPED)
     return {
         "input": str(source),
@@ -99,7 +95,7 @@ def row(source: object, output: object, result: Any, settings: str | None) -> di
         "height": result.height,
         "input_bytes": result.input_bytes,
         "output_bytes": result.output_bytes,
-        "seconds": {name: round(value, 4) for name, value in _seconds(result.seconds).items()},
+        "seconds": {name: round(value, 4) for name, value in dataclasses.asdict(result.seconds).items()},
         "settings": settings if has_output else None,
         "reduction": result.reduction,
     }
@@ -108,10 +104,6 @@ def row(source: object, output: object, result: Any, settings: str | None) -> di
 def other(status: str, place: object, reason: str = "") -> dict:
     """A row of the report for what is no photo to enhance."""
     return {"input": str(place), "output": None, "status": status, "reason": reason or _WHY[status]}
-
-
-def _seconds(seconds: Seconds) -> dict[str, float]:
-    return dataclasses.asdict(seconds)
 
 
 def check_writable(path: Path) -> None:
@@ -128,13 +120,17 @@ def check_writable(path: Path) -> None:
         raise QatieError(f"{path} is a folder.", "Give a file with --report.")
 
 
-def write(path: Path, content: dict) -> None:
+def write(path: Path, parts: Iterable[bytes]) -> None:
     """Write the report, atomically to a regular file.
 
     Raises:
         OSError: it cannot be written.
     """
-    files.write_atomic(path, encoded(content))
+    if files.is_special(path):
+        files.write_atomic(path, b"".join(parts))
+        return
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
 
 
 def encoded(content: dict) -> bytes:

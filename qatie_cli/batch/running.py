@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +20,11 @@ from qatie_cli import files
 from qatie_cli.batch import reasons, sidecars, targets
 from qatie_cli.batch.journal import Journal
 from qatie_cli.batch.made import Claim, Ledger, State
+from qatie_cli.batch.outcomes import Result, Seconds, Status
 from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
+from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, apart, encoding, fineness, formats
 from qatie_cli.photo.content import Photo
@@ -34,45 +35,6 @@ _FAILURES_OF_A_FULL_DISK = 3  # in a row, which stop the run
 _NO_SPACE_LEFT = 1 << 16  # bytes
 _PREVIEW_BYTES = 48 << 20  # while previews of a photo are made and compressed
 _LARGE = 32_000_000  # pixels; above, freed memory is returned to the system between the stages, limit or not
-
-
-class Status(StrEnum):
-    """What became of a photo."""
-
-    ENHANCED = "enhanced"
-    SKIPPED = "skipped"  # the output existed
-    FAILED = "failed"
-    NOT_BEGUN = "not begun"
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Time spent on a photo; stages of neighbouring photos overlap."""
-
-    decode: float = 0.0
-    network: float = 0.0
-    encode: float = 0.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """One photo's outcome; `reason` says why it failed, `notes` what the output does not hold."""
-
-    task: Task
-    status: Status
-    seconds: Seconds = Seconds()
-    width: int = 0
-    height: int = 0
-    input_bytes: int = 0
-    output_bytes: int = 0
-    reason: str = ""
-    notes: tuple[str, ...] = ()
-    reduction: int = 1  # by which the network saw the photo reduced
-
-    @property
-    def megapixels(self) -> float:
-        """Millions of pixels; 0 for a photo that could not be read."""
-        return self.width * self.height / 1e6
 
 
 @dataclass(frozen=True)
@@ -115,8 +77,8 @@ class Previews(Protocol):
         """Called when the output is written; `before` is what `reduced` returned."""
 
 
-# (photo, side of its tiles or None) to the enhanced photo.
-Enhance = Callable[[Photo, int | None], Photo]
+# (photo, how the network sees it) to the enhanced photo.
+Enhance = Callable[[Photo, Refinement], Photo]
 
 
 @dataclass
@@ -154,15 +116,15 @@ class Runner:
         writing: Writing,
         network_bytes_per_pixel: float = 0.0,
         max_memory: int | None = None,
-        reduction: Callable[[np.ndarray], int] = lambda pixels: 1,
+        refinement: Callable[[np.ndarray], Refinement] = lambda pixels: Refinement(),
         previews: Previews | None = None,
         reader: apart.Reader | None = None,
         budget: memory.Budget | None = None,
     ) -> None:
-        """`reduction` gives the factor by which the network's view is reduced; `budget` stands for `max_memory`."""
+        """`refinement` tells how the network sees a photo, tiles aside; `budget` stands for `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
-        self._enhance, self._writing, self._reduction = enhance, writing, reduction
+        self._enhance, self._writing, self._refinement = enhance, writing, refinement
         self._network_bytes = network_bytes_per_pixel
         self._budget = budget or memory.Budget(memory.available(max_memory))
         self._trimmed_above = _LARGE if max_memory is None else 0  # malloc kept 100 MB of a 12-megapixel photo
@@ -227,7 +189,7 @@ class Runner:
                     ahead.cancel()
                 self._report(pending, on_result)
         for task in tasks[begun:]:
-            on_result(Result(task, Status.NOT_BEGUN, reason="Nothing more could be written."))
+            on_result(Result(task, status=Status.NOT_BEGUN, reason="Nothing more could be written."))
         return elsewhere
 
     @staticmethod
@@ -293,7 +255,7 @@ class Runner:
             return True
         there = state_of(task, ledger)
         if there.state is State.DONE:
-            hand.early = Result(task, Status.SKIPPED, reason="Another run has written it.")
+            hand.early = Result(task, status=Status.SKIPPED, reason="Another run has written it.")
         elif there.state is State.LEFT:
             raise PhotoError(there.reason)
         return hand.early is None
@@ -343,11 +305,12 @@ class Runner:
         if trimmed:
             memory.give_free_memory_back()
         try:
-            hand.reduction = self._reduction(hand.photo.pixels)
+            how = self._refinement(hand.photo.pixels)
+            hand.reduction = how.reduction
             side = self._tile_side(hand, hand.photo.pixels)
             network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
             self._budget.add(network)
-            hand.photo = self._enhance(hand.photo, side)
+            hand.photo = self._enhance(hand.photo, dataclasses.replace(how, tile_side=side))
         except Exception as error:
             hand.early = self._failed(hand, error)
             hand.photo = None
@@ -370,7 +333,7 @@ class Runner:
         began = time.monotonic()
         try:
             if hand.photo is None:
-                return hand.early or Result(hand.task, Status.NOT_BEGUN, reason="The run was stopped.")
+                return hand.early or Result(hand.task, status=Status.NOT_BEGUN, reason="The run was stopped.")
             size = self._write(hand, hand.photo)
             self._full_in_a_row = 0
             encode = time.monotonic() - began
@@ -386,8 +349,7 @@ class Runner:
             if claim := self._claims.pop(hand.task, None):
                 claim.give_up()
         seconds = Seconds(hand.decode, hand.network, encode)
-        sizes = hand.width, hand.height, hand.input_bytes, size
-        return Result(hand.task, Status.ENHANCED, seconds, *sizes, notes=hand.notes, reduction=hand.reduction)
+        return self._result(hand, Status.ENHANCED, seconds, output_bytes=size)
 
     def _write(self, hand: _InHand, photo: Photo) -> int:
         task, writing = hand.task, self._writing
@@ -419,16 +381,22 @@ class Runner:
     # --- failures -------------------------------------------------------------------------------------------------
 
     def _failed(self, hand: _InHand, error: Exception) -> Result:
-        seconds = Seconds(hand.decode, hand.network)
+        seconds, reason = Seconds(hand.decode, hand.network), reasons.of(hand.task, error)
+        return self._result(hand, Status.FAILED, seconds, reason=reason)
+
+    @staticmethod
+    def _result(hand: _InHand, status: Status, seconds: Seconds, output_bytes: int = 0, reason: str = "") -> Result:
         return Result(
             hand.task,
-            Status.FAILED,
-            seconds,
-            hand.width,
-            hand.height,
-            hand.input_bytes,
-            reason=reasons.of(hand.task, error),
+            status=status,
+            seconds=seconds,
+            width=hand.width,
+            height=hand.height,
+            input_bytes=hand.input_bytes,
+            output_bytes=output_bytes,
+            reason=reason,
             notes=hand.notes,
+            reduction=hand.reduction,
         )
 
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:

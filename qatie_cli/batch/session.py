@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from qatie_cli import files
 from qatie_cli.batch import journal, pace, planning, report
 from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.outcomes import Result, Status
 from qatie_cli.batch.planning import Naming, Plan
-from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing, remove_stale
+from qatie_cli.batch.running import Previews, Runner, Writing, remove_stale
 from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import Exit, QatieError
 from qatie_cli.home import user_folder
@@ -90,7 +91,7 @@ class Session:
 
     def __init__(self, request: Request, plan: Plan, writing: Writing) -> None:
         self.plan = plan
-        self.refused = tuple(Result(r.task, Status.FAILED, reason=r.reason) for r in plan.refused)
+        self.refused = tuple(Result(r.task, status=Status.FAILED, reason=r.reason) for r in plan.refused)
         self.results: list[Result] = []
         self.megapixels = 0.0  # enhanced so far, in millions of pixels
         self.interrupted = False
@@ -151,7 +152,7 @@ class Session:
             self._writing.ledger.engine = enhancer.engine.name
         pixel_bytes = enhancer.engine.network.bytes_per_pixel
         runner = Runner(
-            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.reduction_of, previews
+            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.refinement_of, previews
         )
         bounded = self._request.max_memory is not None
         try:
@@ -191,7 +192,7 @@ class Session:
         some = self.with_status(Status.ENHANCED) or self.plan.done or self.refused
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
-    def report(self, engine: Engine | None, weights: str, strength: float) -> dict[str, object]:
+    def report(self, engine: Engine | None, weights: str, strength: float) -> list[bytes]:
         """The report of the run so far (`batch.report`); `engine` is None if there was nothing to do."""
         run = report.Run(
             started=self._started,
@@ -202,4 +203,5 @@ class Session:
             weights=weights,
             strength=strength,
         )
-        return report.as_table(run, self.plan, [*self.refused, *self.results], self._request.settings)
+        table = report.as_table(run, self.plan, [*self.refused, *self.results], self._request.settings)
+        return [report.encoded(table)]

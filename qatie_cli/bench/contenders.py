@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qatie_cli import engines
+from qatie_cli import engines, installation
 from qatie_cli.enhance.tiling import residual_of
 from qatie_cli.errors import DataError, UsageError
 from qatie_cli.model.checkpoint import Weights
@@ -23,7 +23,6 @@ RUNTIMES = {
     "openvino": ("onnx", "openvino"),
     "litert": ("flatbuffers", "ai_edge_litert"),
 }
-_INSTALL = "Run: pip install 'qatie[bench]'"
 
 
 @dataclass
@@ -94,7 +93,7 @@ def installed_runtimes() -> Iterator[str]:
 def check_runtime(name: str) -> None:
     """Raise UsageError where the runtime `name` lacks something."""
     if missing := [module for module in RUNTIMES[name] if find_spec(module) is None]:
-        raise UsageError(f"{name} needs {', '.join(missing)}.", _INSTALL)
+        raise UsageError(f"{name} needs {', '.join(missing)}.", f"Run: {installation.extra('bench')}")
 
 
 def load_file(path: Path, threads: int) -> Contender:
@@ -114,7 +113,7 @@ def load_file(path: Path, threads: int) -> Contender:
     try:
         _, run = make(path, None, threads)
     except ImportError:
-        raise UsageError(f"{path.name} needs {module}.", _INSTALL) from None
+        raise UsageError(f"{path.name} needs {module}.", f"Run: {installation.extra('bench')}") from None
     except Exception as error:  # each runtime has exceptions of its own
         raise DataError(f"{path} cannot be run: {str(error).splitlines()[0]}.") from error
     return Contender(path.name, "as in the file", run, file=path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qatie_cli import engines
+from qatie_cli import engines, installation
 from qatie_cli.bench.measuring import Bench
 from qatie_cli.errors import DataError, UsageError
 
@@ -21,7 +21,7 @@ def write(path: Path, bench: Bench) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError("Plots need matplotlib.", "Run: pip install 'qatie[bench]'") from None
+        raise UsageError("Plots need matplotlib.", f"Run: {installation.extra('bench')}") from None
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for row in bench.rows:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -91,8 +92,17 @@ def main() -> None:
     _quiet_libraries()
     if clash := installation.clash():
         screen().print(f"[yellow]{clash}[/]")
+    run()
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, that of `sys.argv` by default, without a change to the process's streams, threads and warnings.
+
+    Raises:
+        SystemExit: with one of `errors.Exit`, always; errors were reported in one line.
+    """
     try:
-        app()
+        app(arguments)
     except QatieError as error:
         show_error(error)
         sys.exit(error.exit_code)

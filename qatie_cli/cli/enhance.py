@@ -10,7 +10,7 @@ import typer
 
 from qatie_cli.cli import galleries, large, stream
 from qatie_cli.cli.console import confirm, console, plain
-from qatie_cli.cli.follow import Follower, count
+from qatie_cli.cli.follow import Follower
 from qatie_cli.cli.options import (
     Cluster,
     Device,
@@ -38,6 +38,7 @@ from qatie_cli.cli.options import (
     load_engine,
     parse_quality,
 )
+from qatie_cli.cli.telling import count
 from qatie_cli.errors import Exit, UsageError
 from qatie_cli.model.shipped import DEFAULT
 from qatie_cli.photo import MAX_PIXELS

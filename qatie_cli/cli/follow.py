@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
-from qatie_cli.cli.stream import DASH, standard_output
+from qatie_cli.cli.telling import Teller, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
-    from qatie_cli.batch.running import Result
+    from qatie_cli.batch.outcomes import Result
     from qatie_cli.batch.session import Session
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.album import Album
 
 
-class Follower:
+class Follower(Teller):
     """Reports a run on standard error; only errors when quiet."""
 
     def __init__(self, run: Session, screen: Console, quiet: bool, verbose: bool) -> None:
-        self.run, self.screen, self.quiet, self.verbose = run, screen, quiet, verbose
+        super().__init__(screen, quiet, verbose)
+        self.run = run
 
     # --- before -------------------------------------------------------------------------------------------------------
 
     def show_plan(self) -> None:
         """What --dry-run prints: each source and output, and estimates of time and size."""
-        plan, estimate = self.run.plan, self.run.estimate()
+        plan = self.run.plan
         for task in plan.tasks:
             print(f"{task.source} -> {task.output}")
-        duration = datetime.timedelta(seconds=round(estimate.seconds))
-        how = "as in the last run here" if estimate.measured else "typical of two cores"
-        parts = [f"{count(len(plan.tasks))} to enhance, {estimate.megapixels:,.1f} MP"]
-        parts += [f"about {duration} at {estimate.speed:.1f} MP/s, {how}"]
-        parts += [f"{len(plan.done):,} done already"] if plan.done else []
-        parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
-        parts += [f"{_files(plan.not_photos)} not named like photos"] if plan.not_photos else []
-        self.screen.print("; ".join(parts) + ".")
+        others = _files(plan.not_photos) if plan.not_photos else ""
+        self._tell_estimate(len(plan.tasks), len(plan.done), others, self.run.estimate())
         self._tell_system_folders()
         self._tell_refused()
-
-    @staticmethod
-    def check_report(path: Path | None) -> None:
-        """Raise QatieError if `write_report` could not write the report."""
-        from qatie_cli.batch import report
-
-        if path == DASH:
-            standard_output()
-        elif path is not None:
-            report.check_writable(path)
 
     def tell_left_out(self) -> None:
         """Report files that are not photos, folders that are not searched, and photos that are refused."""
@@ -76,13 +60,11 @@ class Follower:
 
     def _tell_refused(self) -> None:
         for result in self.run.refused:
-            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
+            self._tell_failure(result.reason)
 
     def tell_nothing_to_do(self) -> None:
         """Report why there is nothing to enhance."""
-        done = self.run.plan.done
-        if not self.quiet and (done or not self.run.refused):
-            self.screen.print(f"Nothing to do: {count(len(done))} done already." if done else "No photos found.")
+        self._tell_nothing_to_do(len(self.run.plan.done), len(self.run.refused))
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -106,16 +88,15 @@ class Follower:
 
     def _tell(self, result: Result) -> None:
         if result.status == "failed":
-            self.screen.print(f"[red]Failed:[/] {plain(result.reason)}")
-        elif result.status == "enhanced" and self.verbose:
+            self._tell_failure(result.reason)  # which contains what matters in its notes
+            return
+        if result.status == "enhanced" and self.verbose:
             seconds = result.seconds
             self.screen.print(
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
                 f"network {seconds.network:.2f} s at {_size(result.reduction)}  encode {seconds.encode:.2f} s"
             )
-        told = self.quiet or result.status == "failed"  # the reason already contains what matters in them
-        for note in () if told else result.notes:
-            self.screen.print(f"[yellow]Note:[/] {plain(result.task.source)}: {plain(note)}.")
+        self._tell_notes(result.task.source, result.notes)
 
     # --- after --------------------------------------------------------------------------------------------------------
 
@@ -127,55 +108,24 @@ class Follower:
 
     def finish(self, album: Album) -> bool:
         """Write the gallery; returns whether it is complete."""
-        try:
-            album.write()
-        except OSError as error:
-            album.missing[album.path] = str(error.strerror or error)
-        for path, reason in album.missing.items():
-            self.screen.print(f"[red]The gallery lacks[/] {plain(path)}: {plain(reason)}")
-        return not album.missing
-
-    def write_report(self, path: Path, content: dict[str, object]) -> bool:
-        """Write the report; returns whether that worked."""
-        from qatie_cli.batch import report
-
-        try:
-            if path == DASH:
-                standard_output().write(report.encoded(content))
-                standard_output().flush()
-            else:
-                report.write(path, content)
-        except OSError as error:
-            self.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
-            return False
-        return True
+        return self._finish_gallery(album.missing, album.path, album.write)
 
     def summarize(self, how: str, album: Album | None) -> None:
         """Print the summary; `how` names the engine, empty if nothing had to be done."""
         run = self.run
+        enhanced, failed = run.with_status("enhanced"), run.with_status("failed")
         if run.interrupted:
-            enhanced = count(len(run.with_status("enhanced")))
-            self.screen.print(f"[red]Interrupted[/] after {enhanced}; run the same command to resume.")
+            self._tell_interrupted(len(enhanced))
         elif how:
-            self._count_up(how)
+            numbers = len(enhanced), run.skipped, len(failed)
+            names = [result.task.source for result in failed]
+            self._tell_totals(Totals(*numbers, names, run.megapixels, run.seconds), how)
         if not run.interrupted:
             for path, reason in run.plan.unsearched:
                 self.screen.print(f"[red]Not searched:[/] {plain(path)}: {reason}.")
-            if run.not_begun:
-                self.screen.print(f"[red]{count(run.not_begun)} not begun;[/] run the same command to resume.")
-        if album is not None and not self.quiet and album.path not in album.missing:
-            self.screen.print(f"Browse them: {plain(album.path)}")
-
-    def _count_up(self, how: str) -> None:
-        run, failed = self.run, self.run.with_status("failed")
-        if not self.quiet:
-            enhanced = count(len(run.with_status("enhanced")))
-            already = f", {run.skipped:,} done already" if run.skipped else ""
-            speed = f"{run.megapixels:.1f} MP in {run.seconds:.1f} s, {run.megapixels / run.seconds:.1f} MP/s"
-            self.screen.print(f"{enhanced} enhanced{already} ({speed}; {plain(how)}).")
-        if failed:
-            names = ", ".join(plain(result.task.source) for result in failed)
-            self.screen.print(f"[red]{count(len(failed))} failed:[/] {names}")
+            self._tell_not_begun(run.not_begun)
+        if album is not None:
+            self._tell_gallery(album.path, album.missing)
 
 
 def _size(reduction: int) -> str:
@@ -184,8 +134,3 @@ def _size(reduction: int) -> str:
 
 def _files(paths: tuple[Path, ...], what: str = "files") -> str:
     return plain(paths[0]) if len(paths) == 1 else f"{len(paths):,} {what}"
-
-
-def count(number: int) -> str:
-    """`1 photo`, `2 photos`."""
-    return "1 photo" if number == 1 else f"{number:,} photos"

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
+import functools
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
-from qatie_cli.cli.follow import Follower as SmallFollower
-from qatie_cli.cli.follow import count
+from qatie_cli.cli.telling import Teller, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from rich.console import Console
 
-    from qatie_cli.cloud.items import Outcome
+    from qatie_cli.cloud.items import ItemOutcome
     from qatie_cli.cloud.session import Executor, Session
     from qatie_cli.gallery.stored import StoredAlbum
 
 
-class Follower:
+class Follower(Teller):
     """Tells of a run on standard error; errors even when quiet."""
 
     def __init__(self, run: Session, screen: Console, quiet: bool, verbose: bool) -> None:
-        self.run, self.screen, self.quiet, self.verbose = run, screen, quiet, verbose
-
-    check_report = staticmethod(SmallFollower.check_report)
+        super().__init__(screen, quiet, verbose)
+        self.run = run
 
     # --- before -------------------------------------------------------------------------------------------------------
 
@@ -36,19 +31,13 @@ class Follower:
         from qatie_cli.cloud.table import TODO
         from qatie_cli.storage.urls import people_s
 
-        run, estimate = self.run, self.run.estimate()
+        run = self.run
         for page in run.table.pages(TODO):
             for row in page:
                 print(f"{people_s(row.source)} -> {people_s(row.output)}")
-        duration = datetime.timedelta(seconds=round(estimate.seconds))
-        how = "as in the last run here" if estimate.measured else "typical of two cores"
-        parts = [f"{count(run.todo)} to enhance, {estimate.megapixels:,.1f} MP"]
-        parts += [f"about {duration} on one machine at {estimate.speed:.1f} MP/s, {how}"]
-        parts += [f"{run.done:,} done already"] if run.done else []
-        parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
         others = run.table.count_others(report.NOT_A_PHOTO)
-        parts += [f"{_counted(others, 'files')} not named like photos"] if others else []
-        self.screen.print("; ".join(parts) + ".")
+        named = _counted(others, "files") if others else ""
+        self._tell_estimate(run.todo, run.done, named, run.estimate(), " on one machine")
         self._tell_refused()
 
     def tell_left_out(self) -> None:
@@ -69,20 +58,20 @@ class Follower:
         from qatie_cli.cloud.table import REFUSED
 
         for row in next(self.run.table.pages(REFUSED), [])[:MOST_NAMED]:
-            self.screen.print(f"[red]Failed:[/] {plain(row.reason)}")
+            self._tell_failure(row.reason)
         if self.run.refused > MOST_NAMED:
             self.screen.print(f"[red]Failed:[/] {self.run.refused - MOST_NAMED:,} more; --report has all.")
 
     def tell_nothing_to_do(self) -> None:
         """Say why nothing is enhanced."""
-        done = self.run.done
-        if not self.quiet and (done or not self.run.refused):
-            self.screen.print(f"Nothing to do: {count(done)} done already." if done else "No photos found.")
+        self._tell_nothing_to_do(self.run.done, self.run.refused)
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     def work(self, executor: Executor, album: StoredAlbum | None) -> None:
         """Run it under a progress bar."""
+        from qatie_cli.storage.urls import people_s
+
         run = self.run
         if self.verbose and not self.quiet:
             self.screen.print(f"Workers: up to {executor.workers:,}.")
@@ -90,15 +79,15 @@ class Follower:
         with progress("[dim]{task.fields[state]}", quiet=self.quiet) as bar:
             shown = bar.add_task("", total=run.todo, state="")
 
-            def on_outcome(outcome: Outcome) -> None:
+            def on_outcome(outcome: ItemOutcome) -> None:
                 nonlocal told
                 if outcome.status == "failed":
                     told += 1
-                    self._tell_failure(outcome, told)
-                elif self.verbose and not self.quiet:
-                    self.screen.print(f"{plain(outcome.output)}  {outcome.megapixels:.1f} MP")
-                for note in () if self.quiet or outcome.status == "failed" else outcome.notes:
-                    self.screen.print(f"[yellow]Note:[/] {plain(outcome.output)}: {plain(note)}.")
+                    self._tell_one_of_many(outcome.reason, told)
+                else:
+                    if self.verbose and not self.quiet:
+                        self.screen.print(f"{plain(people_s(outcome.output))}  {outcome.megapixels:.1f} MP")
+                    self._tell_notes(people_s(outcome.output), outcome.notes)
                 if album is not None:
                     self._enter(album, outcome)
                 bar.update(shown, completed=run.reached, state=self._state())
@@ -111,82 +100,55 @@ class Follower:
         repeated = f"  {run.repeated:,} requests repeated" if run.repeated else ""
         return f"{run.megapixels / run.seconds:.1f} MP/s{workers}{repeated}"
 
-    def _tell_failure(self, outcome: Outcome, number: int) -> None:
+    def _tell_one_of_many(self, reason: str, number: int) -> None:
         from qatie_cli.cloud.session import MOST_NAMED
 
         if number <= MOST_NAMED or self.verbose:
-            self.screen.print(f"[red]Failed:[/] {plain(outcome.reason)}")
+            self._tell_failure(reason)
         elif number == MOST_NAMED + 1:
             self.screen.print("[red]Failed:[/] more; --report has all.")
 
-    def _enter(self, album: StoredAlbum, outcome: Outcome) -> None:
+    def _enter(self, album: StoredAlbum, outcome: ItemOutcome) -> None:
         source = self.run.table.source(outcome.number)
         if outcome.status == "failed":
             album.fail(source, outcome.reason)
         elif outcome.change is None:
             album.missing[outcome.output] = outcome.previews_lack or "it has no previews"
         else:
-            seconds = outcome.seconds.decode + outcome.seconds.network + outcome.seconds.encode
-            size = outcome.width, outcome.height
+            seconds, size = outcome.seconds.total, (outcome.width, outcome.height)
             album.add(source, outcome.output, size, outcome.output_bytes, outcome.change, seconds, outcome.notes)
 
     # --- after --------------------------------------------------------------------------------------------------------
 
     def finish(self, album: StoredAlbum) -> bool:
         """Write the gallery; whether it is complete."""
-        from qatie_cli.errors import QatieError
+        from qatie_cli.cloud.table import REFUSED
 
-        try:
-            album.write(self.run.bytes_of, self.run.not_begun)
-        except (QatieError, OSError) as error:
-            album.missing[album.url] = str(error)
-        for url, reason in album.missing.items():
-            self.screen.print(f"[red]The gallery lacks[/] {plain(url)}: {plain(reason)}")
-        return not album.missing
-
-    def write_report(self, path: Path, parts: Iterator[bytes]) -> bool:
-        """Write the report; whether that worked."""
-        from qatie_cli.cli.large import written
-
-        try:
-            written(path, parts)
-        except OSError as error:
-            self.screen.print(f"[red]The report {plain(path)} could not be written:[/] {error.strerror or error}.")
-            return False
-        return True
+        for page in self.run.table.pages(REFUSED):
+            for row in page:
+                album.fail(row.source, row.reason)
+        write = functools.partial(album.write, self.run.bytes_of, self.run.not_begun)
+        return self._finish_gallery(album.missing, album.url, write)
 
     def summarize(self, how: str, album: StoredAlbum | None) -> None:
         """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
-        from qatie_cli.batch.running import Status
+        from qatie_cli.batch.outcomes import Status
         from qatie_cli.storage.urls import people_s
 
         run = self.run
         enhanced = run.counts[Status.ENHANCED]
         if run.interrupted:
-            self.screen.print(f"[red]Interrupted[/] after {count(enhanced)}; run the same command to resume.")
+            self._tell_interrupted(enhanced)
         elif how:
-            self._count_up(how, enhanced)
-        if not run.interrupted and run.not_begun:
-            self.screen.print(f"[red]{count(run.not_begun)} not begun;[/] run the same command to resume.")
-        if album is not None and not self.quiet and album.url not in album.missing:
-            self.screen.print(f"Browse them: {plain(people_s(album.url))}")
-
-    def _count_up(self, how: str, enhanced: int) -> None:
-        from qatie_cli.batch.running import Status
-        from qatie_cli.storage.urls import people_s
-
-        run = self.run
-        skipped = run.done + run.counts[Status.SKIPPED]
-        if not self.quiet:
-            already = f", {skipped:,} done already" if skipped else ""
-            speed = f"{run.megapixels:.1f} MP in {run.seconds:.1f} s, {run.megapixels / run.seconds:.1f} MP/s"
-            workers = f"; {len(run.workers):,} workers" if len(run.workers) > 1 else ""
-            repeated = f"; {run.repeated:,} requests repeated" if run.repeated else ""
-            self.screen.print(f"{count(enhanced)} enhanced{already} ({speed}{workers}{repeated}; {plain(how)}).")
-        if run.failed:
-            names = ", ".join(plain(people_s(url)) for url in run.failures)
-            more = ", ..." if run.failed > len(run.failures) else ""
-            self.screen.print(f"[red]{count(run.failed)} failed:[/] {names}{more}")
+            numbers = enhanced, run.done + run.counts[Status.SKIPPED], run.failed
+            beside = [f"{len(run.workers):,} workers"] if len(run.workers) > 1 else []
+            beside += [f"{run.repeated:,} requests repeated"] if run.repeated else []
+            names = list(map(people_s, run.failures))
+            self._tell_totals(Totals(*numbers, names, run.megapixels, run.seconds, tuple(beside)), how)
+        if not run.interrupted:
+            self._tell_not_begun(run.not_begun)
+        if album is not None:
+            self._tell_gallery(album.url, album.missing)
 
 
 def _counted(number: int, what: str) -> str:

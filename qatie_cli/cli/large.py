@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qatie_cli.cli import galleries
 from qatie_cli.cli.console import console, show_error
 from qatie_cli.cli.options import Device, EngineName, need_extra
-from qatie_cli.cli.stream import DASH, standard_output
+from qatie_cli.cli.stream import DASH
 from qatie_cli.errors import Exit, QatieError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud.session import Executor, Request, Session
     from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.nodes import Node
     from qatie_cli.cluster.pool import Workers
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.stored import StoredAlbum
@@ -103,15 +105,17 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
             return Exit.SOME_FAILED if large.refused or large.unsearched else Exit.OK
         follower.check_report(shown.report)
         follower.tell_left_out()
+        has_gallery = galleries.wanted_in_store(large, shown.gallery)
         large.prepare()
-        enhancer = _enhancer(asked, large.begun_on) if large.todo else None
-        album = _album(asked, large, enhancer, shown.gallery)
+        machines = until_done.enter_context(_nodes(asked, where.cluster, large)) if large.todo else None
+        enhancer = _enhancer(asked, large.begun_on, machines) if large.todo else None
+        album = galleries.in_store(large, enhancer) if enhancer and has_gallery else None
         code = Exit.OK
         if enhancer is None:
             follower.tell_nothing_to_do()
         else:
             job = _job(asked, large, enhancer, album is not None)
-            executor = until_done.enter_context(_executor(job, where.cluster, workers, large, enhancer))
+            executor = _executor(job, machines, workers, large, enhancer)
             code = _work(follower, executor, album)
         code = code or large.exit_code()
         name, device = ("", "") if enhancer is None else (enhancer.engine.name, enhancer.engine.device)
@@ -150,11 +154,41 @@ def _of_path(text: str) -> str:
     return urls.of_path(Path(text))
 
 
-def _enhancer(asked: Asked, begun_on: str) -> Enhancer:
+@contextlib.contextmanager
+def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[Node] | None]:
+    """Be connected to the cluster, whose nodes can do what is asked; None where there is none."""
+    if cluster is None:
+        yield None
+        return
+    from qatie_cli.cluster import nodes
+
+    with nodes.connected(cluster):
+        yield nodes.check(large.places(), _wanted(asked, large.begun_on))
+
+
+def _wanted(asked: Asked, begun_on: str) -> str:
+    """The engine that all nodes must have, or `auto`. A batch is finished on the engine that it was begun on."""
+    from qatie_cli.model import checkpoint, shipped
+
+    if asked.engine is not EngineName.auto:
+        return asked.engine
+    weights = checkpoint.read(shipped.locate(asked.settings.weights))
+    has_int8 = weights.activations is not None and asked.device is Device.cpu
+    return (begun_on or EngineName.auto) if has_int8 else EngineName.float
+
+
+def _enhancer(asked: Asked, begun_on: str, machines: list[Node] | None) -> Enhancer:
     from qatie_cli.cli.options import load_engine
     from qatie_cli.enhance.photos import Effect, Enhancer
 
-    engine = load_engine(asked.settings.weights, asked.engine, asked.threads, asked.device, begun_on)
+    wanted: str = asked.engine
+    among = None
+    if machines is not None:
+        from qatie_cli.cluster import nodes
+
+        wanted = _wanted(asked, begun_on)
+        among = nodes.common_engines(machines) if wanted == EngineName.auto else None
+    engine = load_engine(asked.settings.weights, wanted, asked.threads, asked.device, begun_on, among=among)
     return Enhancer(engine, Effect(asked.settings.strength, asked.settings.fast))
 
 
@@ -178,36 +212,22 @@ def _job(asked: Asked, large: Session, enhancer: Enhancer, previews: bool) -> Jo
     )
 
 
-@contextlib.contextmanager
 def _executor(
-    job: Job, cluster: str | None, workers: Workers | None, large: Session, enhancer: Enhancer
-) -> Iterator[Executor]:
-    from qatie_cli.cloud.here import Here
-    from qatie_cli.cloud.work import Worker
+    job: Job, machines: list[Node] | None, workers: Workers | None, large: Session, enhancer: Enhancer
+) -> Executor:
+    if machines is None:
+        from qatie_cli.cloud.here import Here
+        from qatie_cli.cloud.work import Worker
 
-    if cluster is None:
-        yield Here(Worker(job, enhancer))
-        return
+        return Here(Worker(job, enhancer))
     from qatie_cli.cloud import sampling
-    from qatie_cli.cluster import estimates, nodes, pool
+    from qatie_cli.cluster import estimates, pool
 
     threads = job.threads or 1
     needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
-    with nodes.connected(cluster):
-        here = nodes.check(large.places(), job.engine)
-        pool.check_room(here, threads, needed)
-        chosen = workers or pool.Workers.filling(here, threads, needed)
-        yield pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
-
-
-def _album(asked: Asked, large: Session, enhancer: Enhancer | None, wanted: bool | None) -> StoredAlbum | None:
-    from qatie_cli.gallery import stored
-    from qatie_cli.gallery.entries import Provenance
-
-    if wanted is False or enhancer is None or (wanted is None and not stored.exists(large.out)):
-        return None
-    provenance = Provenance(Path(asked.settings.weights).name, enhancer.engine.arithmetic, asked.settings.strength)
-    return stored.StoredAlbum(large.out, provenance)
+    pool.check_room(machines, threads, needed)
+    chosen = workers or pool.Workers.filling(machines, threads, needed)
+    return pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
 
 
 def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> Exit:
@@ -220,22 +240,3 @@ def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> 
         show_error(error)
         return Exit.SOME_FAILED if follower.run.reached else Exit.NOTHING_DONE
     return Exit.OK
-
-
-def written(path: Path, parts: Iterator[bytes]) -> None:
-    """Write a report, atomically to a regular file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    from qatie_cli import files
-
-    if path == DASH:
-        for part in parts:
-            standard_output().write(part)
-        standard_output().flush()
-    elif files.is_special(path):
-        files.write_atomic(path, b"".join(parts))
-    else:
-        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.writelines(parts)

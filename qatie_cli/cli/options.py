@@ -11,6 +11,8 @@ import typer
 from qatie_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from qatie_cli.engines import Engine
     from qatie_cli.photo.fineness import Quality
 
@@ -166,13 +168,15 @@ def load_engine(
     device: Device = Device.cpu,
     begun_on: str = "",
     pixels: int | None = None,
+    among: Collection[str] | None = None,
 ) -> Engine:
-    """The engine that the options name; `begun_on` and `pixels` as in `engines.load`."""
+    """The engine that the options name; `begun_on`, `pixels` and `among` as in `engines.load`."""
     from qatie_cli import engines
     from qatie_cli.model import checkpoint
     from qatie_cli.model.shipped import locate
 
-    return engines.load(checkpoint.read(locate(weights)), engine, device.value, threads, begun_on, pixels)
+    found = checkpoint.read(locate(weights))
+    return engines.load(found, engine, device.value, threads, begun_on, pixels, among)
 
 
 def use_threads(threads: int) -> None:

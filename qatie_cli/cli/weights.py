@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qatie_cli import chatter
+from qatie_cli import chatter, installation
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import Quiet, Threads, need_torch, use_threads
 from qatie_cli.errors import Exit, QatieError, UsageError
@@ -165,7 +165,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
         return Split(found, check), f"{len(check)} photos of scikit-image"
     if needed:
         raise UsageError(
-            "There is no photo to calibrate int8 on.", "Give some with --photos, or: pip install 'qatie[import]'"
+            "There is no photo to calibrate int8 on.", f"Give some with --photos, or: {installation.extra('import')}"
         )
     return Split({}, {"": pictures.generated()}), "a generated picture"
 

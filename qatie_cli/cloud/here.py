@@ -1,4 +1,4 @@
-"""Batches worked on in this process, one after the other, with reading and putting beside the network."""
+"""Batches enhanced in this process; transfers overlap the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qatie_cli.cloud.work import AT_ONCE, Worker
 
 
 class Here:
-    """Runs a worker of this process."""
+    """Runs batches on a worker in this process."""
 
     workers = 1
 
@@ -19,14 +19,14 @@ class Here:
         self._worker = worker
 
     def run(self, batches: Iterator[Batch], on_done: Callable[[Done], bool]) -> None:
-        """Work on `batches`; `on_done` is called for each, in this thread and in their order, until it says no.
+        """Enhance `batches`. Calls `on_done` in this thread for each, in order, and stops when it returns False.
 
-        KeyboardInterrupt passes through after the photos in hand are put or given up.
+        KeyboardInterrupt passes through after the current photos are uploaded or given up.
         """
         waiting: deque[Future[Done]] = deque()
 
         def first() -> Done:
-            done = waiting[0].result()  # an interruption while it waits leaves it there
+            done = waiting[0].result()  # if interrupted, it stays in the queue
             waiting.popleft()
             return done
 

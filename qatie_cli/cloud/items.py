@@ -1,10 +1,10 @@
-"""What travels between the driver and its workers: photos to enhance, in batches, and what became of them."""
+"""What the driver and its workers exchange: batches of photos, and their outcomes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qatie_cli.batch.running import Seconds, Status
+from qatie_cli.batch.outcomes import Outcome
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,8 @@ class Item:
     """One photo to enhance, by URLs.
 
     Attributes:
-        number: its place in the plan.
-        with_alpha: replaces `output` for a HEIC photo that turns out to have transparent parts.
+        number: its position in the plan.
+        with_alpha: replaces `output` if a HEIC photo turns out to have transparency.
         size, version: of the source when it was listed.
     """
 
@@ -27,59 +27,45 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos that one worker takes at once: they are recorded by one write, and lost with it."""
+    """Photos that one worker takes at once, and records with one write."""
 
     number: int
     items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an item.
+class ItemOutcome(Outcome):
+    """The outcome of an item.
 
     Attributes:
-        change: of the preview, in percent; None where there is no preview, which `previews_lack` explains.
+        change: of the preview, in percent; None if there is no preview, for the reason in `previews_lack`.
         unreachable: it failed because a store did not answer.
     """
 
     number: int
     output: str
-    status: Status
-    seconds: Seconds = Seconds()
-    width: int = 0
-    height: int = 0
-    reduction: int = 1
-    input_bytes: int = 0
-    output_bytes: int = 0
-    reason: str = ""
-    notes: tuple[str, ...] = ()
     change: float | None = None
     previews_lack: str = ""
     unreachable: bool = False
 
-    @property
-    def megapixels(self) -> float:
-        """Millions of pixels; 0 for a photo that could not be read."""
-        return self.width * self.height / 1e6
-
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker did with a batch.
+    """What a worker reports of a batch.
 
     Attributes:
-        record: the lines that it wrote into the output folder's record; empty where it wrote none.
-        repeated: requests that the stores had to be asked again.
-        worker: a name for the process.
+        record: the lines that it added to the output folder's record.
+        repeated: number of requests that were retried.
+        worker: the name of the process.
     """
 
     batch: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ItemOutcome, ...]
     record: bytes = b""
     repeated: int = 0
     worker: str = ""
 
     @property
     def unreachable(self) -> bool:
-        """Whether no photo of it could be worked on, because a store did not answer."""
+        """Whether all of its photos failed because a store did not answer."""
         return bool(self.outcomes) and all(outcome.unreachable for outcome in self.outcomes)

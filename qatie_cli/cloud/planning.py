@@ -1,6 +1,6 @@
 """Which photos of stores a run enhances, into which files, and which are done: the rules of `batch.planning`.
 
-Memory holds a page of the listing; all else is in the table, on disk.
+Memory holds one page of the listing; everything else is in the table, on disk.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _REDO = "Use --overwrite to redo it, or another folder with -o."
 
 @dataclass(frozen=True)
 class Places:
-    """Where photos come from and go to, as URLs without a slash at their ends.
+    """Where photos come from and go to, as URLs without trailing slashes.
 
-    `listed` are further inputs, which keep their path below their bucket.
+    `listed` are more inputs, which keep their path below their bucket.
     """
 
     inputs: tuple[str, ...]
@@ -37,10 +37,10 @@ class Places:
 
     @classmethod
     def of(cls, inputs: Sequence[str], out: str, listed: Sequence[str] = ()) -> Places:
-        """Those that a command line names: URLs, and paths of this machine.
+        """From the URLs and local paths of a command line.
 
         Raises:
-            UsageError: a URL cannot be used, or its store is not installed.
+            UsageError: a URL is invalid, or the package for its store is not installed.
             StoreError: a store refuses or does not answer.
         """
         made = cls(tuple(map(_url, inputs)), _url(out), tuple(map(_url, listed)))
@@ -56,10 +56,10 @@ def _url(text: str) -> str:
 
 
 def plan(places: Places, naming: Naming, table: Table, record: Record | None) -> str:
-    """Fill the table; the folder that outputs go to. Without a record every output is made anew.
+    """Fill the table; returns the folder that outputs go to. Without a record every output is redone.
 
     Raises:
-        UsageError: an input does not exist, `places.out` cannot be used, or every photo is refused for its output.
+        UsageError: an input does not exist, `places.out` cannot be used, or all photos are refused for their outputs.
         StoreError: a store cannot be listed.
     """
     out = _names(places, naming, table)
@@ -84,7 +84,7 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
     if formats.format_of_name(single) and not store.is_folder(out):
         one = stores.of(places.inputs[0]).entry(places.inputs[0]) if len(places.inputs) == 1 else None
         if one is None or places.listed:
-            raise UsageError(f"{out} names one photo, but there are several inputs.", "Give a folder with -o.")
+            raise UsageError(f"{out} is one photo, but there are several inputs.", "Give a folder with -o.")
         wanted = formats.format_of_name(single)
         if naming.fmt not in ("keep", wanted):
             raise UsageError(f"-o {single} and --format {naming.fmt} contradict each other.", "Leave one out.")
@@ -102,7 +102,7 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
 
 
 def _forget_results(table: Table, suffix: str) -> None:
-    """With a suffix, earlier outputs may lie beside their originals: they are not inputs."""
+    """Drop earlier outputs with the suffix that lie beside their originals: they are not inputs."""
     for page in table.pages():
         named = [row for row in page if PurePosixPath(row.source).stem.endswith(suffix)]
         table.remove([row.number for row in named if table.has_output(row.source)])
@@ -131,7 +131,7 @@ def _search_listed(url: str, out: str, naming: Naming, table: Table) -> None:
 
 
 def _kept(page: Sequence[Entry], folder: str, relative: str, out: str, table: Table) -> Iterator[tuple[Entry, str]]:
-    """The files of a page that are no system's and no output's, with their folder below `out`."""
+    """The files of a page, without outputs and system files, and their folder below `out`."""
     for entry in page:
         inner = posixpath.dirname(urls.below(entry.url, folder) or "")
         if folder != out and urls.below(entry.url, out) is not None:
@@ -178,7 +178,7 @@ def _tell_apart(table: Table, naming: Naming) -> None:
 
 
 def _find_places_for_alpha(table: Table, naming: Naming) -> None:
-    """Give HEIC photos, which become JPEG by default, the PNG that they become where parts are transparent."""
+    """Give HEIC photos, which become JPEG by default, the name of a PNG in case they have transparency."""
     if naming.fmt != "keep":
         return
     for page in table.pages(TODO):
@@ -207,7 +207,7 @@ def _refuse(table: Table) -> None:
 
 
 def _read_what_is_there(out: str, table: Table, record: Record) -> None:
-    """Fill the table with the outputs that are there, and with their records where there are any."""
+    """Fill the table with existing outputs, and with their records if there are any."""
     some = False
     for page in stores.of(out).pages(out):
         rows = [(entry.url, entry.size, entry.md5) for entry in page if not _is_own(urls.below(entry.url, out) or "")]
@@ -244,7 +244,7 @@ def _state(
     table: Table,
     record: Record,
 ) -> tuple[str, str]:
-    """What is at a photo's output, as `batch.made.Ledger.find` tells it for a folder of this machine."""
+    """The state of a photo's output, by the rules of `batch.made.Ledger.find` for local folders."""
     size, digest = there.get(place, (0, ""))
     if not size:
         return TODO, ""

@@ -1,10 +1,10 @@
-"""What the outputs in a store were made from: the record that a local output folder keeps, in a store.
+"""The record of what the outputs in a store were made from.
 
-OUT/.qatie/made/ holds files of lines such as those of OUT/.qatie/made.jsonl (`batch.made`): an output with its size and
-MD5, its source with size and version, the digest of the settings and the engine. Stores do not append, so a worker
-writes a file for each batch, before it puts the batch's outputs: an output without a line is somebody else's. The
-driver merges them into compressed files of up to `MERGED` batches. A line that fits no output, as a killed run leaves
-it, is harmless.
+OUT/.qatie/made/ holds lines like those of OUT/.qatie/made.jsonl in local folders (`batch.made`): an output with its
+size and MD5, its source with size and version, the digest of the settings, and the engine. Stores cannot append, so a
+worker writes a file for each batch, before it uploads the batch's outputs: an output without a line is not ours. The
+driver merges these files into compressed ones of up to `MERGED` batches. Lines without an output, left by killed runs,
+are harmless.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from typing import Any
 
 from qatie_cli import parsing
 from qatie_cli.batch.made import FOLDER
-from qatie_cli.batch.running import Seconds, Status
+from qatie_cli.batch.outcomes import Seconds, Status
 from qatie_cli.batch.settings import Settings
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cloud.table import Made
 from qatie_cli.storage import stores, urls
 
-MERGED = 512  # files of batches that become one
+MERGED = 512  # files of batches per merged file
 _READERS = 16
 _LINES = "application/jsonl"
 _GZIP = "application/gzip"
 
 
 class Record:
-    """The record of the output folder `out`. Safe to call from several threads and processes."""
+    """The record of the output folder `out`. Thread- and process-safe."""
 
     def __init__(self, out: str, settings: Settings, run: str, engine: str = "") -> None:
-        """`run` names the run, so that no two write to one file."""
+        """`run` is a unique name, so that no two runs write to one file."""
         self._out, self._run, self._engine = out, run, engine
         self._settings, self.digest = settings, settings.digest
         self._folder = urls.join(out, f"{FOLDER}/made")
-        self.begun_on = ""  # the engine of the last run with these settings, once it was `read`
+        self.begun_on = ""  # the engine of the last run with these settings, after `read`
 
     # --- by workers ---------------------------------------------------------------------------------------------------
 
-    def line(self, item: Item, outcome: Outcome, content: bytes) -> bytes:
-        """The line of an output that is about to be put."""
+    def line(self, item: Item, outcome: ItemOutcome, content: bytes) -> bytes:
+        """The line of an output that is about to be uploaded."""
         row: dict[str, Any] = {
             "output": urls.below(outcome.output, self._out) or outcome.output,
             "made": [len(content), md5(content)],
@@ -65,17 +65,17 @@ class Record:
         """Write the lines of a batch.
 
         Raises:
-            StoreError: they cannot be written; none of its outputs may then be put.
+            StoreError: they cannot be written; the batch's outputs must not be uploaded then.
         """
         stores.of(self._out).put(self._file(batch.number), self._spelt_out() + lines, _LINES)
 
     def _spelt_out(self) -> bytes:
         return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self._settings)}).encode() + b"\n"
 
-    def begun(self, batch: Batch) -> tuple[dict[str, Outcome], bytes]:
-        """What an earlier try of this batch in this run put, by source, and their lines.
+    def begun(self, batch: Batch) -> tuple[dict[str, ItemOutcome], bytes]:
+        """What an earlier attempt at this batch in this run uploaded, by source, and its lines.
 
-        There is one where a worker was lost before it could tell.
+        There is one if a worker died before it could report.
 
         Raises:
             StoreError: the store cannot be asked.
@@ -92,18 +92,17 @@ class Record:
             there = store.entry(output)
             if item is not None and there is not None and there.size == size and there.md5 in ("", digest):
                 width, height, reduction, *rest = row["result"]
-                seconds, notes = Seconds(*rest[:3]), tuple(rest[3:])
-                found[item.source] = Outcome(
+                found[item.source] = ItemOutcome(
                     item.number,
                     output,
-                    Status.ENHANCED,
-                    seconds,
-                    width,
-                    height,
-                    reduction,
-                    item.size,
-                    size,
-                    notes=notes,
+                    status=Status.ENHANCED,
+                    seconds=Seconds(*rest[:3]),
+                    width=width,
+                    height=height,
+                    reduction=reduction,
+                    input_bytes=item.size,
+                    output_bytes=size,
+                    notes=tuple(rest[3:]),
                 )
                 lines += _line(row)
         return found, lines
@@ -114,7 +113,7 @@ class Record:
     # --- by the driver ------------------------------------------------------------------------------------------------
 
     def read(self) -> Iterator[list[Made]]:
-        """All records, a file's at a time, older runs first.
+        """All records, one file at a time, oldest run first.
 
         Raises:
             StoreError: they cannot be read.
@@ -135,17 +134,17 @@ class Record:
 
 
 class Merger:
-    """Merges the files of a run's batches, for the driver."""
+    """Merges the files of a run's batches; for the driver."""
 
     def __init__(self, record: Record) -> None:
         self._record, self._merged = record, 0
         self._waiting: list[Done] = []
 
     def add(self, done: Done) -> None:
-        """Note what a worker wrote; every now and then a merged file replaces those of the batches.
+        """Note a batch; after every `MERGED` of them, a merged file replaces those of the batches.
 
         Raises:
-            StoreError: it cannot be written. The files of the batches are still there.
+            StoreError: it cannot be written; the files of the batches remain.
         """
         if done.record:
             self._waiting.append(done)
@@ -153,7 +152,7 @@ class Merger:
             self.merge()
 
     def merge(self) -> None:
-        """Merge those that wait.
+        """Merge the batches noted since the last merge.
 
         Raises:
             StoreError: as for `add`.
@@ -174,7 +173,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
-    """The lines of outputs; damaged ones are left out."""
+    """The lines of outputs, without damaged ones."""
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     for line in content.split(b"\n"):
@@ -188,7 +187,7 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Iterator[bytes]:
-    """`pool.map` that asks for values only as its results are taken."""
+    """`pool.map` that takes values only as its results are consumed."""
     waiting = []
     for value in values:
         waiting.append(pool.submit(call, value))
@@ -199,5 +198,5 @@ def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Ite
 
 
 def md5(content: bytes) -> str:
-    """The digest that stores have, too."""
+    """The digest that stores provide."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

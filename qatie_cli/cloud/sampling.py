@@ -1,4 +1,4 @@
-"""How much a plan has to do, from a few photos' headers: reading them all would be a second run."""
+"""Estimates of a plan's size from a sample of headers: reading all would take as long as a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from qatie_cli.photo.decoding import Header
 from qatie_cli.storage import stores, urls
 from qatie_cli.storage.patience import StoreError
 
-_MOST = 64  # photos of a sample; a plan of no more is counted exactly
+_MOST = 64  # photos; smaller plans are read completely
 _READERS = 16
 
 
 def estimate(table: Table, photos: int) -> tuple[float, int]:
-    """Megapixels of a plan of so many photos, and how many of them cannot be read."""
+    """Megapixels of a plan with `photos` photos, and how many of them are unreadable."""
     headers = sample(table)
     if not headers:
         return 0.0, 0
@@ -26,7 +26,7 @@ def estimate(table: Table, photos: int) -> tuple[float, int]:
 
 
 def sample(table: Table) -> list[Header | None]:
-    """The headers of a few photos to do; None for one that cannot be read."""
+    """The headers of a sample of the photos to do; None for unreadable ones."""
     with scratch.folder() as folder, ThreadPoolExecutor(_READERS) as readers:
         return list(readers.map(lambda row: _header(row, folder), table.sample(_MOST)))
 

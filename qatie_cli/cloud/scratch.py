@@ -1,4 +1,4 @@
-"""Scratch folders, which the next run removes where a killed one left them."""
+"""Scratch folders; the next run removes those of killed runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PREFIX, _LOCK = "qatie-scratch-", ".lock"
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder, locked while it is in use, and removed with all that is in it.
+    """Make a folder that is locked while in use, and removed with its content afterwards.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     made = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
     with made as name, Path(name, _LOCK).open("a") as lock:
@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
 
 
 def remove_stale() -> None:
-    """Remove the folders that killed processes of this machine left."""
+    """Remove folders left by killed processes on this machine."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), path.open("a") as lock:
             if files.try_lock(lock):

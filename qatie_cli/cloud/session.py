@@ -1,4 +1,4 @@
-"""One large run from start to end: its plan on disk, its workers, its counts and its report."""
+"""One large run: plan on disk, workers, counts, report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from qatie_cli import files, parsing
 from qatie_cli.batch import pace, report
 from qatie_cli.batch import planning as local_planning
 from qatie_cli.batch.made import FOLDER, Ledger
+from qatie_cli.batch.outcomes import Seconds, Status
 from qatie_cli.batch.planning import Naming
-from qatie_cli.batch.running import Seconds, Status, Writing, remove_stale
+from qatie_cli.batch.running import Writing, remove_stale
 from qatie_cli.batch.session import Estimate
 from qatie_cli.batch.settings import Settings
 from qatie_cli.cloud import planning, sampling, scratch
-from qatie_cli.cloud.items import Batch, Done, Outcome
+from qatie_cli.cloud.items import Batch, Done, ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.record import Merger, Record
 from qatie_cli.cloud.table import DONE, REFUSED, TODO, Row, Table
@@ -30,17 +31,17 @@ from qatie_cli.errors import Exit, QatieError
 from qatie_cli.storage import stores, urls
 from qatie_cli.storage.patience import StoreError
 
-_SILENT_BATCHES = 3  # in a row that found a store silent: nothing would come of the others
-MOST_NAMED = 20  # failures that are listed at the end; the report has all
+_SILENT_BATCHES = 3  # in a row without an answer from a store end the run
+MOST_NAMED = 20  # failures listed at the end; the report has all
 _LISTED_TO_CHECK = 16
 _UNSEARCHED = "unsearched"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run shall do: `batch.session.Request`, with places by URL.
+    """What a run is asked to do: `batch.session.Request` with URLs.
 
-    `local` says that all places are folders that every worker sees, which are worked on without copying.
+    `local`: all places are folders that every worker can access, so photos are not copied.
     """
 
     places: Places
@@ -51,17 +52,17 @@ class Request:
 
 
 class Executor(Protocol):
-    """What works on batches: this process, or a cluster."""
+    """Runs batches: in this process, or on a cluster."""
 
     workers: int
 
     def run(self, batches: Iterator[Batch], on_done: Callable[[Done], bool]) -> None:
-        """Work on `batches`; `on_done` is called for each, in this thread, until it says no."""
+        """Enhance `batches`. Calls `on_done` in this thread for each, and stops when it returns False."""
 
 
 @contextlib.contextmanager
 def opened(request: Request) -> Iterator[Session]:
-    """The planned run; nothing is written yet.
+    """Plan a run; nothing is written yet.
 
     Raises:
         UsageError: it cannot be planned.
@@ -76,7 +77,7 @@ def opened(request: Request) -> Iterator[Session]:
 
 
 class Session:
-    """A planned run: `prepare`, then `run` at most once. Memory holds counts and a few names, however many photos."""
+    """A planned run: `prepare`, then `run` at most once. Its memory does not grow with the number of photos."""
 
     def __init__(self, request: Request, table: Table) -> None:
         self.request, self.table = request, table
@@ -92,8 +93,8 @@ class Session:
         refused = next(table.pages(REFUSED), [])[:MOST_NAMED]
         self.failures = [row.source for row in refused]  # the first that failed
         self.megapixels = self.network_seconds = 0.0
-        self.repeated = 0  # requests that a store had to be asked again
-        self.workers: set[str] = set()  # that have done something
+        self.repeated = 0  # requests that were retried
+        self.workers: set[str] = set()  # that finished a batch
         self.interrupted = self.stopped = False
         self._silent = 0
         self._started, self._began = datetime.datetime.now(datetime.UTC), time.monotonic()
@@ -102,7 +103,7 @@ class Session:
     # --- before -------------------------------------------------------------------------------------------------------
 
     def estimate(self, share: float = 1.0) -> Estimate:
-        """What the run would take, from the headers of a sample; `share` is how many machines like this one work."""
+        """Estimate the run from a sample of headers; `share` is the number of machines like this one."""
         megapixels, unreadable = sampling.estimate(self.table, self.todo)
         known = pace.remembered()
         return Estimate(megapixels, unreadable, (known or pace.TYPICAL) * share, measured=known is not None)
@@ -130,15 +131,15 @@ class Session:
             raise QatieError(f"{name} is not writable: {reason}", "Choose another with -o.") from error
 
     def places(self) -> list[str]:
-        """What every worker has to see: inputs and output folder, and of a list a part."""
+        """What every worker must have access to: inputs, output folder, and a part of the list."""
         return [*self.request.places.inputs, *self.request.places.listed[:_LISTED_TO_CHECK], self.out]
 
     # --- at work ------------------------------------------------------------------------------------------------------
 
-    def run(self, executor: Executor, on_outcome: Callable[[Outcome], None]) -> None:
-        """Work on the plan; `on_outcome` is called for each photo, in this thread.
+    def run(self, executor: Executor, on_outcome: Callable[[ItemOutcome], None]) -> None:
+        """Enhance the plan's photos; `on_outcome` is called for each, in this thread.
 
-        KeyboardInterrupt passes through when the workers have stopped.
+        KeyboardInterrupt passes through after the workers have stopped.
         """
         self._began = time.monotonic()
         merger = Merger(self._record)
@@ -147,7 +148,7 @@ class Session:
             self.repeated += done.repeated
             self.workers.add(done.worker)
             self._keep(done.outcomes, on_outcome)
-            with contextlib.suppress(StoreError):  # the files of the batches stay, and say the same
+            with contextlib.suppress(StoreError):  # the files of the batches remain, with the same content
                 merger.add(done)
             self._silent = self._silent + 1 if done.unreachable else 0
             self.stopped = self.stopped or self._silent >= _SILENT_BATCHES or self._had_no_room(done)
@@ -168,7 +169,7 @@ class Session:
     def _had_no_room(done: Done) -> bool:
         return any(outcome.status is Status.NOT_BEGUN for outcome in done.outcomes)
 
-    def _keep(self, outcomes: Iterable[Outcome], on_outcome: Callable[[Outcome], None]) -> None:
+    def _keep(self, outcomes: Iterable[ItemOutcome], on_outcome: Callable[[ItemOutcome], None]) -> None:
         kept = []
         for outcome in outcomes:
             if outcome.status is Status.NOT_BEGUN:
@@ -192,40 +193,40 @@ class Session:
 
     @property
     def reached(self) -> int:
-        """How many photos have an outcome."""
+        """Number of photos with an outcome."""
         return sum(self.counts.values())
 
     @property
     def failed(self) -> int:
-        """How many photos failed, refused ones among them."""
+        """Number of photos that failed, including refused ones."""
         return self.counts[Status.FAILED] + self.refused
 
     @property
     def not_begun(self) -> int:
-        """How many photos the run did not reach."""
+        """Number of photos that the run did not reach."""
         return self.todo - self.reached
 
     @property
     def unsearched(self) -> int:
-        """How many folders could not be listed."""
+        """Number of folders that could not be listed."""
         return self.table.count_others(_UNSEARCHED)
 
     def bytes_of(self, output: str) -> int | None:
-        """The size of an output that was there when the run was planned."""
+        """The size of an output that existed when the run was planned."""
         if self.request.local:
             path = urls.to_path(output)
             return path.stat().st_size if path.is_file() else None
         return self.table.there([output]).get(output, (None, ""))[0]
 
     def exit_code(self) -> Exit:
-        """What a command that ran this ends with, an interruption aside."""
+        """The exit code of the run, unless it was interrupted."""
         if not self.failed and not self.not_begun and not self.unsearched and (self.reached or self.done):
             return Exit.OK
         some = self.counts[Status.ENHANCED] or self.done or self.refused
         return Exit.SOME_FAILED if some else Exit.NOTHING_DONE
 
     def report(self, engine: str, device: str, weights: str, strength: float) -> Iterator[bytes]:
-        """The report of the run so far (`batch.report`), bit by bit."""
+        """The report of the run so far (`batch.report`), in parts."""
         started, seconds = self._started, round(self.seconds, 4)
         run = report.Run(started, seconds, self.interrupted, engine, device, weights, strength)
         counts: Counter[str] = Counter({status.value: number for status, number in self.counts.items()})
@@ -240,16 +241,16 @@ class Session:
     def _rows(self) -> Iterator[dict]:
         digest = self.request.settings.digest
         for row in self._all(REFUSED):
-            yield _report_row(row, Outcome(row.number, row.output, Status.FAILED, reason=row.reason), digest)
+            yield _report_row(row, ItemOutcome(row.number, row.output, status=Status.FAILED, reason=row.reason), digest)
         for row in self._all(TODO):
             if row.outcome is not None:
                 yield _report_row(row, outcome_of(row.outcome), digest)
         for row in self._all(DONE):
-            skipped = Outcome(row.number, row.output, Status.SKIPPED, reason=report.DONE_BEFORE)
+            skipped = ItemOutcome(row.number, row.output, status=Status.SKIPPED, reason=report.DONE_BEFORE)
             yield _report_row(row, skipped, digest)
         for row in self._all(TODO):
             if row.outcome is None:
-                rest = Outcome(row.number, row.output, Status.NOT_BEGUN, reason=report.INTERRUPTED)
+                rest = ItemOutcome(row.number, row.output, status=Status.NOT_BEGUN, reason=report.INTERRUPTED)
                 yield _report_row(row, rest, digest)
         for kind in (report.NOT_A_PHOTO, report.NOT_SEARCHED):
             yield from (report.other(kind, urls.people_s(url)) for url, _ in self.table.others(kind))
@@ -261,19 +262,19 @@ class Session:
             yield from page
 
 
-def _report_row(row: Row, outcome: Outcome, digest: str) -> dict:
+def _report_row(row: Row, outcome: ItemOutcome, digest: str) -> dict:
     return report.row(urls.people_s(row.source), urls.people_s(outcome.output), outcome, digest)
 
 
-def outcome_of(text: str) -> Outcome:
-    """An outcome that the table keeps."""
+def outcome_of(text: str) -> ItemOutcome:
+    """Decode an outcome kept in the table."""
     fields = parsing.from_json(text)
     fields |= {"status": Status(fields["status"]), "seconds": Seconds(**fields["seconds"])}
-    return Outcome(**fields | {"notes": tuple(fields["notes"])})
+    return ItemOutcome(**fields | {"notes": tuple(fields["notes"])})
 
 
 def _plan_files(request: Request, table: Table) -> tuple[str, str]:
-    """Plan folders that every worker sees, as `batch.planning` does; the output folder, and its outputs' engine."""
+    """Plan local folders by `batch.planning`; returns the output folder and the engine of its outputs."""
     places, out = request.places, urls.to_path(request.places.out)
     ledger = Ledger(local_planning.folder_of(out), request.settings)
     inputs, listed = (tuple(map(urls.to_path, urls_)) for urls_ in (places.inputs, places.listed))
@@ -293,6 +294,6 @@ def _planned(task: local_planning.Task, state: str, reason: str = "") -> Row:
     alpha = None if task.with_alpha is None else urls.of_path(task.with_alpha)
     try:
         size = task.source.stat().st_size
-    except OSError:  # told when it is read
+    except OSError:  # reported when it is read
         size = 0
     return Row(0, urls.of_path(task.source), size, "", urls.of_path(task.output), alpha, state, reason)

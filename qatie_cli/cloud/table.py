@@ -1,4 +1,4 @@
-"""The plan of a large run: a database in a scratch file, so that memory holds a page of it however long it is."""
+"""The plan of a large run: a database in a scratch file, read a page at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qatie_cli.cloud.items import Batch, Item
 TODO, DONE, REFUSED = "todo", "done", "refused"
 _PAGE = 1000  # rows
 MOST_ITEMS = 16  # of a batch
-_MOST_BYTES = 32_000_000  # of a batch's sources, unless one photo has more
+_MOST_BYTES = 32_000_000  # of a batch's sources; a larger photo has a batch of its own
 _SCHEMA = """
 CREATE TABLE photos (number INTEGER PRIMARY KEY, source TEXT, size INTEGER, version TEXT, output TEXT, alpha TEXT,
     key TEXT, state TEXT DEFAULT 'todo', reason TEXT DEFAULT '', outcome TEXT);
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Where its output may be."""
+        """Where its output may be: the second for transparency."""
         return (self.output,) if self.alpha is None else (self.output, self.alpha)
 
 
@@ -62,27 +62,27 @@ class Made:
 
 
 class Table:
-    """Photos with their outputs, what is in the outputs' places, and what became of each. For one thread."""
+    """Photos, their outputs, what already exists there, and outcomes. For one thread."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path)
-        # What a crash would leave of it, nobody reads.
+        # Nobody reads it after a crash.
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;" + _SCHEMA)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     # --- filling ------------------------------------------------------------------------------------------------------
 
     def add(self, photos: Iterable[tuple[str, int, str, str, str]]) -> None:
-        """Add (source, size, version, output, key) each; a source that is there already is left as it is."""
+        """Add photos as (source, size, version, output, key), except those already in the plan."""
         self._db.executemany(
             "INSERT OR IGNORE INTO photos (source, size, version, output, key) VALUES (?, ?, ?, ?, ?)", photos
         )
 
     def refuse(self, source: str, output: str, reason: str) -> None:
-        """Add a photo that fails before it begins."""
+        """Add a photo that is refused."""
         self._db.execute(
             "INSERT OR IGNORE INTO photos (source, size, version, output, key, state, reason) "
             "VALUES (?, 0, '', ?, '', ?, ?)",
@@ -90,7 +90,7 @@ class Table:
         )
 
     def add_planned(self, rows: Iterable[Row]) -> None:
-        """Add photos whose output is decided; their numbers are made anew."""
+        """Add planned photos, with new numbers."""
         self._db.executemany(
             "INSERT OR IGNORE INTO photos (source, size, version, output, alpha, key, state, reason) "
             "VALUES (?, ?, ?, ?, ?, '', ?, ?)",
@@ -98,15 +98,15 @@ class Table:
         )
 
     def add_other(self, kind: str, url: str, reason: str = "") -> None:
-        """Add something beside photos: `report`'s statuses tell the kinds."""
+        """Add something other than a photo; the kinds are statuses of `report`."""
         self._db.execute("INSERT OR IGNORE INTO others (kind, url, reason) VALUES (?, ?, ?)", (kind, url, reason))
 
     def add_there(self, outputs: Iterable[tuple[str, int, str]]) -> None:
-        """Note what is in an output's place: URL, size and MD5."""
+        """Note existing outputs: URL, size and MD5."""
         self._db.executemany("INSERT OR REPLACE INTO there VALUES (?, ?, ?)", outputs)
 
     def add_made(self, records: Iterable[Made]) -> None:
-        """Note records of outputs, oldest first."""
+        """Add records of outputs, oldest first."""
         self._db.executemany(
             "INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((m.output, m.size, m.md5, m.source, m.source_size, m.version, m.settings) for m in records),
@@ -115,7 +115,7 @@ class Table:
     # --- rules over all photos ----------------------------------------------------------------------------------------
 
     def sharing(self) -> Iterator[list[Row]]:
-        """Photos whose outputs have one key, in groups."""
+        """Groups of photos whose outputs share a key."""
         keys = self._db.execute("SELECT key FROM photos WHERE key != '' GROUP BY key HAVING count(*) > 1").fetchall()
         for (key,) in keys:
             yield self._rows("WHERE key = ? ORDER BY number", (key,))
@@ -145,7 +145,7 @@ class Table:
         self._db.executemany("UPDATE photos SET output = ?2, key = ?3, alpha = ?4 WHERE number = ?1", changed)
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Forget photos."""
+        """Remove photos from the plan."""
         self._db.executemany("DELETE FROM photos WHERE number = ?", ((number,) for number in numbers))
 
     def set_states(self, states: Iterable[tuple[int, str, str]]) -> None:
@@ -153,11 +153,11 @@ class Table:
         self._db.executemany("UPDATE photos SET state = ?2, reason = ?3 WHERE number = ?1", states)
 
     def there(self, urls: Sequence[str]) -> dict[str, tuple[int, str]]:
-        """Size and MD5 of what is in these places."""
+        """Size and MD5 of existing outputs, by URL."""
         return {url: (size, md5) for url, size, md5 in self._in("SELECT * FROM there WHERE url IN", urls)}
 
     def made(self, urls: Sequence[str]) -> dict[str, list[Made]]:
-        """The records of these outputs, oldest first."""
+        """Records of these outputs, oldest first."""
         found: dict[str, list[Made]] = {}
         for row in self._in("SELECT * FROM made WHERE output IN", urls):
             found.setdefault(row[0], []).append(Made(*row))
@@ -171,11 +171,11 @@ class Table:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def count(self, state: str) -> int:
-        """How many photos are in this state."""
+        """Number of photos in a state."""
         return int(self._db.execute("SELECT count(*) FROM photos WHERE state = ?", (state,)).fetchone()[0])
 
     def pages(self, state: str | None = None) -> Iterator[list[Row]]:
-        """The photos in the order of the plan, a page at a time. They may be changed meanwhile."""
+        """Photos in plan order, a page at a time; the table may be changed between pages."""
         last, chosen = 0, "" if state is None else "AND state = ?2"
         while rows := self._rows(
             f"WHERE number > ?1 {chosen} ORDER BY number LIMIT {_PAGE}", (last, state)[: 1 + bool(chosen)]
@@ -184,11 +184,11 @@ class Table:
             yield rows
 
     def others(self, kind: str) -> Iterator[tuple[str, str]]:
-        """URL and reason of each that is of this kind."""
+        """URL and reason of everything of a kind."""
         yield from self._db.execute("SELECT url, reason FROM others WHERE kind = ? ORDER BY number", (kind,))
 
     def count_others(self, kind: str) -> int:
-        """How many are of this kind."""
+        """Number of entries of a kind."""
         return int(self._db.execute("SELECT count(*) FROM others WHERE kind = ?", (kind,)).fetchone()[0])
 
     def _rows(self, rest: str, values: Sequence[object] = ()) -> list[Row]:
@@ -199,7 +199,7 @@ class Table:
         return str(self._db.execute("SELECT source FROM photos WHERE number = ?", (number,)).fetchone()[0])
 
     def sample(self, most: int) -> list[Row]:
-        """At most so many photos to do, evenly chosen."""
+        """At most `most` of the photos to do, evenly spaced."""
         step = max(1, -(-self.count(TODO) // most))
         numbered = f"SELECT {_COLUMNS}, row_number() OVER (ORDER BY number) AS place FROM photos WHERE state = '{TODO}'"
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM ({numbered}) WHERE (place - 1) % ? = 0", (step,))
@@ -222,5 +222,5 @@ class Table:
             yield Batch(number, tuple(items))
 
     def keep(self, outcomes: Iterable[tuple[int, str]]) -> None:
-        """Keep what became of photos: number and text."""
+        """Store outcomes as (number, text)."""
         self._db.executemany("UPDATE photos SET outcome = ?2 WHERE number = ?1", outcomes)

@@ -1,4 +1,4 @@
-"""A worker: an engine loaded once, and batches of photos read, enhanced and put one after the other."""
+"""A worker: it loads an engine once, then downloads, enhances and uploads batches of photos."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from qatie_cli.batch.made import Ledger
+from qatie_cli.batch.outcomes import Outcome, Result, Status
 from qatie_cli.batch.planning import Task
-from qatie_cli.batch.running import Previews, Result, Runner, Status, Writing
+from qatie_cli.batch.running import Previews, Runner, Writing
 from qatie_cli.batch.settings import Settings
 from qatie_cli.cloud import record, scratch
-from qatie_cli.cloud.items import Batch, Done, Item, Outcome
+from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cloud.record import Record
 from qatie_cli.enhance import memory
 from qatie_cli.errors import QatieError
@@ -26,17 +27,17 @@ from qatie_cli.photo.discovery import GALLERY_FOLDER
 from qatie_cli.storage import patience, stores, urls
 from qatie_cli.storage.patience import StoreError
 
-if TYPE_CHECKING:  # imports NumPy and the kernels, which a plan does without
+if TYPE_CHECKING:  # imports NumPy and the kernels, which planning does not need
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.model.checkpoint import Weights
 
-AT_ONCE = 2  # batches of a worker: while one is in the network, another is read or put
-_TRANSFERS = 8  # files of a batch that are read or put at once
-_NAME = "qatie-scratch"  # of files in scratch folders: keys may be longer than names of files may be
+AT_ONCE = 2  # batches of a worker: one in the network, one in transfer
+_TRANSFERS = 8  # concurrent transfers of a batch
+_NAME = "qatie-scratch"  # of scratch files: keys may be longer than file names may be
 
 
 class PreviewFiles(Protocol):
-    """Makes previews in a folder, and tells of them (`gallery.making.PreviewMaker`)."""
+    """Makes previews in a folder (`gallery.making.PreviewMaker`)."""
 
     changes: dict[Path, float]
     missing: dict[Path, str]
@@ -44,15 +45,15 @@ class PreviewFiles(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker must know of a run, wherever it works.
+    """All that a worker needs to know of a run.
 
     Attributes:
-        out: the folder of outputs, as a URL.
-        run: a name for the run, which sorts by time.
-        engine: an engine's own name; every worker has to have it, or outputs would differ.
+        out: URL of the output folder.
+        run: a name that sorts by time.
+        engine: the same for every worker, never `auto`: engines differ in rounding.
         max_memory: bytes for the worker's process; None allows 60% of what is free.
-        local: sources and outputs are files that every worker sees, so nothing is copied.
-        previews: makes a maker of previews in a folder, by the names of outputs in the gallery; None for no gallery.
+        local: every worker can access sources and outputs as files, so nothing is copied.
+        previews: makes a preview maker from a folder and a function that names outputs; None for no gallery.
     """
 
     out: str
@@ -69,10 +70,10 @@ class Job:
 
 
 class Worker:
-    """Enhances batches, `AT_ONCE` at a time from as many threads."""
+    """Enhances batches; called from up to `AT_ONCE` threads."""
 
     def __init__(self, job: Job, enhancer: Enhancer | None = None) -> None:
-        """`enhancer` is made of the job where it is None.
+        """`enhancer`: None makes the job's.
 
         Raises:
             QatieError: the engine does not exist here.
@@ -90,25 +91,25 @@ class Worker:
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
     def run(self, batch: Batch) -> Done:
-        """Enhance a batch; errors of one photo are its outcome."""
+        """Enhance a batch; a photo's error becomes its outcome."""
         try:
             done = self._run_here(batch) if self._job.local else self._run_in_scratch(batch)
-        except Exception as error:  # no record can be written, or no scratch folder made
+        except Exception as error:  # the record or the scratch folder cannot be written
             done = Done(batch.number, tuple(_failed(item, error) for item in batch.items))
         return dataclasses.replace(done, repeated=patience.repeated.taken(), worker=self._name)
 
     def stop(self) -> None:
-        """Let `run` return soon: photos that are not in the network yet are not begun."""
+        """Make `run` return soon: photos that have not reached the network are not begun."""
         with self._lock:
             self._stopped = True
             for runner in self._runners:
                 runner.stop()
 
     def close(self) -> None:
-        """End what belongs to the worker."""
+        """End the worker's reader process."""
         self._reader.end()
 
-    # --- files that every worker sees ---------------------------------------------------------------------------------
+    # --- local files --------------------------------------------------------------------------------------------------
 
     def _run_here(self, batch: Batch) -> Done:
         job, out = self._job, urls.to_path(self._job.out)
@@ -138,7 +139,7 @@ class Worker:
             gallery = folder / GALLERY_FOLDER
             maker = self._maker(gallery, lambda task: self._gallery_name(by_source[task.source], task))
             writing = dataclasses.replace(self._job.writing, overwrite=True)
-            made: dict[Item, tuple[Outcome, Path]] = {}
+            made: dict[Item, tuple[ItemOutcome, Path]] = {}
             for result in self._enhance(list(items), writing, maker):
                 item = by_source[result.task.source]
                 outcome = _in_words_of_the_store(item, result, _outcome(item, result, maker))
@@ -153,8 +154,8 @@ class Worker:
             outcomes = self._put_previews(gallery, outcomes, transfers)
         return Done(batch.number, tuple(sorted(outcomes, key=lambda outcome: outcome.number)), lines)
 
-    def _fetch(self, item: Item, folder: Path) -> Outcome | None:
-        """Copy a photo into the scratch folder; an outcome where that fails."""
+    def _fetch(self, item: Item, folder: Path) -> ItemOutcome | None:
+        """Download a photo to the scratch folder; returns an outcome if that fails."""
         target = _scratch_task(item, folder).source
         try:
             target.parent.mkdir(parents=True)
@@ -168,7 +169,7 @@ class Worker:
             return _failed(item, error)
         return None
 
-    def _put(self, item: Item, outcome: Outcome, path: Path) -> Outcome:
+    def _put(self, item: Item, outcome: ItemOutcome, path: Path) -> ItemOutcome:
         fmt = formats.format_of_name(path)
         try:
             stores.of(outcome.output).put(outcome.output, path, f"image/{fmt}")
@@ -180,7 +181,9 @@ class Worker:
         output = item.output if item.with_alpha is None or task.output.suffix != ".png" else item.with_alpha
         return urls.below(output, self._job.out) or output
 
-    def _put_previews(self, folder: Path, outcomes: list[Outcome], transfers: ThreadPoolExecutor) -> list[Outcome]:
+    def _put_previews(
+        self, folder: Path, outcomes: list[ItemOutcome], transfers: ThreadPoolExecutor
+    ) -> list[ItemOutcome]:
         if not folder.is_dir():
             return outcomes
         base = urls.join(self._job.out, GALLERY_FOLDER)
@@ -198,8 +201,8 @@ class Worker:
 
     def _enhance(self, tasks: Sequence[Task], writing: Writing, maker: Previews | None) -> list[Result]:
         enhancer = self._enhancer
-        network, reduction = enhancer.engine.network.bytes_per_pixel, enhancer.effect.reduction_of
-        runner = Runner(enhancer, writing, network, None, reduction, maker, self._reader, self._budget)
+        network, refinement = enhancer.engine.network.bytes_per_pixel, enhancer.effect.refinement_of
+        runner = Runner(enhancer, writing, network, None, refinement, maker, self._reader, self._budget)
         results: list[Result] = []
         with self._lock:
             self._runners.add(runner)
@@ -227,13 +230,13 @@ def enhancer_of(job: Job) -> Enhancer:
 
 
 class _SharedReader(apart.Reader):
-    """A reader that outlives the runners that share it."""
+    """A reader shared by several runners."""
 
     def expect(self, photos: int) -> None:
         """Nothing: other runners read photos, too."""
 
     def close(self) -> None:
-        """Nothing: its process serves the next runner."""
+        """Do nothing: the process serves the next runner."""
 
     def end(self) -> None:
         """End its process."""
@@ -254,19 +257,19 @@ def _scratch_task(item: Item, folder: Path) -> Task:
     return Task(place("in", item.source), place("out", item.output), alpha)
 
 
-def _outcome(item: Item, result: Result, maker: Previews | None) -> Outcome:
+def _outcome(item: Item, result: Result, maker: Previews | None) -> ItemOutcome:
     is_alpha = item.with_alpha is not None and result.task.output.suffix.lower() == ".png"
     output = item.with_alpha if is_alpha and item.with_alpha else item.output
-    shared = {f.name: getattr(result, f.name) for f in dataclasses.fields(Outcome) if hasattr(result, f.name)}
+    shared = {f.name: getattr(result, f.name) for f in dataclasses.fields(Outcome)}
     change, lack = None, ""
     if maker is not None:
         change = getattr(maker, "changes", {}).get(result.task.output)
         lack = getattr(maker, "missing", {}).get(result.task.output, "")
-    return Outcome(item.number, output, change=change, previews_lack=lack, **shared)
+    return ItemOutcome(item.number, output, change=change, previews_lack=lack, **shared)
 
 
-def _in_words_of_the_store(item: Item, result: Result, outcome: Outcome) -> Outcome:
-    """The outcome with URLs in place of scratch files."""
+def _in_words_of_the_store(item: Item, result: Result, outcome: ItemOutcome) -> ItemOutcome:
+    """The outcome with URLs instead of scratch files in its messages."""
 
     def told(text: str) -> str:
         for path, url in ((result.task.source, item.source), (result.task.output, outcome.output)):
@@ -276,7 +279,9 @@ def _in_words_of_the_store(item: Item, result: Result, outcome: Outcome) -> Outc
     return dataclasses.replace(outcome, reason=told(outcome.reason), notes=tuple(map(told, outcome.notes)))
 
 
-def _failed(item: Item, error: Exception) -> Outcome:
+def _failed(item: Item, error: Exception) -> ItemOutcome:
     reason = error.one_line() if isinstance(error, QatieError) else f"{item.source}: {error}"
     silent = isinstance(error, StoreError) and error.unreachable
-    return Outcome(item.number, item.output, Status.FAILED, input_bytes=item.size, reason=reason, unreachable=silent)
+    return ItemOutcome(
+        item.number, item.output, status=Status.FAILED, input_bytes=item.size, reason=reason, unreachable=silent
+    )

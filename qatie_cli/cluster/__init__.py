@@ -1,1 +1,1 @@
-"""Batches on a Ray cluster: nodes checked, memory declared, an engine for each actor."""
+"""Batches on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""What a worker needs, declared to Ray before it starts."""
+"""Memory that a worker reserves from Ray."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from qatie_cli.enhance.pixels import fast_reduction
 from qatie_cli.photo import apart
 from qatie_cli.photo.decoding import Header
 
-# A process with NumPy, Pillow, Ray's client and an engine, before the first photo; 330 MB measured with onnxruntime.
+# NumPy, Pillow, Ray's client and an engine before the first photo; measured: 330 MB with onnxruntime.
 PROCESS_BYTES = 400 << 20
-_TYPICAL = Header(4032, 3024, 10 * 4032 * 3024)  # where no header could be read: a phone's 12 megapixels
-_BATCH_BYTES = 2 * 64 << 20  # files of the batches in hand that the system keeps in memory
+_TYPICAL = Header(4032, 3024, 10 * 4032 * 3024)  # used if no header could be read: a phone's 12 megapixels
+_BATCH_BYTES = 2 * 64 << 20  # files of both current batches, in the page cache
 _FORMAT = "jpeg"
 
 
 def worker_bytes(headers: Sequence[Header | None], enhancer: Enhancer) -> int:
-    """Memory of a worker that has the largest of these photos in the network, and another one decoded.
+    """Memory of a worker with the largest of these photos in the network and another one decoded.
 
-    Larger photos than those are worked on in tiles.
+    Larger photos are tiled.
     """
     sizes = [_photo_bytes(header, enhancer) for header in headers if header is not None]
     largest = max(sizes, default=_photo_bytes(_TYPICAL, enhancer))

@@ -1,8 +1,9 @@
-"""A Ray cluster: connected to, and its nodes checked before work begins."""
+"""Nodes of a Ray cluster, checked before a run starts."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -10,46 +11,52 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qatie_cli import __version__
+from qatie_cli import __version__, engines
 from qatie_cli.errors import EngineError, QatieError, UsageError
 
 LOCAL, AUTO = "local", "auto"
 _SECONDS_TO_CONNECT = 10.0
-_SECONDS = 120.0  # that a node may take to answer: its first process imports qatie
+_SECONDS = 120.0  # for a node to answer; its first process has to import qatie
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster: its name for people, and what Ray may use of it."""
+    """A machine of the cluster.
+
+    Attributes:
+        name: host name, for messages.
+        cpus, memory: what Ray may use; memory in bytes.
+        engines: those it has, if it was asked.
+    """
 
     id: str
     name: str
     cpus: float
-    memory: float  # bytes
+    memory: float
+    engines: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Be connected to a cluster; its actors end with the block, and a local one with them.
+    """Connect to a cluster. Leaving the block ends our actors, and a cluster started by `local`.
 
     Args:
-        address: `local` starts one on this machine, `auto` is the one that this machine belongs to.
+        address: `local` starts a cluster on this machine; `auto` finds the one this machine belongs to.
 
     Raises:
-        QatieError: there is no such cluster.
+        QatieError: no such cluster.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     _check_that_something_listens(os.environ.get("RAY_ADDRESS", "") if address == AUTO else address)
     import ray
 
-    if ray.is_initialized():  # by a program that goes on using it
+    if ray.is_initialized():  # by the host program, which keeps using it
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == LOCAL:
-            # Its actors import the code that this process runs.
             ray.init(address=LOCAL, include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
@@ -62,7 +69,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _check_that_something_listens(address: str) -> None:
-    """Raise QatieError where nothing does: Ray would try for eight minutes."""
+    """Raise QatieError if nothing listens at `address`: Ray would retry for eight minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon:
         return
@@ -73,14 +80,14 @@ def _check_that_something_listens(address: str) -> None:
 
 
 def _no_cluster(address: str, reason: str) -> QatieError:
-    where = "that this machine belongs to" if address == AUTO else f"at {address}"
+    where = "for this machine" if address == AUTO else f"at {address}"
     short = " ".join(reason.split()).partition(". ")[0].rstrip(".")
-    hint = "Start one (ray start --head), name its address, or use --cluster local."
-    return QatieError(f"There is no Ray cluster {where} ({short}).", hint)
+    hint = "Start one (ray start --head), give its address, or use --cluster local."
+    return QatieError(f"No Ray cluster found {where} ({short}).", hint)
 
 
 def nodes() -> list[Node]:
-    """The machines of the cluster that can run something."""
+    """The live nodes that have CPUs."""
     import ray
 
     found = []
@@ -93,55 +100,77 @@ def nodes() -> list[Node]:
 
 
 def check(places: Sequence[str], engine: str) -> list[Node]:
-    """The machines, each of which has this version of qatie, the engine, and sees `places`, which are URLs.
+    """Check that each node has this version of qatie and the engine, and can access `places` (URLs); return the nodes.
 
     Raises:
-        QatieError: one does not.
+        QatieError: a node fails the check.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = nodes()
     if not here:
-        raise QatieError("The Ray cluster has no node with a CPU to use.", "Add one, or use --cluster local.")
+        raise QatieError("The Ray cluster has no node with CPUs.", "Add one, or use --cluster local.")
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
     there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in here]
     answers = [probe.options(scheduling_strategy=one).remote(list(places), engine) for one in there]
+    checked = []
     for node, answer in zip(here, answers, strict=True):
         try:
-            version, unseen, lacks = ray.get(answer, timeout=_SECONDS)
+            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine))
         except ray.exceptions.GetTimeoutError:
-            raise QatieError(f"The node {node.name} does not answer.", "Look at it with: ray status") from None
+            raise QatieError(f"Node {node.name} does not respond.", "Check it with: ray status") from None
         except (ray.exceptions.RayError, ImportError) as error:
             cause = getattr(error, "cause", None) or error
             if isinstance(cause, ImportError):
                 raise QatieError(
-                    f"The node {node.name} cannot import qatie ({cause}).", "Install the same qatie on every node."
+                    f"Node {node.name} cannot import qatie ({cause}).", "Install the same version on every node."
                 ) from None
             reason = str(cause).strip().splitlines()[-1:]
-            raise QatieError(f"The node {node.name} cannot be used: {''.join(reason)}.") from None
-        _refuse(node, version, unseen, lacks)
-    return here
+            raise QatieError(f"Node {node.name} failed the check: {''.join(reason)}.") from None
+    return checked
 
 
-def _refuse(node: Node, version: str, unseen: str, lacks: str) -> None:
-    if version != __version__:
+def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
+    """The node, with its engines.
+
+    Args:
+        answer: what `_probe` returned. Other versions of qatie may return other fields after the first.
+    """
+    if answer[0] != __version__:
         raise QatieError(
-            f"The node {node.name} has qatie {version}, this one {__version__}.", "Install the same on every node."
+            f"Node {node.name} has qatie {answer[0]}, this machine {__version__}.",
+            "Install the same version on every node.",
         )
+    _, unseen, lacks, there, compiled = answer
     if unseen:
         raise UsageError(
-            f"The node {node.name} does not see all places: {unseen}",
-            "Folders must be mounted everywhere under one path; each node needs its own credentials for a store.",
+            f"Node {node.name} cannot access the photos: {unseen}",
+            "Mount folders under the same path on every node; give every node the store's credentials.",
         )
     if lacks:
-        raise EngineError(f"On the node {node.name}: {lacks}", "Choose an --engine that every node has.")
+        raise EngineError(f"Node {node.name}: {lacks}", "Choose an --engine that every node has.")
+    if engine == engines.FLOAT and compiled != engines.has_compiled():
+        where = f"on node {node.name} but not here" if compiled else f"here but not on node {node.name}"
+        raise EngineError(
+            f"float uses compiled convolutions {where}, so outputs would differ.",
+            "Use --engine onnxruntime, or nodes of the same kind.",
+        )
+    return dataclasses.replace(node, engines=tuple(there))
 
 
-def _probe(places: list[str], engine: str) -> tuple[str, str, str]:
-    """What a node has: qatie's version, why it does not see a place, and why it lacks the engine."""
+def common_engines(machines: Sequence[Node]) -> tuple[str, ...]:
+    """The engines that this machine and all nodes share. A batch never mixes engines; `engines.load` picks one."""
+    own = engines.available_without_torch() or engines.available()
+    return tuple(name for name in own if all(name in node.engines for node in machines))
+
+
+def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ...], bool]:
+    """Run on a node: qatie's version, why a place is inaccessible, why the engine is missing, engines, compiled float.
+
+    Engines are listed for `auto` only.
+    """
     import qatie_cli
-    from qatie_cli import engines
     from qatie_cli.storage import stores, urls
 
     unseen = ""
@@ -154,9 +183,11 @@ def _probe(places: list[str], engine: str) -> tuple[str, str, str]:
                 stores.of(place).entry(place)
         except QatieError as error:
             unseen = error.one_line()
-    lacks = ""
+    lacks, there = "", tuple[str, ...]()
     try:
         engines.resolve(engine)
+        if engine == "auto":
+            there = engines.available_without_torch() or engines.available()
     except QatieError as error:
         lacks = str(error)
-    return qatie_cli.__version__, unseen, lacks
+    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled()

@@ -98,10 +98,11 @@ def load(
     unlit: list[CleanPhoto] = []
     unreadable: list[str] = []
     too_small: list[str] = []
-    for path in photos_below(folder):
+    paths = photos_below(folder)
+    for path, reading in zip(paths, store.read(paths), strict=True):
         name = path.relative_to(folder).as_posix()
         try:
-            picture = store.get(path)
+            picture = reading.result()
         except PhotoError:
             unreadable.append(name)
             continue

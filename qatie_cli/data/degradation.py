@@ -21,6 +21,7 @@ from qatie_cli.photo.colour import luma
 
 _HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may become brighter and clip sooner
 _PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
+_JPEG_BLOCK_PX = 16  # side of a block of 4:2:0
 _FINE_PX = 5.0  # standard deviation of the Gaussian that separates fine detail from coarse
 SHARES = ("untouched",)  # settings that are one number, not a range
 # Earlier names of settings; older weights files record them.
@@ -94,6 +95,7 @@ class DegradationConfig:
     denoise_blur: ParameterRange = ParameterRange(0.2, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.3, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
     jpeg: ParameterRange = ParameterRange(0.65, 35, 95)  # quality, 4:2:0 below 90
+    jpeg_before: ParameterRange = ParameterRange(0.0, 35, 95)  # quality of an earlier JPEG, as messengers leave it
     # Of the network's targets: the amplitude limit of fine detail (`faint`), a Gaussian's standard deviation in pixels
     # (photos at full size are soft, and what is sharp in them is noise), the standard deviation of a drawn surface.
     faint: ParameterRange = ParameterRange(0.25, 0.01, 0.04)
@@ -149,6 +151,7 @@ class DegradationParameters:
     denoise_blur: float = 0.0
     sharpen: float = 0.0
     jpeg: int | None = None
+    jpeg_before: int | None = None
     noise_seed: int = field(default=0, compare=False)
 
     @property
@@ -185,12 +188,16 @@ def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationPa
         jpeg=round(jpeg) or None,
         noise_seed=int(rng.integers(2**32)),
         highlights=config.highlights.sample(rng, 0.0),
-        # Drawn only where a recipe asks for it: those of before have no value of it in their sequence.
-        colour_noise_correlation=config.colour_noise_correlation.sample(rng, 0.0)
-        if config.colour_noise_correlation.probability
-        else 0.0,
+        # Drawn only where a recipe asks for them: those of before have no values of them in their sequence.
+        colour_noise_correlation=_if_asked(config.colour_noise_correlation, rng),
+        jpeg_before=round(_if_asked(config.jpeg_before, rng)) or None,
     )
     return UNTOUCHED if untouched else parameters
+
+
+def _if_asked(setting: ParameterRange, rng: np.random.Generator) -> float:
+    """A value of a setting that consumes no randomness where its probability is 0."""
+    return setting.sample(rng, 0.0) if setting.probability else 0.0
 
 
 def to_linear(encoded: np.ndarray) -> np.ndarray:
@@ -213,7 +220,8 @@ def _with_highlights(linear: np.ndarray, ev: float) -> np.ndarray:
     """
     if ev <= 0:
         return linear
-    share = np.clip((linear.max(axis=2, keepdims=True) - 0.8) / 0.2, 0, 1)
+    brightest = np.maximum(np.maximum(linear[..., :1], linear[..., 1:2]), linear[..., 2:])
+    share = np.clip((brightest - 0.8) / 0.2, 0, 1)
     return linear * (1 + np.float32(2.0**ev - 1) * share * share)
 
 
@@ -237,7 +245,8 @@ def gaussian_blur(photo: np.ndarray, sigma: float) -> np.ndarray:
         margin = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
         padded = np.pad(photo, margin, mode="symmetric")
         size = photo.shape[axis]
-        photo = sum(t * np.take(padded, range(i, i + size), axis=axis) for i, t in enumerate(taps))
+        shifted = (padded[i : i + size] if axis == 0 else padded[:, i : i + size] for i in range(len(taps)))
+        photo = sum(t * moved for t, moved in zip(taps, shifted, strict=True))
     return photo
 
 
@@ -246,13 +255,15 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
 
     Demosaicing and noise reduction spread a pixel's noise. In the real noise of the PolyU photos neighbours correlate
     at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has none, and a network
-    trained on it takes real noise for texture.
+    trained on it takes real noise for texture. What has no luma of it correlates farther: at 0.92, and at 0.40 eight
+    pixels apart. With `colour_noise_correlation` the model has such blotches: of colour alone, beside a grain of luma.
     """
     rng = np.random.default_rng(parameters.noise_seed)
     fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray
     if wide:
         common = _correlated(rng.standard_normal((*shape, 1), np.float32), fine)
-        colours = _correlated(rng.standard_normal((*shape, 3), np.float32), wide)
+        blotches = _correlated(rng.standard_normal((*shape, 3), np.float32), wide)
+        colours = blotches - luma(blotches)  # developing hides it in colour, and leaves the grain of luma
         noise = np.float32(gray**0.5) * common + np.float32((1 - gray) ** 0.5) * colours
     else:
         noise = _correlated(_white(rng, shape, gray), fine)
@@ -299,6 +310,16 @@ def jpeg_round_trip(photo: np.ndarray, quality: int) -> np.ndarray:
     return from_u8(np.asarray(Image.open(buffer)))
 
 
+def _compressed_before(photo: np.ndarray, parameters: DegradationParameters) -> np.ndarray:
+    """A photo as an earlier JPEG left it, its blocks anywhere: half of such photos were cropped since."""
+    if not parameters.jpeg_before:
+        return photo
+    rng = np.random.default_rng([parameters.noise_seed, 1])
+    down, right = rng.integers(_JPEG_BLOCK_PX, size=2) if rng.random() < 0.5 else (0, 0)
+    whole = np.pad(photo, ((down, 0), (right, 0), (0, 0)), mode="symmetric")
+    return jpeg_round_trip(whole, parameters.jpeg_before)[down:, right:]
+
+
 def to_u8(photo: np.ndarray) -> np.ndarray:
     """0..1 to rounded 0..255."""
     return (np.clip(photo, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -342,4 +363,5 @@ def apply(parameters: DegradationParameters, clean: np.ndarray, *, tone_only: bo
         x = gaussian_blur(x, parameters.denoise_blur)
     if parameters.sharpen:
         x = x + np.float32(parameters.sharpen) * (x - gaussian_blur(x, 1.0))
+    x = _compressed_before(x, parameters)
     return jpeg_round_trip(x, parameters.jpeg) if parameters.jpeg else from_u8(to_u8(x))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from qatie_cli import threads
 from qatie_cli.photo import decoding, resize
 
 OVERVIEW_PX = 640  # long side of the small copies that views of the whole photo are cut from
@@ -74,6 +78,18 @@ class Store:
                 self._overview_room -= small
                 self._overviews[path] = read.overview
         return read
+
+    def read(self, paths: Iterable[Path]) -> Iterator[Future[Picture]]:
+        """The pictures of files in their order, several of them read at once; a result raises as `get` does."""
+        cores = threads.usable_cores()
+        coming: deque[Future[Picture]] = deque()
+        with ThreadPoolExecutor(cores) as pool:
+            for path in paths:
+                coming.append(pool.submit(self.get, path))
+                if len(coming) > 2 * cores:
+                    yield coming.popleft()
+            while coming:
+                yield coming.popleft()
 
     def overview(self, path: Path) -> Image.Image:
         """The small copy of a file's picture; it is read where it is not kept."""

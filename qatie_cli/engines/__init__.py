@@ -10,7 +10,7 @@ import contextlib
 import platform
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -103,7 +103,7 @@ class Engine:
 
 def available() -> tuple[str, ...]:
     """Engines of this machine, `float` first. Imports PyTorch where that is installed."""
-    light = tuple(name for name, here in ((COMPILED, _has_compiled()), (LIGHT, _has_light())) if here)
+    light = available_without_torch()
     if not installation.has("torch"):
         return light
     with warnings.catch_warnings():  # importing PyTorch adds warning filters, which belong to the host
@@ -111,6 +111,11 @@ def available() -> tuple[str, ...]:
 
     supported = torch.backends.quantized.supported_engines
     return (FLOAT, *(name for name in INT8 if name in supported), *light)
+
+
+def available_without_torch() -> tuple[str, ...]:
+    """Those of `available` that need no PyTorch, the fastest first."""
+    return tuple(name for name, here in ((COMPILED, has_compiled()), (LIGHT, _has_light())) if here)
 
 
 def available_for(weights: Weights) -> tuple[str, ...]:
@@ -123,8 +128,8 @@ def _has_light() -> bool:
     return installation.has("onnxruntime") and installation.has("onnx")
 
 
-def _has_compiled() -> bool:
-    """Whether llvm runs here. What it leaves to others, the tone stage, onnxruntime does."""
+def has_compiled() -> bool:
+    """Whether llvm runs here, and float in the same convolutions. onnxruntime runs the tone stage."""
     if not _has_light() or not kernels.usable(kernels.WORTH_IMPORTING):
         return False
     from qatie_cli.kernels import machine_code
@@ -138,7 +143,7 @@ def resolve(name: str) -> str:
     Raises:
         EngineError: no such engine here; the message lists those that are.
     """
-    if name in ("auto", COMPILED) and _has_compiled():
+    if name in ("auto", COMPILED) and has_compiled():
         return COMPILED
     if name in ("auto", LIGHT) and _has_light():
         return LIGHT
@@ -149,11 +154,15 @@ def resolve(name: str) -> str:
         missing = "There is no engine: neither onnxruntime with onnx nor PyTorch is installed."
         raise EngineError(missing, "Run: pip install onnx onnxruntime")
     if name == "auto":
-        family = "arm" if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else "x86"
-        return next(engine for engine in _PREFERENCE[family] if engine in here)
+        return next(engine for engine in _preferred() if engine in here)
     if name not in here:
         raise EngineError(f"There is no engine {name} on this machine.", f"Choose from auto, {', '.join(here)}.")
     return name
+
+
+def _preferred() -> tuple[str, ...]:
+    """PyTorch's engines, the fastest of this kind of processor first."""
+    return _PREFERENCE["arm" if platform.machine().lower() in ("arm64", "aarch64", "armv7l") else "x86"]
 
 
 def load(
@@ -163,12 +172,14 @@ def load(
     threads: int = 0,
     begun_on: str = "",
     pixels: int | None = None,
+    among: Collection[str] | None = None,
 ) -> Engine:
     """Make `weights` ready to run, on `threads` of the processor; 0 is all usable cores, or PyTorch's own number.
 
     Args:
         begun_on: the engine that `auto` stays on where it can, since outputs of the same batch were made on it.
         pixels: of all that will be enhanced, where that is known: for a few, `auto` takes what starts fastest.
+        among: the engines that `auto` may choose from: those that every node of a cluster has.
 
     Raises:
         EngineError: the engine or device does not exist here, int8 was requested on a GPU, or the engine was requested
@@ -181,7 +192,7 @@ def load(
         check_device(device)
         engine = FLOAT
     auto = engine == "auto"
-    name, reason = _chosen(weights, begun_on, pixels) if auto else (_asked(weights, engine), "as asked")
+    name, reason = _chosen(weights, begun_on, pixels, among) if auto else (_asked(weights, engine), "as asked")
     if name in WITHOUT_TORCH:
         return _without_torch(name, weights, threads, reason)
     # Imported here, so that float runs never touch quantized data types, nor int8 runs the float network.
@@ -199,7 +210,7 @@ def load(
 
 
 def _float_network(weights: Weights, model: Any, device: str) -> ResidualNetwork[Any]:
-    if device == "cpu" and _has_compiled() and _runs(COMPILED, weights):
+    if device == "cpu" and has_compiled() and _runs(COMPILED, weights):
         from qatie_cli.engines.compiled import CompiledNetwork
         from qatie_cli.engines.compiled_arithmetic import Floats
 
@@ -220,13 +231,18 @@ def _asked(weights: Weights, engine: str) -> str:
     return name
 
 
-def _chosen(weights: Weights, begun_on: str, pixels: int | None) -> tuple[str, str]:
+def _chosen(weights: Weights, begun_on: str, pixels: int | None, among: Collection[str] | None) -> tuple[str, str]:
     """The engine that `auto` stands for, and why it is this one."""
     if weights.activations is None:
         return resolve(FLOAT), "the weights carry no int8 ranges"
     if begun_on in (*INT8, *WITHOUT_TORCH):
         with contextlib.suppress(EngineError, UsageError):
             return _asked(weights, begun_on), "the batch was begun on it"
+    if among is not None:
+        candidates = (name for name in (*WITHOUT_TORCH, *_preferred()) if name in among and _runs(name, weights))
+        if (common := next(candidates, None)) is None:
+            raise EngineError("The nodes have no engine in common that runs these weights.", "Use nodes of one kind.")
+        return _asked(weights, common), "the fastest that every node has"
     if pixels is not None and pixels < kernels.WORTH_IMPORTING and _has_light():
         return LIGHT, "it starts fastest, and the photo is small"
     name = resolve("auto")

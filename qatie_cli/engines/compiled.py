@@ -1,6 +1,6 @@
 """The network in our own compiled convolutions, for processors with AVX-512: int8 or float, without PyTorch.
 
-What other engines do in a convolution, a table and a copy is one pass here.
+A convolution, its activation and the copy that follows are one pass over memory.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from qatie_cli.kernels import threads
 from qatie_cli.model.config import NetworkConfig
 from qatie_cli.model.moments import Moments, of_whole
 
-# Bytes of the largest tensor of a strip: of all that run at once, of one at most, and of one at least. At width 32 a
-# strip of 1 << 23 took a twentieth more time than one of 1 << 24, and of 1 << 22 a sixth, for what is computed twice.
+# Bytes of the largest tensor of a strip: of all concurrent strips, and the maximum and minimum of one. At width 32,
+# strips of 1 << 23 took 5% more time than those of 1 << 24, and strips of 1 << 22 17%: their halos are computed twice.
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
-_SHORTEST = 8  # rows of a strip, where there are as many
-_DEEP = {1: "decode2", 2: "bottleneck"}  # what is enlarged for a fusion
+_SHORTEST = 8  # rows of a strip, if the features have that many
+_DEEP = {1: "decode2", 2: "bottleneck"}  # what a fusion upsamples
 
 
 class _Scratch(threading.local):
-    """Memory of one thread, used again from strip to strip."""
+    """Scratch memory of a thread, reused from strip to strip."""
 
     def __init__(self) -> None:
         self._flat: dict[str, np.ndarray] = {}
 
     def array(self, name: str, kind: type, *shape: int) -> np.ndarray:
-        """An uninitialized array; the one of this name before is no longer to be used."""
+        """An uninitialized array, which overwrites the previous one of this name."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         if name not in self._flat or self._flat[name].nbytes < size:
             self._flat[name] = np.empty(size, np.uint8)
@@ -41,9 +41,9 @@ class _Scratch(threading.local):
 
 
 class _Pool:
-    """Memory of features, which the next photo of the same size takes over while `keeps` is set.
+    """Memory of features. While `keeps` is set, the next photo of the same size reuses it.
 
-    New memory is filled with zeros page by page: of 13-megapixel photos, that took a fifth of the processor's time.
+    The system zeroes new memory page by page, which took 20% of the processor time of 13-megapixel photos.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class _Pool:
         self._free: list[np.ndarray] = []
 
     def array(self, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialized array. Its memory is taken back when the array is gone, whatever became of its slices."""
+        """An uninitialized array, whose memory returns to the pool when the array is garbage-collected."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         fitting = [index for index, flat in enumerate(self._free) if flat.nbytes == size]
         if not fitting:
-            self._free.clear()  # that of photos of another size
+            self._free.clear()  # left by a photo of another size
         flat = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
         taken: np.ndarray = flat.view(kind).reshape(shape)
         weakref.finalize(taken, self._take_back, flat).atexit = False
@@ -66,22 +66,22 @@ class _Pool:
             self._free.append(flat)
 
     def let_go(self) -> None:
-        """Keep nothing any longer."""
+        """Stop keeping memory, and free it."""
         self.keeps = False
         self._free.clear()
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Rows first..last of features (height, width, C), with a column more to each side, as convolutions read them.
+    """Rows first..last of features (height, width, C), padded by a column on each side for convolutions.
 
-    `whole` (last - first, width + 2, C) begins at row `first`, which may lie outside, as `last` may; all that lies
-    outside is filled already. `lines` are the rows that do not, with these columns, and `inside` without.
+    `whole` (last - first, width + 2, C) starts at row `first`. `first` and `last` may lie outside the features; the
+    padding is filled. `lines` are the rows inside, with the padding columns; `inside` excludes them.
     """
 
     whole: np.ndarray
     lines: np.ndarray
-    rows: tuple[int, int]  # of `lines`, among all
+    rows: tuple[int, int]  # of `lines` in the features
 
     @staticmethod
     def of(scratch: np.ndarray, first: int, last: int, height: int, value: int) -> _Window:
@@ -99,7 +99,7 @@ class _Window:
 
 @dataclass(frozen=True)
 class LastBlock:
-    """The last refinement block at half size; `photo` is what the network saw, where its output is not the residual."""
+    """The last refinement block at half size; `photo` is the input, unless the network's output is the residual."""
 
     branches: Branches
     photo: np.ndarray | None
@@ -108,9 +108,9 @@ class LastBlock:
 class CompiledNetwork:
     """The refinement network in compiled convolutions.
 
-    It runs from norm to norm, each part in strips, one a thread, as `engines.light` does. A strip computes as many rows
-    beyond its own as its convolutions reach. What the decoder takes from the encoder is written into place by all
-    strips that compute it: they write the same bytes.
+    The parts between norms run in strips, one per thread, as in `engines.light`. A strip also computes its halo, the
+    rows that its convolutions reach. Encoder features for the decoder may be written by several strips: they write the
+    same bytes.
     """
 
     def __init__(self, config: NetworkConfig, arithmetic: Arithmetic) -> None:
@@ -121,7 +121,7 @@ class CompiledNetwork:
 
     @contextlib.contextmanager
     def reusing_memory(self) -> Iterator[None]:
-        """Keep memory from photo to photo inside the block."""
+        """Keep memory from photo to photo until the block ends."""
         self._pool.keeps = True
         try:
             yield
@@ -131,7 +131,7 @@ class CompiledNetwork:
 
     @property
     def strips_at_once(self) -> int:
-        """Several for each thread: of a short strip, much is computed twice."""
+        """Several per thread: short strips compute much of their halo twice."""
         return 4 * threads.number()
 
     def features(self, photo_u8_hwc: np.ndarray, moments: Moments = of_whole) -> LastBlock:
@@ -162,7 +162,7 @@ class CompiledNetwork:
         del encoded1, pair1
         kept = None if self._residual else photo_u8_hwc
         if not self._pool.keeps:
-            self._scratch = _Scratch()  # lets that of all threads go
+            self._scratch = _Scratch()  # frees that of all threads
         return LastBlock(branched("decode1", local, side), kept)
 
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
@@ -181,7 +181,7 @@ class CompiledNetwork:
         return less_photo(out, features.photo, top, bottom)
 
     def _rows(self, widest: int) -> int:
-        """How many rows a strip has, of so many values."""
+        """Rows of a strip whose widest tensor has `widest` values per row."""
         most = max(_FEWEST_BYTES, min(_MOST_BYTES, _STRIPS_BYTES // threads.number()))
         return max(_SHORTEST, most // (widest * np.dtype(self._arithmetic.kind).itemsize))
 
@@ -189,10 +189,10 @@ class CompiledNetwork:
         return [self._pool.array(self._arithmetic.kind, shape) for shape in shapes]
 
     def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
-        """Call `part` with what it is given and first and last row of each strip of `height` rows.
+        """Call `part(*given, first, last)` for each strip of `height` rows.
 
         Args:
-            widest: values of the largest tensor of a strip for each row.
+            widest: values per row of a strip's largest tensor.
         """
         strips = threads.pieces(0, height, self._rows(widest), _SHORTEST)
         threads.in_turn(lambda first, last: part(*given, first, last), strips)
@@ -247,10 +247,10 @@ class CompiledNetwork:
         first: int,
         last: int,
     ) -> None:
-        # What `_refined` leaves free is used again: `inner` and `y`.
+        # `inner` and `y` are free again after `_refined`.
         fuse, kind, scratch = f"fuse{number}", self._arithmetic.kind, self._scratch.array
         x = self._window("x", first - 1, last + 1, local.shape, f"{fuse}.reduced")
-        # Rows of the phases are pairs of rows of what they become.
+        # A row of phases becomes two rows of features.
         upper, lower = x.rows[0] // 2, (x.rows[1] + 1) // 2
         deep = self._window("out", upper - 1, lower + 1, (len(entered.local), *_deep(local)), f"{_DEEP[number]}.out")
         self._refined(_DEEP[number], entered, *deep.rows, deep.inside)
@@ -263,18 +263,18 @@ class CompiledNetwork:
         self._branches(f"decode{number}", x, local[first:last], side[first:last])
 
     def _window(self, name: str, first: int, last: int, shape: tuple[int, ...], point: str) -> _Window:
-        """Rows first..last of features of a shape (height, width, C), to be stored as at `point`."""
+        """Scratch for rows first..last of features (height, width, C), padded with the zero point of `point`."""
         height, width, channels = shape
         scratch = self._scratch.array(name, self._arithmetic.kind, last - first, width + 2, channels)
         return _Window.of(scratch, first, last, height, self._arithmetic.nothing(point))
 
     def _branches(self, block: str, x: _Window, local: np.ndarray, side: np.ndarray) -> None:
-        """Both branches of a block for all rows of `x` but the first and the last."""
+        """Both branches of a block, for all rows of `x` except the first and the last."""
         self._convs[f"{block}.local"](x.whole, local)
         self._convs[f"{block}.side"](x.whole[1:, 1:], side)
 
     def _refined(self, block: str, entered: Branches, first: int, last: int, out: np.ndarray) -> None:
-        """Rows first..last of what a block gives, into `out`."""
+        """Compute rows first..last of a block's output into `out`."""
         height, width, channels = entered.local.shape
         y = self._window("y", first - 2, last + 2, (height, width, 2 * channels), f"{block}.y")
         self._arithmetic.join(entered, slice(*y.rows), y.lines)
@@ -287,7 +287,7 @@ class CompiledNetwork:
 
 
 def _deep(local: np.ndarray) -> tuple[int, int]:
-    """Width and channels of what is enlarged to features like `local`."""
+    """Width and channels of the features that are upsampled to the size of `local`."""
     return local.shape[1] // 2, 2 * local.shape[2]
 
 

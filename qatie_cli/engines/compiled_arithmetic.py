@@ -1,4 +1,4 @@
-"""What the compiled network computes in: bytes, or float32."""
+"""The number formats of the compiled network: int8 or float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qatie_cli.model.quantization.scheme import activation_at
 
 @dataclass(frozen=True)
 class Branches:
-    """Both branches of a block, (h, w, C), and the norm of the first."""
+    """Both branches of a block, (h, w, C), and the norm of the local one."""
 
     local: np.ndarray
     side: np.ndarray
@@ -27,11 +27,11 @@ class Branches:
 
 
 class Arithmetic(Protocol):
-    """How features are stored, and what is done to them between convolutions, all on one thread.
+    """How features are stored, and the single-threaded steps between convolutions.
 
-    `kind` is the type of features, and `tail_kind` that of those which the tail reads. Bytes are at the peak of
-    `features`, per pixel of the photo and per unit of width, measured: 1.75 values are kept between the norms, and
-    strips take the rest, which is less for large photos.
+    `kind` is the type of features, `tail_kind` that of the tail's input. Bytes are the measured peak of `features` per
+    pixel of the photo and unit of width: 1.75 values are kept between norms, and strips take the rest, which is less
+    for large photos.
     """
 
     kind: type
@@ -40,25 +40,25 @@ class Arithmetic(Protocol):
 
     @property
     def convs(self) -> Mapping[str, Conv]:
-        """The convolutions by name, and the `tail`."""
+        """The convolutions by name, including the `tail`."""
 
     def nothing(self, point: str) -> int:
-        """What 0 is stored as at a point of the network."""
+        """The stored value of 0 at a point of the network."""
 
     def norm(self, block: str, local: np.ndarray, moments: Moments) -> Norm:
-        """The norm of a block whose branch is `local` (h, w, C), with its activation."""
+        """The norm and activation of a block with the local branch `local` (h, w, C)."""
 
     def photo(self, pixels: np.ndarray, out: np.ndarray) -> None:
-        """A photo's rows (h, w, 3) uint8 into `out` (h, w + 2, 4) but for its outer columns."""
+        """Write rows of a photo (h, w, 3) uint8 into `out` (h, w + 2, 4), except its outer columns."""
 
     def join(self, entered: Branches, rows: slice, out: np.ndarray) -> None:
-        """Rows of both branches side by side, the first normed, into `out` (h, w + 2, 2 C) without its edges."""
+        """Concatenate rows of both branches, the local one normalized, into `out` (h, w + 2, 2 C) without its edges."""
 
     def fuse(self, number: int, phases: np.ndarray, encoded: np.ndarray, out: np.ndarray) -> None:
-        """Phases interleaved, and `encoded` (h + 2, w + 2, C) less its frame, side by side into `out`."""
+        """Concatenate interleaved phases and `encoded` (h + 2, w + 2, C) without its frame into `out`."""
 
     def before_tail(self, x: np.ndarray, out: np.ndarray) -> None:
-        """The last block's features as the tail reads them, into `out`."""
+        """Convert the last block's features to the tail's input format, into `out`."""
 
 
 class Integers:
@@ -105,7 +105,7 @@ class Integers:
 
 
 class Floats:
-    """float32, as the network was trained in."""
+    """float32, as in training."""
 
     kind: type = np.float32
     tail_kind: type = np.float32
@@ -140,7 +140,7 @@ class Floats:
 
 
 def _sums(x: Any) -> Sums:
-    """Sums over the pixels of x (h, w, C) float32, row by row, so that threads change nothing."""
+    """Sums over the pixels of x (h, w, C) float32, by rows, so that the number of threads does not matter."""
     from qatie_cli.kernels.floats import row_sums
 
     values = np.ascontiguousarray(x)

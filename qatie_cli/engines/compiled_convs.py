@@ -1,18 +1,18 @@
-"""The network's convolutions as compiled functions: their constants packed and their arguments passed."""
+"""The network's convolutions as compiled functions, with packed constants."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from qatie_cli.engines.norms import Norm
 from qatie_cli.graphs.kernels import Kernel
-from qatie_cli.kernels import machine_code, vectors
+from qatie_cli.kernels import convolutions, float_convolutions, machine_code, vectors
 from qatie_cli.kernels.convolutions import Number
 from qatie_cli.kernels.vectors import LANES, PIXELS, After, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
@@ -27,7 +27,7 @@ _EVERY = np.arange(256)
 _AFTER: dict[str, After] = {"inner": "leaky", "outer": "sum", "pair": "gate"}
 _NONE = np.zeros(1, np.uint8)
 _INT16_MAX, _INT32_MAX = np.iinfo(np.int16).max, np.iinfo(np.int32).max
-# The points whose integers convolutions read: those of gates, of a block's branches, and of upsampled features.
+# The points that convolutions read: of gates, of blocks' branches, and of upsampled features.
 _BEFORE_GATES = {"down1": "photo", "down2": "refine1.out"}
 _BEFORE_BLOCKS = {
     "refine1": "down1.product",
@@ -37,7 +37,7 @@ _BEFORE_BLOCKS = {
     "decode1": "fuse1.reduced",
 }
 _BEFORE_FUSES = {"fuse2": "bottleneck.out", "fuse1": "decode2.out"}
-_OUTPUTS = {"pair": "pre", "side": "y", "reduce": "reduced"}  # where a point has another name than its convolution
+_OUTPUTS = {"pair": "pre", "side": "y", "reduce": "reduced"}  # points named differently from their convolution
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Conv:
     """One convolution, ready to run.
 
     Attributes:
-        functions: by the pixels that they compute at once.
-        weights, bias, factors, numbers, table: as `kernels.convolutions` reads them.
-        taps: rows of them, and fours of bytes in each.
-        groups: of channels that are computed at once.
-        channels: that it gives.
+        functions: by the number of pixels that they compute at once.
+        weights, bias, factors, numbers, table: in the layout of `kernels.convolutions`.
+        taps: rows of taps, and groups of four bytes in each.
+        groups: of channels computed at once.
+        channels: of the output.
     """
 
     functions: dict[int, machine_code.Function]
@@ -64,20 +64,20 @@ class Conv:
     channels: int
 
     def __call__(self, x: np.ndarray, out: np.ndarray, other: np.ndarray = _NONE) -> None:
-        """Into `out` (h, w, C): the pixels whose first taps are the first pixels of `x`.
+        """Compute `out` (h, w, C); the first tap of its first pixel is the first pixel of `x`.
 
         Args:
-            other: (h, w, C) the second operand of the sum that follows, or (h, w, C / 2) where a gate's products go.
+            other: second operand of a sum, (h, w, C), or the output for a gate's products, (h, w, C / 2).
         """
         self._run(x, out, other, out.shape[:2], out.strides[0])
 
     def of_two(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-        """Of channels of `x` and then of `y`, (h, w, C) both: its rows of taps are a pixel of each."""
+        """Convolve the concatenation of `x` and `y`, (h, w, C) each; they are its two rows of taps."""
         assert x.strides == y.strides
         self._run(x, out, _NONE, out.shape[:2], out.strides[0], _address(y) - _address(x))
 
     def phases(self, x: np.ndarray, out: np.ndarray) -> None:
-        """Of the tail, into `out` (2 * h, 2 * w, 3) float32."""
+        """Run the tail, into `out` (2 * h, 2 * w, 3) float32."""
         self._run(x, out, out, (out.shape[0] // 2, out.shape[1] // 2), 2 * out.strides[0])
 
     def _run(
@@ -104,12 +104,12 @@ class Conv:
 
 @dataclass(frozen=True)
 class Join:
-    """Both branches of a block side by side, the first through its norm and activation."""
+    """Concatenates both branches of a block, the local one through its norm and activation."""
 
     function: machine_code.Function
 
     def __call__(self, local: np.ndarray, side: np.ndarray, norm: Norm, out: np.ndarray) -> None:
-        """Into `out` (h, w, 2 * C)."""
+        """Write `out` (h, w, 2 * C)."""
         assert norm.factors is not None and norm.offsets is not None
         given = np.zeros(len(Argument), np.int64)
         given[Argument.INPUT], given[Argument.INPUT_STEP] = _address(local), local.strides[0]
@@ -127,23 +127,23 @@ def _address(x: np.ndarray) -> int:
 
 
 def integers(weights: Weights) -> tuple[dict[str, Conv], Join]:
-    """The convolutions of calibrated weights on bytes by name, with the `tail`, and what joins branches."""
+    """The int8 convolutions of calibrated weights by name, including the `tail`, and the join of branches."""
     convs = integer_convs(weights.state)
     shapes = {name: _shape(name, conv.weight, conv.stride) for name, conv in convs.items()}
     shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
-    functions, join = _functions(frozenset(shapes.values()), "convolutions")
+    functions, join = _functions(frozenset(shapes.values()), convolutions)
     made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
     return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
 
 
 def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
-    """The convolutions of any weights on float32 by name, with the `tail`, and what joins branches."""
+    """The float32 convolutions of any weights by name, including the `tail`, and the join of branches."""
     constants = {name: (weight, bias, stride) for name, weight, bias, stride in float_convs(weights.state)}
     shapes = {name: _shape(name, weight, stride, size=4) for name, (weight, _, stride) in constants.items()}
     shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
     weight, bias = map(_in_rows, fold_tail(weights.state))
     constants["tail"] = weight, bias, 1
-    functions, join = _functions(frozenset(shapes.values()), "float_convolutions")
+    functions, join = _functions(frozenset(shapes.values()), float_convolutions)
     slope, made = np.array([LEAKY_SLOPE], _F), {}
     for name, (*both, stride) in constants.items():
         weight, bias = map(_halves_in_turn, both) if name.endswith(".pair") else both
@@ -191,9 +191,9 @@ def _integer(
 
 
 def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
-    """The tail on int16, stored bytes less their zero point, with weights as fine as int32 sums allow.
+    """The tail on int16 (bytes minus their zero point), with weights as fine as int32 sums allow.
 
-    The residual comes in steps of a thousandth of a level.
+    Its residual has steps of a thousandth of a level.
     """
     at = activation_at("decode1.out", weights.activations or {})
     weight, bias = (_in_rows(values) for values in fold_tail(weights.state))
@@ -207,7 +207,7 @@ def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv
 
 
 def _in_rows(values: np.ndarray) -> np.ndarray:
-    """From three channels of four phases to the order in which they lie in rows; further lanes are not stored."""
+    """Reorder three channels of four phases as they lie in rows; the extra lanes are not stored."""
     rows = np.moveaxis(values.reshape(3, 4, *values.shape[1:]), 0, 1).reshape(values.shape)
     return np.pad(rows, ((0, LANES - len(rows)), *((0, 0),) * (rows.ndim - 1)))
 
@@ -223,14 +223,14 @@ def _input_of(block: str, part: str) -> str:
 
 
 def _shape(name: str, weight: np.ndarray, stride: int, size: int = 1) -> Shape:
-    """What the convolution `name` is compiled for, on values of `size` bytes."""
+    """The shape that the convolution `name` is compiled for, with values of `size` bytes."""
     at_once = _vectors(weight)
     after = _AFTER.get(name.split(".")[1], "stored")
     return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[at_once], after)
 
 
 def _as_read(name: str, weight: np.ndarray) -> np.ndarray:
-    """Weights with a fourth channel of the photo, and those of `Conv.of_two` as two rows."""
+    """Weights padded to four channels of the photo; those of `Conv.of_two` as two rows."""
     weight = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4), (0, 0), (0, 0)))
     if name.endswith(".reduce"):
         weight = np.ascontiguousarray(weight.reshape(len(weight), 2, -1, 1).swapaxes(1, 2))
@@ -243,31 +243,30 @@ def _vectors(weight: np.ndarray) -> int:
 
 @functools.lru_cache(8)
 def _functions(
-    shapes: frozenset[Shape], module: str
+    shapes: frozenset[Shape], writers: ModuleType
 ) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
-    """The functions of each shape, by the pixels that they compute at once: that many, and one; and what joins.
+    """For each shape, functions for its number of pixels and for one pixel; and the function that joins branches.
 
-    `module` is the one of `kernels` that writes them.
+    `writers` is the module of `kernels` that generates their code.
     """
-    writer = importlib.import_module(f"qatie_cli.kernels.{module}")
     wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
-    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writer)]
+    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writers)]
     key = b"".join(sources) + repr(wanted).encode()
-    names = [*(shape.name for shape in wanted), writer.JOIN]
-    code = machine_code.functions(lambda: writer.source(wanted), names, key)
+    names = [*(shape.name for shape in wanted), vectors.JOIN]
+    code = machine_code.functions(lambda: vectors.source(wanted, writers.Convolution, writers.Join), names, key)
     by_pixels = {
         shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
     }
-    return by_pixels, code[writer.JOIN]
+    return by_pixels, code[vectors.JOIN]
 
 
 def _halves_in_turn(values: np.ndarray) -> np.ndarray:
-    """Vectors of the first and of the second half of all channels by turns."""
+    """Interleave vectors of the first and the second half of the channels."""
     return np.ascontiguousarray(values.reshape(2, -1, LANES, *values.shape[1:]).swapaxes(0, 1)).reshape(values.shape)
 
 
 def _packed(weight: np.ndarray, at_once: int, unit: int) -> tuple[int, tuple[int, int], np.ndarray]:
-    """Groups, taps, and weights (out, in, h, w) as `kernels.convolutions` reads them; `unit` inputs make four bytes."""
+    """Groups, taps, and weights (out, in, h, w) in the layout of `kernels.vectors`; `unit` inputs fill four bytes."""
     outputs, inputs, height, width = weight.shape
     groups, fours = outputs // (LANES * at_once), width * inputs // unit
     ordered = weight.transpose(2, 3, 1, 0).reshape(height, fours, unit, groups, at_once, LANES)

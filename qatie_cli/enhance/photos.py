@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,21 +12,12 @@ from qatie_cli.engines import Engine
 from qatie_cli.enhance import memory
 from qatie_cli.enhance.noise import CLEAN_LEVELS, NOISY_LEVELS, colour_noise
 from qatie_cli.enhance.pixels import enhance, fast_reduction
+from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.photo import colour
 from qatie_cli.photo.content import Photo
 
 _LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
-
-
 _LEAST_SHARE = 0.2  # of the residual of a photo without noise: what is left of blocks and soft edges
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """How the network sees a photo: reduced by a factor, and the share (0..1) of its residual that is taken."""
-
-    reduction: int = 1
-    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +34,6 @@ class Effect:
     strength: float = 1.0
     fast: bool | None = None
     reduction: int | None = None
-
-    def reduction_of(self, pixels: np.ndarray) -> int:
-        """The factor by which the network sees a photo (H, W, 1 or 3), uint8 or uint16, reduced."""
-        return self.refinement_of(pixels).reduction
 
     def refinement_of(self, pixels: np.ndarray) -> Refinement:
         """How the network sees a photo (H, W, 1 or 3), uint8 or uint16, and what share of its residual is taken.
@@ -72,35 +60,25 @@ class Enhancer:
     engine: Engine
     effect: Effect = Effect()
 
-    def __call__(self, photo: Photo, tile_side: int | None = None) -> Photo:
+    def __call__(self, photo: Photo, how: Refinement | None = None) -> Photo:
         """The photo enhanced: same size, depth, colour space, transparency and metadata; gray stays gray.
 
         Args:
-            tile_side: a multiple of 8, to bound memory by working in tiles (`tile_side_within` finds one); None for the
-                whole photo at once.
+            how: the network sees it; None asks the effect, and works on the whole photo at once.
 
         Raises:
             ValueError: the strength is not in 0..1.
         """
         pixels = photo.rgb()
-        how = self.effect.refinement_of(photo.pixels)
+        how = how or self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
         with self.engine.computing():
-            better = enhance(pixels, self.engine, self.effect.strength, tile_side, colours, how.reduction, how.share)
+            better = enhance(
+                pixels, self.engine, self.effect.strength, how.tile_side, colours, how.reduction, how.share
+            )
         if pixels.size >= _LARGE:
             memory.note_loaded()
         return photo.with_pixels(better)
-
-    def tile_side_within(self, budget: int, pixels: np.ndarray) -> int | None:
-        """The side of the tiles in which a photo (H, W, 1 or 3) stays below `budget`; None where it does as a whole.
-
-        Raises:
-            PhotoError: the smallest tiles need more.
-        """
-        height, width, channels = pixels.shape
-        by = self.effect.reduction_of(pixels)
-        pixel_bytes = self.engine.network.bytes_per_pixel
-        return memory.tile_side(width, height, pixel_bytes, budget, pixels.itemsize, by, channels == 1)
 
     def within(self, photo: Photo, max_memory: int | None = None) -> Photo:
         """The photo enhanced by itself.
@@ -114,4 +92,7 @@ class Enhancer:
         """
         with self.engine.computing():  # so that free memory is measured when its turn comes
             budget = memory.available(max_memory) + photo.pixels.nbytes
-            return self(photo, self.tile_side_within(budget, photo.pixels))
+            how, (height, width, channels) = self.effect.refinement_of(photo.pixels), photo.pixels.shape
+            pixel_bytes, sample_bytes = self.engine.network.bytes_per_pixel, photo.pixels.itemsize
+            side = memory.tile_side(width, height, pixel_bytes, budget, sample_bytes, how.reduction, channels == 1)
+            return self(photo, dataclasses.replace(how, tile_side=side))

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qatie_cli import installation
 from qatie_cli.errors import UsageError
 from qatie_cli.graphs import graph
 from qatie_cli.model import tone_apply
@@ -57,7 +58,7 @@ def build(weights: Weights, *, int8: bool, size: tuple[int, int]) -> bytes:
         except (ImportError, OSError, AttributeError) as error:  # each release goes with one of PyTorch
             raise UsageError(
                 f"The installed executorch does not work with PyTorch {torch.__version__}: {error}.",
-                "Install the release that goes with it: pip install 'qatie[executorch]' --upgrade",
+                f"Install the release that goes with it: {installation.extra('executorch')} --upgrade",
             ) from error
 
         model = weights.build()

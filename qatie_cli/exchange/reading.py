@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from qatie_cli import files
+from qatie_cli import files, installation
 from qatie_cli.errors import UsageError, WeightsError
 from qatie_cli.exchange.record import HEADER, TENSORS
 from qatie_cli.model import checkpoint
@@ -52,7 +52,8 @@ def read(path: Path) -> Found:
         return {"tflite": _tflite, "onnx": _onnx, "checkpoint": _checkpoint}[kind](path, content)
     except ImportError as error:
         raise UsageError(
-            f"Reading {path.name} needs {', '.join(_NEEDED[kind]) or error.name}.", "Run: pip install 'qatie[import]'"
+            f"Reading {path.name} needs {', '.join(_NEEDED[kind]) or error.name}.",
+            f"Run: {installation.extra('import')}",
         ) from error
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from qatie_cli import files
+from qatie_cli.batch.outcomes import Result, Status
 from qatie_cli.batch.planning import Plan, Task
-from qatie_cli.batch.running import Result, Status
 from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.gallery import entries, links, making, overview, page, previews
 from qatie_cli.gallery.entries import Entry, Failure, LastRun, Provenance
@@ -84,9 +84,8 @@ class Album:
             self._made_elsewhere.append(result.task)
         change = self._maker.changes.pop(result.task.output, None)
         if result.status is Status.ENHANCED and change is not None:
-            seconds = result.seconds.decode + result.seconds.network + result.seconds.encode
             size = result.width, result.height
-            self._enter(result.task, size, change, round(seconds, 3), self._provenance, result.notes)
+            self._enter(result.task, size, change, round(result.seconds.total, 3), self._provenance, result.notes)
         began = time.monotonic()
         if began > self._page_due:
             try:
@@ -181,7 +180,9 @@ class Album:
         found |= {s: Failure(s, _in_short(r)) for s, r in tried.items() if r.status is Status.FAILED}
         for refused in self._plan.refused:
             source = links.relative(refused.task.source, self._out)
-            found[source] = Failure(source, _in_short(Result(refused.task, Status.FAILED, reason=refused.reason)))
+            found[source] = Failure(
+                source, _in_short(Result(refused.task, status=Status.FAILED, reason=refused.reason))
+            )
         for path, reason in self._plan.unsearched:
             source = links.relative(path, self._out)
             found[source] = Failure(source, f"It cannot be searched: {reason}.")

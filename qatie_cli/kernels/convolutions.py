@@ -1,13 +1,12 @@
-"""Code of the network's convolutions on bytes, with what follows each of them (`kernels.vectors`).
+"""Code generator of int8 convolutions, each fused with the operation that follows it (`kernels.vectors`).
 
-A function computes rows of one convolution: for a few pixels at a time and 16 or 32 channels of them, sums of products
-in registers, over all taps; then it stores them in 8 bits, by way of the activation, the sum or the gate that follows.
-So a tensor is written once and read once, and no int32 leaves the processor.
+A function accumulates 16 or 32 channels of a few pixels in registers, over all taps, then applies the activation, sum
+or gate that follows and stores 8 bits. Each tensor is written once and read once, and int32 sums stay in registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 
 from llvmlite import ir
@@ -22,37 +21,35 @@ from qatie_cli.kernels.vectors import (
     LANES,
     Argument,
     ConvolutionWriter,
-    Place,
+    JoinWriter,
     Shape,
     Writer,
-    number,
 )
 
-JOIN = "join"  # name of a function
-_TABLE = ir.VectorType(I8, 64)  # a quarter of a table of all bytes
+_TABLE = ir.VectorType(I8, 64)  # a quarter of a 256-byte table
 
 
 class Number(IntEnum):
-    """float32 that a function is given: scales and zero points of tensors, all as float."""
+    """float32 arguments of a function: scales and zero points of tensors."""
 
-    ZERO = 0  # of what the convolution gives
+    ZERO = 0  # of the convolution's output
     SCALE = 1
-    SLOPE = 2  # of negative values
-    TO_LEAKY = 3  # one divided by its scale
+    SLOPE = 2  # of LeakyReLU
+    TO_LEAKY = 3  # reciprocal of its scale
     LEAKY_ZERO = 4
     LEAKY_SCALE = 5
     OTHER_ZERO = 6
     OTHER_SCALE = 7
-    TO_SUM = 8  # one divided by its scale
+    TO_SUM = 8  # reciprocal of its scale
     SUM_ZERO = 9
-    GATE_FACTOR = 10  # from products of tanh's steps to those of the product
+    GATE_FACTOR = 10  # from products of tanh's steps to steps of the output
     GATE_ZERO = 11
 
 
 class JoinNumber(IntEnum):
-    """float32 of `join`."""
+    """float32 arguments of the join."""
 
-    LOWEST = 0  # of the norm's steps, from its zero point
+    LOWEST = 0  # of the norm's steps, relative to its zero point
     HIGHEST = 1
     SCALE = 2
     SLOPE = 3
@@ -60,38 +57,27 @@ class JoinNumber(IntEnum):
     JOINED_ZERO = 5
 
 
-def source(shapes: Iterable[Shape]) -> str:
-    """A module with a function for each shape, and the one that joins."""
-    module = ir.Module("convolutions")
-    for shape in shapes:
-        _ByteConvolutionWriter(module, shape).write()
-    _JoinWriter(module, JOIN).write()
-    return str(module)
-
-
 class _ByteWriter(Writer):
-    """Writes a function on bytes, which are float32 between the sums and where they are stored."""
+    """Generates a function on bytes, which are float32 between the sums and the stores."""
 
-    def __init__(self, module: ir.Module, name: str) -> None:
-        super().__init__(module, name)
-        self.round = self._operator("llvm.rint.v16f32", FLOATS, [FLOATS])
+    features = BYTES
 
     def _within(self, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
         value = self._larger(value, low)
         return self.build.select(self.build.fcmp_ordered("<", value, high), value, high)
 
     def _numbers(self, names: type[IntEnum]) -> list[ir.Value]:
-        """All numbers of the function, each in all lanes."""
+        """All numbers of the function, broadcast to all lanes."""
         start = self.given[Argument.NUMBERS]
         return [self._spread(self._load(start, F32, 4 * index), FLOATS) for index in names]
 
     def _stored(self, value: ir.Value, zero: ir.Value) -> ir.Value:
-        """Steps, rounded and counted from the zero point."""
+        """Steps, rounded, plus the zero point, clamped to a byte."""
         whole = self.build.fadd(self.build.call(self.round, [value]), zero)
         return self._within(whole, self._constant(0.0), self._constant(255.0))
 
     def _leaky(self, steps: ir.Value, scale: ir.Value, slope: ir.Value, to: ir.Value, zero: ir.Value) -> ir.Value:
-        """LeakyReLU of `steps` of a scale, in those of another."""
+        """LeakyReLU of `steps` at one scale, requantized to another."""
         value = self.build.fmul(steps, scale)
         value = self._larger(value, self.build.fmul(value, slope))
         return self._stored(self.build.fmul(value, to), zero)
@@ -103,84 +89,63 @@ class _ByteWriter(Writer):
         return self.build.uitofp(stored, FLOATS)
 
 
-class _ByteConvolutionWriter(ConvolutionWriter, _ByteWriter):
-    """Writes the function of one shape; that of the residual reads int16, two of them as a tap."""
+class Convolution(ConvolutionWriter, _ByteWriter):
+    """Generates the function of one shape; for the residual a tap is two int16."""
 
     kind = INTS
 
     def __init__(self, module: ir.Module, shape: Shape) -> None:
         super().__init__(module, shape)
-        # Instructions by their names: the types of LLVM's own functions for them have changed between versions.
+        # Inline assembly: the signatures of LLVM's intrinsics have changed between versions.
         product = "vpdpwssd" if shape.after == "residual" else "vpdpbusd"
         self.multiply_add = ir.InlineAsm(ir.FunctionType(INTS, [INTS] * 3), f"{product} $2, $1, $0", "=v,v,v,0")
         self.look_up = ir.InlineAsm(ir.FunctionType(_TABLE, [_TABLE] * 3), "vpermi2b $3, $2, $0", "=v,0,v,v")
 
-    def _finish(self, sums: Sequence[ir.Value], place: Place) -> None:
-        build, shape, channels = self.build, self.shape, LANES * self.shape.vectors
-        first = build.mul(place.group, number(channels))
-        factors = self._columns(self.given[Argument.FACTORS], first, FLOATS)
-        if shape.after == "residual":
-            bias = self._load(self.given[Argument.TABLE], FLOATS)
-            values = [build.fmul(build.sitofp(total, FLOATS), factors[0]) for total in sums]
-            self._finish_phases([build.fadd(value, bias) for value in values], place)
-        elif shape.after == "gate":
-            self._finish_gate(sums, factors, place)
-        else:
-            distance = build.mul(self.given[Argument.GROUPS], number(channels))
-            start = build.add(build.mul(place.pixel, distance), first)
-            self._finish_bytes(sums, factors, build.add(place.output, start), build.add(place.other, start), distance)
+    def _prepare(self, channel: ir.Value) -> None:
+        self.factors = self._columns(self.given[Argument.FACTORS], channel, FLOATS)
+        table = self.given[Argument.TABLE]
+        if self.shape.after == "residual":
+            self.bias = self._load(table, FLOATS)
+            return
+        self.numbers = self._numbers(Number)
+        zero = self.numbers[Number.ZERO]
+        self.lowest, self.highest = (self.build.fsub(self._constant(end), zero) for end in (0.0, 255.0))
+        if self.shape.after == "gate":
+            self.tables = [self._load(table, _TABLE, 64 * part) for part in range(4)]
 
-    def _finish_bytes(
-        self,
-        sums: Sequence[ir.Value],
-        factors: Sequence[ir.Value],
-        output: ir.Value,
-        other: ir.Value,
-        distance: ir.Value,
-    ) -> None:
-        """Store the sums of all pixels, `distance` bytes from one to the next, by way of what follows."""
-        build, shape, n = self.build, self.shape, self._numbers(Number)
-        lowest, highest = (build.fsub(self._constant(end), n[Number.ZERO]) for end in (0.0, 255.0))
-        for index, total in enumerate(sums):
-            p, v = divmod(index, shape.vectors)
-            offset = build.add(build.mul(distance, number(p)), number(LANES * v))
-            steps = build.call(self.round, [build.fmul(build.sitofp(total, FLOATS), factors[v])])
-            steps = self._within(steps, lowest, highest)
-            if shape.after == "stored":
-                value = build.fadd(steps, n[Number.ZERO])
-            else:
-                value = self._leaky(steps, n[Number.SCALE], n[Number.SLOPE], n[Number.TO_LEAKY], n[Number.LEAKY_ZERO])
-            if shape.after == "sum":
-                value = build.fmul(build.fsub(value, n[Number.LEAKY_ZERO]), n[Number.LEAKY_SCALE])
-                beside = build.fsub(self._floats(self._load(build.add(other, offset), BYTES)), n[Number.OTHER_ZERO])
-                beside = build.fmul(beside, n[Number.OTHER_SCALE])
-                value = self._stored(build.fmul(build.fadd(value, beside), n[Number.TO_SUM]), n[Number.SUM_ZERO])
-            self._store(self._bytes(value), output, offset)
+    def _real(self, total: ir.Value) -> ir.Value:
+        value = self.build.fmul(self.build.sitofp(total, FLOATS), self.factors[0])
+        return self.build.fadd(value, self.bias)
 
-    def _finish_gate(self, sums: Sequence[ir.Value], factors: Sequence[ir.Value], place: Place) -> None:
-        """Store the tanh of both halves, and their products."""
-        build, n = self.build, self._numbers(Number)
-        half = build.mul(self.given[Argument.GROUPS], number(LANES))
-        column, pixels = build.mul(place.group, number(LANES)), build.mul(place.pixel, half)
-        output = build.add(build.add(place.output, column), build.mul(pixels, number(2)))
-        other = build.add(build.add(place.other, column), pixels)
-        lowest, highest = (build.fsub(self._constant(end), n[Number.ZERO]) for end in (0.0, 255.0))
-        tables = [self._load(self.given[Argument.TABLE], _TABLE, 64 * part) for part in range(4)]
-        middle = self._constant(128.0)
-        for p in range(self.shape.pixels):
-            centred = []
-            for v in range(2):
-                total = build.sitofp(sums[2 * p + v], FLOATS)
-                steps = self._within(build.call(self.round, [build.fmul(total, factors[v])]), lowest, highest)
-                tanh = self._looked_up(self._bytes(build.fadd(steps, n[Number.ZERO])), tables)
-                self._store(tanh, output, build.mul(half, number(2 * p + v)))
-                centred.append(build.fsub(self._floats(tanh), middle))
-            product = build.fmul(build.fmul(*centred), n[Number.GATE_FACTOR])
-            product = self._bytes(self._stored(product, n[Number.GATE_ZERO]))
-            self._store(product, other, build.mul(half, number(p)))
+    def _steps(self, total: ir.Value, vector: int) -> ir.Value:
+        """Sums requantized to steps of the output, relative to its zero point."""
+        value = self.build.fmul(self.build.sitofp(total, FLOATS), self.factors[vector])
+        return self._within(self.build.call(self.round, [value]), self.lowest, self.highest)
+
+    def _feature(self, total: ir.Value, vector: int, beside: ir.Value | None) -> ir.Value:
+        build, n = self.build, self.numbers
+        steps = self._steps(total, vector)
+        if self.shape.after == "stored":
+            return self._bytes(build.fadd(steps, n[Number.ZERO]))
+        value = self._leaky(steps, n[Number.SCALE], n[Number.SLOPE], n[Number.TO_LEAKY], n[Number.LEAKY_ZERO])
+        if beside is not None:
+            value = build.fmul(build.fsub(value, n[Number.LEAKY_ZERO]), n[Number.LEAKY_SCALE])
+            second = build.fmul(build.fsub(self._floats(beside), n[Number.OTHER_ZERO]), n[Number.OTHER_SCALE])
+            value = self._stored(build.fmul(build.fadd(value, second), n[Number.TO_SUM]), n[Number.SUM_ZERO])
+        return self._bytes(value)
+
+    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
+        steps = self._steps(total, vector)
+        return self._looked_up(self._bytes(self.build.fadd(steps, self.numbers[Number.ZERO])), self.tables)
+
+    def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
+        build, middle = self.build, self._constant(128.0)
+        centred = [build.fsub(self._floats(half), middle) for half in (one, two)]
+        product = build.fmul(build.fmul(*centred), self.numbers[Number.GATE_FACTOR])
+        return self._bytes(self._stored(product, self.numbers[Number.GATE_ZERO]))
 
     def _looked_up(self, index: ir.Value, tables: Sequence[ir.Value]) -> ir.Value:
-        """Bytes of a table of 256 that is held in four registers."""
+        """Look up bytes in a 256-byte table held in four registers."""
         build = self.build
         lanes = ir.Constant(ir.VectorType(I32, 64), [lane % LANES for lane in range(64)])
         wide = build.shuffle_vector(index, index, lanes)
@@ -191,32 +156,12 @@ class _ByteConvolutionWriter(ConvolutionWriter, _ByteWriter):
         return build.select(upper, high, low)
 
 
-class _JoinWriter(_ByteWriter):
-    """Writes the function that joins both branches of a block: one by its norm and activation, and the other."""
+class Join(JoinWriter, _ByteWriter):
+    """Generates the function that joins int8 branches."""
 
-    def write(self) -> None:
-        """The whole function; its `GROUPS` are those of one branch."""
-        a, build, n = self.given, self.build, self._numbers(JoinNumber)
-        own = build.mul(a[Argument.GROUPS], number(LANES))
-        row = self._loop(a[Argument.ROWS])
-        input_row, output_row, other_row = self._rows(row.counter)
-        group = self._loop(a[Argument.GROUPS])
-        channel = build.mul(group.counter, number(LANES))
-        factor, offset = (
-            self._load(build.add(a[start], build.mul(channel, number(4))), FLOATS)
-            for start in (Argument.FACTORS, Argument.BIAS)
-        )
-        pixel = self._loop(a[Argument.WIDTH])
-        place = build.add(build.mul(pixel.counter, own), channel)
-        value = build.fmul(self._floats(self._load(build.add(input_row, place), BYTES)), factor)
-        value = build.call(self.round, [build.fadd(value, offset)])
-        steps = self._within(value, n[JoinNumber.LOWEST], n[JoinNumber.HIGHEST])
-        joined = self._leaky(
-            steps, n[JoinNumber.SCALE], n[JoinNumber.SLOPE], n[JoinNumber.TO_JOINED], n[JoinNumber.JOINED_ZERO]
-        )
-        target = build.add(output_row, build.add(build.mul(pixel.counter, build.mul(own, number(2))), channel))
-        self._store(self._bytes(joined), target)
-        self._store(self._load(build.add(other_row, place), BYTES), target, own)
-        for loop in (pixel, group, row):
-            loop.end(())
-        build.ret_void()
+    def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
+        n = self._numbers(JoinNumber)
+        value = self.build.fadd(self.build.fmul(self._floats(local), factor), offset)
+        steps = self._within(self.build.call(self.round, [value]), n[JoinNumber.LOWEST], n[JoinNumber.HIGHEST])
+        numbers = (JoinNumber.SCALE, JoinNumber.SLOPE, JoinNumber.TO_JOINED, JoinNumber.JOINED_ZERO)
+        return self._bytes(self._leaky(steps, *(n[name] for name in numbers)))

@@ -1,6 +1,6 @@
-"""Machine code from LLVM's intermediate representation: compiled once for this processor, then kept on disk.
+"""Machine code from LLVM's intermediate representation, compiled once for this processor and cached on disk.
 
-llvmlite, which numba brings along, does it; importing it takes a tenth of the time that numba takes.
+It uses llvmlite, a dependency of numba that imports ten times as fast.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from pathlib import Path
 from qatie_cli import files
 from qatie_cli.home import user_folder
 
-_OLDEST = (20, 0, 0)  # LLVM's version in llvmlite 0.45; the one before has pointers of another kind
-CHANNELS = 16  # that convolutions compute at once, and features have multiples of
-Function = Callable[[int], None]  # of the address of its arguments; other Python threads run meanwhile
+_OLDEST = (20, 0, 0)  # of LLVM, in llvmlite 0.45; older ones have typed pointers
+CHANNELS = 16  # per vector; features have multiples of it
+Function = Callable[[int], None]  # takes the address of its arguments; runs without the GIL
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _ENGINES: list[object] = []  # own the code that functions point to
 
 
 @functools.cache
 def runs_on_bytes() -> bool:
-    """Whether this processor adds 64 products of bytes and looks up 64 bytes at once, and llvmlite is here.
+    """Whether this processor has AVX-512 VNNI and VBMI, and llvmlite is installed.
 
-    These are AVX-512 VNNI and VBMI: Intel's from 2019 on where they have AVX-512, and AMD's from Zen 4 on. Only on
-    Linux: code for other systems was never tried.
+    Intel's processors with AVX-512 have both since 2019, AMD's since Zen 4. Linux only: untested elsewhere.
     """
     if platform.system() != "Linux":
         return False
@@ -44,13 +43,13 @@ def runs_on_bytes() -> bool:
 
 
 def functions(source: Callable[[], str], names: Iterable[str], key: bytes) -> dict[str, Function]:
-    """Functions by name of the module that `source` writes, compiled for this processor.
+    """Compile the module that `source` returns for this processor; its functions by name.
 
-    The code is kept in the user's data folder. A file that is damaged is made anew; where none can be written,
-    everything is compiled each time.
+    The code is cached in the user's data folder. A damaged file is replaced; if none can be written, the module is
+    compiled each time.
 
     Args:
-        key: whatever `source` depends on.
+        key: everything that the result of `source` depends on.
     """
     from llvmlite import binding
 
@@ -60,7 +59,7 @@ def functions(source: Callable[[], str], names: Iterable[str], key: bytes) -> di
     processor, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
     about = [key, Path(__file__).read_bytes(), repr((binding.llvm_version_info, processor, features)).encode()]
     path = user_folder() / "machine-code" / f"{hashlib.sha256(b'|'.join(about)).hexdigest()[:32]}.o"
-    # Without vectors of 512 bits LLVM halves those of the source.
+    # By default LLVM splits 512-bit vectors into halves on some processors.
     machine = binding.Target.from_default_triple().create_target_machine(
         cpu=processor, features=f"{features},-prefer-256-bit", opt=3
     )
@@ -91,5 +90,5 @@ def _compiled(source: str, machine) -> bytes:
 
     module = binding.parse_assembly(source)
     module.verify()
-    # Without the passes that rewrite the source: they took twice the time of what they are followed by and saved 1%.
+    # No optimization passes on the module: they took twice as long as code generation and saved 1%.
     return bytes(machine.emit_object(module))

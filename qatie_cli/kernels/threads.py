@@ -77,9 +77,12 @@ def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]
 
 
 def pieces(first: int, last: int, rows: float, fewest: int) -> list[tuple[int, int]]:
-    """Pieces of rows first..last, of about so many each; more where threads would go without one, but not tiny ones."""
+    """Pieces of rows first..last, of about so many each; more where threads would go without one, but not tiny ones.
+
+    None is empty, however few values a row may have.
+    """
     height = last - first
-    wanted = max(math.ceil(height / rows), min(number(), height // fewest), 1)
+    wanted = max(math.ceil(height / max(rows, 1)), min(number(), height // fewest), 1)
     edges = [first + height * index // wanted for index in range(wanted + 1)]
     return list(itertools.pairwise(edges))
 

@@ -1,12 +1,12 @@
-"""Functions on vectors of 16 numbers, written in LLVM's intermediate representation for processors with AVX-512.
+"""Code generators of AVX-512 convolutions in LLVM's intermediate representation.
 
-Features are channels last, and as many bytes as a row of taps reads lie side by side: a tap is four of them. Weights
-are in the order in which they are read, (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
+Features are channels-last, so the bytes that a row of taps reads are contiguous; four of them make a tap. Weights are
+stored in reading order: (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -15,9 +15,10 @@ from llvmlite import ir
 
 from qatie_cli.kernels.machine_code import CHANNELS
 
-LANES = CHANNELS  # numbers of four bytes in a register
-PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as registers hold, beside weights and a tap
-PHASES = 6  # floats of a pixel in one row of the residual: two pixels of three channels
+LANES = CHANNELS  # 4-byte numbers in a register
+PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as fit in registers beside weights and a tap
+JOIN = "join"  # the name of the function that joins branches
+PHASES = 6  # floats per pixel in a row of the residual: two pixels of three channels
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 BYTES, INTS, FLOATS = (ir.VectorType(kind, LANES) for kind in (I8, I32, F32))
@@ -27,25 +28,25 @@ After = Literal["stored", "leaky", "sum", "gate", "residual"]
 
 
 class Argument(IntEnum):
-    """The arguments of a function, int64 one after another: addresses, distances in bytes, and numbers of things."""
+    """The arguments of a function, an array of int64: addresses, strides in bytes, and counts."""
 
     INPUT = 0  # the first tap of the first pixel
-    INPUT_ROW = 1  # from one row of taps to the next
-    INPUT_STEP = 2  # from one row of pixels to the next
+    INPUT_ROW = 1  # stride of rows of taps
+    INPUT_STEP = 2  # stride of rows of pixels
     OUTPUT = 3
     OUTPUT_ROW = 4
     ROWS = 5
-    WIDTH = 6  # at least the pixels of `Shape`
+    WIDTH = 6  # at least `Shape.pixels`
     TAP_ROWS = 7
     FOURS = 8  # of bytes in a row of taps
     WEIGHTS = 9
-    GROUPS = 10  # of as many vectors as in `Shape`
-    BIAS = 11  # of the sums, and of their type
-    FACTORS = 12  # float32 for each channel, from sums of products to steps of the output, or to values
-    NUMBERS = 13  # float32, scales and zero points of what follows
-    OTHER = 14  # the second operand of a sum, rows like those of the output; or where a gate's products go
+    GROUPS = 10  # of `Shape.vectors` vectors
+    BIAS = 11  # initial value of the sums, in their type
+    FACTORS = 12  # float32 per channel, from sums to steps of the output or to values
+    NUMBERS = 13  # float32, scales and zero points of the fused operation
+    OTHER = 14  # second operand of a sum, or output for a gate's products
     OTHER_ROW = 15
-    TABLE = 16  # of a gate: the tanh of every byte; of a residual: its bias, float32
+    TABLE = 16  # gate: tanh of every byte; residual: float32 bias
 
 
 class Shape(NamedTuple):
@@ -53,9 +54,9 @@ class Shape(NamedTuple):
 
     Attributes:
         step: bytes from the taps of one pixel to those of the next.
-        vectors: of 16 channels, computed at once; those of a gate are one of its first half and one of its second.
+        vectors: of 16 channels, computed at once; a gate has one of its first half and one of its second.
         pixels: computed at once.
-        after: what follows the convolution; that of `residual` is one of int16, two of them for each tap.
+        after: the fused operation; a `residual` convolves int16, two per tap.
     """
 
     step: int
@@ -65,13 +66,13 @@ class Shape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the function."""
+        """The name of the function."""
         return f"conv_{self.step}_{self.vectors}_{self.pixels}_{self.after}"
 
 
 @dataclass
 class Loop:
-    """A loop that is being written: its counter and its variables."""
+    """An open loop: its counter and its variables."""
 
     counter: ir.Value
     variables: Sequence[ir.Value]
@@ -79,7 +80,13 @@ class Loop:
 
 
 class Writer:
-    """Writes one function."""
+    """Generates one function.
+
+    Attributes:
+        features: the vector type in which features are stored.
+    """
+
+    features: ir.VectorType
 
     def __init__(self, module: ir.Module, name: str) -> None:
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER]), name)
@@ -96,7 +103,7 @@ class Writer:
         return self.build.load(place, typ=I64)
 
     def _loop(self, times: ir.Value, *variables: ir.Value) -> Loop:
-        """Begin a loop that runs at least once; `end` is given the next values of the variables."""
+        """Open a loop that runs at least once; `end` takes the variables' next values."""
         build, before = self.build, self.build.block
         body = self.function.append_basic_block()
         build.branch(body)
@@ -127,7 +134,7 @@ class Writer:
         return self.build.load(self._pointer(self.build.add(address, number(offset))), typ=kind, align=1)
 
     def _spread(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
-        """One number in all lanes."""
+        """Broadcast a number to all lanes."""
         empty = ir.Constant(kind, ir.Undefined)
         one = self.build.insert_element(empty, value, ir.Constant(I32, 0))
         return self.build.shuffle_vector(one, empty, ir.Constant(INTS, [0] * LANES))
@@ -139,7 +146,7 @@ class Writer:
         return ir.Constant(FLOATS, [value] * LANES)
 
     def _rows(self, row: ir.Value) -> list[ir.Value]:
-        """Where this row of the input, of the output and of what is beside it begin."""
+        """Addresses of this row of the input, the output and the other operand."""
         ends = (
             (Argument.INPUT, Argument.INPUT_STEP),
             (Argument.OUTPUT, Argument.OUTPUT_ROW),
@@ -155,7 +162,7 @@ class Writer:
 
 
 class Place(NamedTuple):
-    """Where sums belong: rows of the output and of what is beside it, the first pixel in them, and the group."""
+    """Where sums go: rows of the output and the other operand, the first pixel in them, and the group."""
 
     output: ir.Value
     other: ir.Value
@@ -164,10 +171,10 @@ class Place(NamedTuple):
 
 
 class ConvolutionWriter(Writer):
-    """Writes the function of one shape, but for what follows the sums.
+    """Generates the function of one shape; subclasses add the fused operation.
 
     Attributes:
-        kind: of the sums.
+        kind: the vector type of sums.
         multiply_add: a function of taps, weights and sums.
     """
 
@@ -179,7 +186,7 @@ class ConvolutionWriter(Writer):
         self.shape = shape
 
     def write(self) -> None:
-        """The whole function: loops over rows, groups of channels and blocks of pixels."""
+        """Generate the whole function: loops over rows, groups of channels and blocks of pixels."""
         a, build, shape = self.given, self.build, self.shape
         channels = LANES * shape.vectors
         group_bytes = build.mul(build.mul(a[Argument.TAP_ROWS], a[Argument.FOURS]), number(4 * channels))
@@ -203,7 +210,7 @@ class ConvolutionWriter(Writer):
         build.ret_void()
 
     def _sums(self, weights: ir.Value, start: ir.Value, sums: list[ir.Value]) -> Sequence[ir.Value]:
-        """Sums of products of all taps, for each pixel and in it for each vector."""
+        """Accumulate all taps, for each pixel and each of its vectors."""
         a, build, shape = self.given, self.build, self.shape
         stride = number(4 * LANES * shape.vectors)
         rows = self._loop(a[Argument.TAP_ROWS], weights, start, *sums)
@@ -220,16 +227,65 @@ class ConvolutionWriter(Writer):
         return rows.end([place, following, *made])[2:]
 
     def _columns(self, start: ir.Value, first: ir.Value, kind: ir.Type) -> list[ir.Value]:
-        """Values of a group's channels."""
+        """Load values of a group's channels."""
         place = self.build.add(start, self.build.mul(first, number(4)))
         return [self._load(place, kind, 4 * LANES * v) for v in range(self.shape.vectors)]
 
     def _finish(self, sums: Sequence[ir.Value], place: Place) -> None:
-        """Store the sums of some pixels, each of some vectors, by way of what follows."""
+        """Apply the fused operation to the sums of a block of pixels, and store them."""
+        build, shape = self.build, self.shape
+        self._prepare(build.mul(place.group, number(LANES * shape.vectors)))
+        if shape.after == "residual":
+            self._finish_phases([self._real(total) for total in sums], place)
+            return
+        if shape.after == "gate":
+            self._finish_gate(sums, place)
+            return
+        own = number(bytes_of(self.features) * shape.vectors)
+        distance = build.mul(self.given[Argument.GROUPS], own)
+        start = build.add(build.mul(place.pixel, distance), build.mul(place.group, own))
+        output, other = (build.add(row, start) for row in (place.output, place.other))
+        for index, total in enumerate(sums):
+            p, v = divmod(index, shape.vectors)
+            offset = build.add(build.mul(distance, number(p)), number(bytes_of(self.features) * v))
+            beside = self._load(build.add(other, offset), self.features) if shape.after == "sum" else None
+            self._store(self._feature(total, v, beside), output, offset)
+
+    def _finish_gate(self, sums: Sequence[ir.Value], place: Place) -> None:
+        """Store the tanh of both halves, and their products."""
+        build, own = self.build, number(bytes_of(self.features))
+        half = build.mul(self.given[Argument.GROUPS], own)
+        column, pixels = build.mul(place.group, own), build.mul(place.pixel, half)
+        output = build.add(build.add(place.output, column), build.mul(pixels, number(2)))
+        other = build.add(build.add(place.other, column), pixels)
+        for p in range(self.shape.pixels):
+            halves = []
+            for v in range(2):
+                halves.append(self._tanh(sums[2 * p + v], v))
+                self._store(halves[-1], output, build.mul(half, number(2 * p + v)))
+            self._store(self._product(*halves), other, build.mul(half, number(p)))
+
+    def _prepare(self, channel: ir.Value) -> None:
+        """Load what the fused operation needs for a group, from `channel` on."""
+
+    def _real(self, total: ir.Value) -> ir.Value:
+        """The residual's sums as float32."""
+        raise NotImplementedError
+
+    def _feature(self, total: ir.Value, vector: int, beside: ir.Value | None) -> ir.Value:
+        """The stored form of a vector of sums; `beside` is the second operand of a sum."""
+        raise NotImplementedError
+
+    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
+        """The stored tanh of a vector of sums."""
+        raise NotImplementedError
+
+    def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
+        """The stored product of two results of `_tanh`."""
         raise NotImplementedError
 
     def _finish_phases(self, values: Sequence[ir.Value], place: Place) -> None:
-        """Store six floats of each pixel in one row of the residual, and the next six in the row below."""
+        """Store six floats of each pixel in a row of the residual, and the other six in the row below."""
         empty, build = ir.Constant(FLOATS, ir.Undefined), self.build
         output = build.add(place.output, build.mul(place.pixel, number(4 * PHASES)))
         for p, value in enumerate(values):
@@ -237,6 +293,50 @@ class ConvolutionWriter(Writer):
             for at, first in ((upper, 0), (build.add(upper, self.given[Argument.OTHER_ROW]), PHASES)):
                 lanes = ir.Constant(ir.VectorType(I32, PHASES), list(range(first, first + PHASES)))
                 self._store(build.shuffle_vector(value, empty, lanes), at)
+
+
+class JoinWriter(Writer):
+    """Generates the function that concatenates a block's branches, the local one through its norm and activation."""
+
+    def write(self) -> None:
+        """Generate the whole function; `GROUPS` counts those of one branch."""
+        a, build, lanes = self.given, self.build, number(bytes_of(self.features))
+        own = build.mul(a[Argument.GROUPS], lanes)
+        row = self._loop(a[Argument.ROWS])
+        input_row, output_row, other_row = self._rows(row.counter)
+        group = self._loop(a[Argument.GROUPS])
+        parameter = build.mul(group.counter, number(bytes_of(FLOATS)))
+        factor, offset = (
+            self._load(build.add(a[start], parameter), FLOATS) for start in (Argument.FACTORS, Argument.BIAS)
+        )
+        channel = build.mul(group.counter, lanes)
+        pixel = self._loop(a[Argument.WIDTH])
+        place = build.add(build.mul(pixel.counter, own), channel)
+        value = self._entered(self._load(build.add(input_row, place), self.features), factor, offset)
+        target = build.add(output_row, build.add(build.mul(pixel.counter, build.mul(own, number(2))), channel))
+        self._store(value, target)
+        self._store(self._load(build.add(other_row, place), self.features), target, own)
+        for loop in (pixel, group, row):
+            loop.end(())
+        build.ret_void()
+
+    def _entered(self, local: ir.Value, factor: ir.Value, offset: ir.Value) -> ir.Value:
+        """The stored form of the local branch."""
+        raise NotImplementedError
+
+
+def source(shapes: Iterable[Shape], convolution: type[ConvolutionWriter], join: type[JoinWriter]) -> str:
+    """A module with a function for each shape, and the one that joins branches."""
+    module = ir.Module(convolution.__name__)
+    for shape in shapes:
+        convolution(module, shape).write()
+    join(module, JOIN).write()
+    return str(module)
+
+
+def bytes_of(kind: ir.VectorType) -> int:
+    """Bytes of a vector."""
+    return LANES if kind is BYTES else 4 * LANES
 
 
 def number(value: int) -> ir.Constant:

@@ -34,7 +34,7 @@ class Shipped:
 
 
 def _reinstall() -> str:
-    return f"Reinstall qatie: pip install --force-reinstall --no-deps {installation.name()}"
+    return f"Reinstall qatie: {installation.reinstall()}"
 
 
 def packaged_folder() -> Path:

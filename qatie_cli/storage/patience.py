@@ -1,4 +1,4 @@
-"""Requests to a store, repeated while it cannot answer, and its errors in words."""
+"""Retries of requests to a store; its errors as messages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qatie_cli.storage import urls
 
 T = TypeVar("T")
 
-SECONDS = 300.0  # that a store may be unable to answer; its own client's retries come on top
-SECONDS_AT_FIRST = 15.0  # before anything is done: an address may be wrong
+SECONDS = 300.0  # that a store may be down, on top of its client's own retries
+SECONDS_AT_FIRST = 15.0  # before the first success, when the address may be wrong
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
-# Nothing that waiting mends.
+# Retrying does not help with these.
 _FINAL = (
     PermissionError,
     FileExistsError,
@@ -38,7 +38,7 @@ _NO_CREDENTIALS = (
 
 
 class StoreError(QatieError):
-    """A store refuses, or does not answer. `unreachable` tells the second from the first."""
+    """A store refuses a request, or does not answer (`unreachable`)."""
 
     def __init__(self, message: str, hint: str = "", unreachable: bool = False) -> None:
         super().__init__(message, hint)
@@ -49,7 +49,7 @@ class StoreError(QatieError):
 
 
 class _Counter:
-    """Requests that had to be repeated in this process."""
+    """Counts this process's retries."""
 
     def __init__(self) -> None:
         self._lock, self._number = threading.Lock(), 0
@@ -59,7 +59,7 @@ class _Counter:
             self._number += 1
 
     def taken(self) -> int:
-        """How many since the last call."""
+        """The count since the last call."""
         with self._lock:
             number, self._number = self._number, 0
             return number
@@ -74,10 +74,10 @@ def patiently(
     seconds: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `call` returns, repeated after a growing wait as long as the store of the file `name` cannot answer.
+    """Return `call()`, retried with growing waits while the store of the file `name` does not answer.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: no such file.
         StoreError: the store refuses, or has not answered for `seconds`.
     """
     end = time.monotonic() + (SECONDS if seconds is None else seconds)
@@ -90,8 +90,8 @@ def patiently(
         except Exception as error:
             if type(error).__name__ in _NO_CREDENTIALS:
                 raise StoreError(
-                    f"There are no credentials for {name}.",
-                    "Set them as the store's own tools take them: environment variables or a profile.",
+                    f"No credentials for {name}.",
+                    "Set them as for the store's own tools: in environment variables or a profile.",
                 ) from None
             if isinstance(error, QatieError):
                 raise
@@ -99,7 +99,7 @@ def patiently(
                 raise StoreError(f"{name}: {_in_words(error)}.", _hint(error)) from None
             if time.monotonic() + wait > end:
                 raise StoreError(
-                    f"{name} cannot be reached: {_in_words(error)}.", "Run the same command again later.", True
+                    f"{name} cannot be reached: {_in_words(error)}.", "Run the same command later to resume.", True
                 ) from None
         repeated.add()
         sleep(wait * random.uniform(0.5, 1.0))
@@ -111,7 +111,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _in_words(error: Exception) -> str:
-    """One line without credentials."""
+    """The error in one line, without credentials."""
     if isinstance(error, PermissionError):
         return "access is denied"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -16,13 +16,13 @@ from qatie_cli.errors import UsageError
 from qatie_cli.storage import patience, urls
 from qatie_cli.storage.patience import StoreError
 
-# Stores where a put is atomic: a reader sees the old object or the new one. Others may show half of a file.
+# Stores whose put is atomic: a reader sees the old object or the new one, never half a file.
 ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", urls.FILE)
 _OF_EXTRA = ("fsspec", "s3fs")
 _S3 = ("s3", "s3a")
 _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
-_KEYS_A_PAGE = 1000  # the most that S3 gives
+_KEYS_A_PAGE = 1000  # S3's maximum
 _MD5_DIGITS = 32
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -32,8 +32,8 @@ class Entry:
     """A file in a store.
 
     Attributes:
-        version: changes with the content: an ETag, a digest or a time, whichever the store has.
-        md5: of the content, 32 hexadecimal digits; empty where the store does not tell.
+        version: changes with the content: an ETag, a digest or a time, whichever the store provides.
+        md5: of the content, 32 hexadecimal digits; empty if the store does not provide it.
     """
 
     url: str
@@ -49,19 +49,19 @@ class Store:
         self.protocol, self._system = protocol, system
 
     def reach(self, url: str) -> None:
-        """Ask for `url`, whether it exists or not.
+        """Check that the store answers, whether or not `url` exists.
 
         Raises:
-            StoreError: the store refuses, or does not answer soon.
+            StoreError: the store refuses, or does not answer within seconds.
         """
         name, path = urls.people_s(url), self._path(url)
         with contextlib.suppress(FileNotFoundError):
             patience.patiently(name, lambda: self._system.info(path), patience.SECONDS_AT_FIRST)
 
-    # --- looking ------------------------------------------------------------------------------------------------------
+    # --- listing ------------------------------------------------------------------------------------------------------
 
     def entry(self, url: str) -> Entry | None:
-        """The file at `url`; None where there is none.
+        """The file at `url`, or None.
 
         Raises:
             StoreError: the store refuses or does not answer.
@@ -70,7 +70,7 @@ class Store:
         return None if info is None or info["type"] == "directory" else self._entry(url, info)
 
     def is_folder(self, url: str) -> bool:
-        """Whether there is a folder, or a name that other names begin with."""
+        """Whether `url` is a folder, or a prefix of keys."""
         info = self._info(url)
         return info is not None and info["type"] == "directory"
 
@@ -82,10 +82,9 @@ class Store:
         return found
 
     def pages(self, folder: str, recursive: bool = True) -> Iterator[list[Entry]]:
-        """The files below `folder` in pages, a bounded number at a time.
+        """The files below `folder`, a page at a time.
 
-        S3 lists all below in pages of 1,000 keys. Elsewhere a page is a folder, the folders in the order of their
-        names. A folder that does not exist has none.
+        A page of S3 is 1,000 keys. Elsewhere it is one folder, in the order of names. A missing folder has no pages.
 
         Raises:
             StoreError: it cannot be listed.
@@ -118,7 +117,7 @@ class Store:
             except FileNotFoundError:  # the bucket
                 return
             listed = [(start + found["Key"], found) for found in page.get("Contents", ())]
-            # A key that ends with a slash stands for a folder.
+            # Keys with a trailing slash stand for folders.
             yield [self._entry(url, info | {"size": info["Size"]}) for url, info in listed if not url.endswith("/")]
             if not page.get("IsTruncated"):
                 return
@@ -134,32 +133,32 @@ class Store:
         """The content of a file.
 
         Raises:
-            StoreError: there is none, or it cannot be read.
+            StoreError: it does not exist, or cannot be read.
         """
         content: bytes = self._there(url, lambda: self._system.cat_file(self._path(url)))
         return content
 
     def fetch(self, url: str, target: Path) -> None:
-        """Copy a file to `target` of this machine.
+        """Download a file to `target`.
 
         Raises:
-            StoreError: there is none, or it cannot be read.
+            StoreError: it does not exist, or cannot be read.
             OSError: `target` cannot be written.
         """
         if self.protocol == urls.FILE:
             self._there(url, lambda: shutil.copyfile(urls.to_path(url), target))
             return
-        target.touch()  # so that an error of this machine's disk is told from the store's
+        target.touch()  # an error of the local disk shows here, before the store's
         self._there(url, lambda: self._system.get_file(self._path(url), str(target)))
 
     def _there(self, url: str, call: Callable[[], Any]) -> Any:
         try:
             return self._try(url, call)
         except FileNotFoundError:
-            raise StoreError(f"There is no file {urls.people_s(url)}.") from None
+            raise StoreError(f"No such file: {urls.people_s(url)}.") from None
 
     def put(self, url: str, content: bytes | Path, content_type: str = "application/octet-stream") -> None:
-        """Write a file in one step: a reader sees the old content or the new one.
+        """Write a file atomically.
 
         Raises:
             StoreError: it cannot be written.
@@ -174,7 +173,7 @@ class Store:
         try:
             self._try(url, lambda: self._system.pipe_file(self._path(url), whole, **typed))
         except FileNotFoundError:
-            raise StoreError(f"There is no bucket for {url}.", "Make it, or name another with -o.") from None
+            raise StoreError(f"The bucket of {url} does not exist.", "Create it, or choose another with -o.") from None
 
     def _typed(self, content_type: str) -> dict[str, Any]:
         if self.protocol in _S3:
@@ -188,7 +187,7 @@ class Store:
         return {}
 
     def remove(self, names: list[str]) -> None:
-        """Remove files; those that do not exist are no error.
+        """Remove files, ignoring those that do not exist.
 
         Raises:
             StoreError: one cannot be removed.
@@ -217,7 +216,7 @@ def of(url: str) -> Store:
     """The store that holds `url`.
 
     Raises:
-        UsageError: nothing that is installed opens such URLs; it says what to install.
+        UsageError: no installed package opens such URLs; the hint says what to install.
     """
     return _opened(urls.protocol(url))
 
@@ -233,27 +232,27 @@ def _opened(protocol: str) -> Store:
 
     known = known_implementations.get(protocol)
     if known is None and protocol not in fsspec.available_protocols():
-        raise UsageError(f"{protocol}:// names no store that fsspec knows.", "Use s3://, gs:// or az://, for example.")
+        raise UsageError(f"fsspec does not know {protocol}://.", "Use s3://, gs:// or az://, for example.")
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ImportError:
         package = str((known or {}).get("class", "")).partition(".")[0]
         raise UsageError(f"{protocol}:// needs {package}.", f"Run: pip install {package}") from None
-    # Listings would be kept for good; connections are shared by what asks with the same options.
+    # fsspec would cache listings forever. It shares connections between instances with the same options.
     return Store(protocol, kind(use_listings_cache=False))
 
 
 def check_writable(url: str) -> None:
-    """Raise UsageError where writing to the store of `url` could leave half of a file."""
+    """Raise UsageError unless puts to the store of `url` are atomic."""
     if (protocol := urls.protocol(url)) not in ATOMIC:
         raise UsageError(
-            f"qatie writes to no {protocol}:// store: readers might see half of a file.",
+            f"Writes to {protocol}:// are not atomic, so qatie cannot use it for outputs.",
             "Use s3://, gs://, az:// or a folder with -o.",
         )
 
 
 def _md5_beside(info: dict[str, Any]) -> str:
-    """The digest that Google's and Azure's stores tell beside an ETag of their own."""
+    """The digest that Google's and Azure's stores provide besides an ETag."""
     if isinstance(google := info.get("md5Hash"), str):
         return base64.b64decode(google).hex()
     azure = info.get("content_settings")
@@ -262,6 +261,6 @@ def _md5_beside(info: dict[str, Any]) -> str:
 
 
 def md5_of(version: str) -> str:
-    """The digest that an ETag is for an object that was put in one piece without a key of its own; else empty."""
+    """The MD5 that an ETag is for an object put in one part, not encrypted with a customer's key; else empty."""
     lower = version.lower()
     return lower if len(lower) == _MD5_DIGITS and set(lower) <= set("0123456789abcdef") else ""

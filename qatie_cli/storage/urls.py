@@ -1,4 +1,4 @@
-"""URLs of files in stores: what is one, how names below it are made, and what of them may be shown."""
+"""URLs of files in stores."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _QUERY = re.compile(r"(?<=\?)[^\s'\"<>]+")
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CONNECTION_STRING", re.IGNORECASE)
-_SHORTEST_SECRET = 8  # characters; a shorter value of such a variable may be any word
+_SHORTEST_SECRET = 8  # characters; a shorter value may be an ordinary word
 FILE = "file"
 
 
 def is_url(text: str) -> bool:
-    """Whether it is a URL rather than a path."""
+    """Whether `text` is a URL rather than a path."""
     return _SCHEME.match(text) is not None
 
 
@@ -30,26 +30,26 @@ def protocol(text: str) -> str:
 
 
 def checked(text: str) -> str:
-    """The URL without a slash at its end.
+    """The URL without a trailing slash.
 
     Raises:
-        UsageError: it holds a password, names no bucket or folder, or is of several parts.
+        UsageError: it contains a password, has no bucket or folder, or is a chain.
     """
     if _PASSWORD.search(text):
         raise UsageError(
-            f"{shown(text)} holds a password, which logs and reports would show.",
-            "Give credentials as the store's own tools take them: environment variables or a profile.",
+            f"{shown(text)} contains a password, which would end up in logs and reports.",
+            "Set credentials as for the store's own tools: in environment variables or a profile.",
         )
     if "::" in text:
-        raise UsageError(f"{text} is a chain of URLs.", "Name one.")
+        raise UsageError(f"{text} is a chain of URLs.", "Give a single URL.")
     rest = text[text.index("://") + 3 :]
     if not rest.strip("/"):
-        raise UsageError(f"{text} names no bucket or folder.", f"Write it as {protocol(text)}://BUCKET/FOLDER.")
+        raise UsageError(f"{text} has no bucket or folder.", f"Write it as {protocol(text)}://BUCKET/FOLDER.")
     return text.rstrip("/")
 
 
 def of_path(path: Path) -> str:
-    """The URL of a file or folder of this machine."""
+    """The URL of a local file or folder."""
     return f"{FILE}://{Path(os.path.abspath(path)).as_posix()}"  # noqa: PTH100 (links stay)
 
 
@@ -64,13 +64,13 @@ def join(folder: str, name: str) -> str:
 
 
 def below(url: str, folder: str) -> str | None:
-    """The path of `url` relative to `folder`; None where it is not below it."""
+    """The path of `url` relative to `folder`; None if it is not below it."""
     start = folder.rstrip("/") + "/"
     return url[len(start) :] if url.startswith(start) else None
 
 
 def relative(url: str, folder: str) -> str:
-    """The path of `url` from `folder`, upwards, too, where one bucket holds both; else the URL."""
+    """The path of `url` from `folder`, with `..` if needed; the URL itself if it is in another bucket."""
     bucket = _bucket(folder)
     if _bucket(url) != bucket:
         return url
@@ -86,7 +86,7 @@ def absolute(place: str, folder: str) -> str:
 
 
 def _bucket(url: str) -> str:
-    """`s3://bucket/`; `file:///` for files of this machine."""
+    """`s3://bucket/`; `file:///` for local files."""
     start = url.index("://") + 3
     end = url.find("/", start)
     return f"{url}/" if end < 0 else url[: end + 1]
@@ -98,7 +98,7 @@ def name(url: str) -> str:
 
 
 def shown(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A message without what may be a credential: passwords and signatures in URLs, values of secret variables."""
+    """A message without possible credentials: passwords and signatures in URLs, values of secret variables."""
     text = _QUERY.sub("...", _PASSWORD.sub("...@", text))
     for variable, value in environment.items():
         if len(value) >= _SHORTEST_SECRET and _SECRET.search(variable):
@@ -107,5 +107,5 @@ def shown(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def people_s(url: str) -> str:
-    """The URL for people: files of this machine by their path."""
+    """The URL for messages: a path for local files."""
     return str(to_path(url)) if protocol(url) == FILE else url

@@ -15,6 +15,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from qatie_cli import files
 from qatie_cli.data.source import PairPixels, TrainingBatch
@@ -71,7 +72,7 @@ class TrainingLoop:
     def _begun(self) -> tuple[Stage, State]:
         stage, init = self._stage_at(0), self.setting.init
         state = self._new_state(stage)
-        if init is not None and init.config == self.recipe.config:
+        if init is not None and init.config == self.recipe.config and self.recipe.keep_network:
             state.activations = init.activations
         return stage, state
 
@@ -80,6 +81,8 @@ class TrainingLoop:
         stage = next((s for s in self.stages if s.name == saved.stage), self.stages[0])
         state = self._new_state(stage)
         saved.restore(state, self.device)
+        if state.step > stage.first:
+            stage.resume(state)
         return stage, state
 
     def _new_state(self, stage: Stage) -> State:
@@ -194,12 +197,10 @@ class TrainingLoop:
         if not math.isfinite(norm):
             self._stop_on_nan(batch, norm)
         state.optimizer.step()
-        if not all(bool(torch.isfinite(p).all()) for p in self.trained):
+        if not bool(torch.stack([torch.isfinite(p).all() for p in self.trained]).all()):
             self._stop_on_nan(batch, math.nan)
-        decay = self.stage.ema_decay
-        with torch.no_grad():
-            for averaged, p in zip(state.ema.parameters(), state.model.parameters(), strict=True):
-                averaged.lerp_(p, 1 - decay)
+        average = get_ema_multi_avg_fn(self.stage.ema_decay)
+        average(list(state.ema.parameters()), list(state.model.parameters()), None)
         return means[0], dict(zip(names, means[1:], strict=True))
 
     def _stop_on_nan(self, batch: TrainingBatch, value: float) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qatie_cli.data.source import TrainingBatch
 from qatie_cli.model import tone_apply
-from qatie_cli.model.network import Rounding
+from qatie_cli.model.network import Network, Rounding
 from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.whole import Model
 from qatie_cli.training import losses
@@ -50,15 +50,36 @@ def _thinned(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class NetworkObjective(nn.Module):
-    """The network behind the finished tone stage; with `agreement`, also its distance from unrounded output."""
+    """The network behind the finished tone stage; with `agreement`, also its distance from unrounded output.
 
-    def __init__(self, model: Model, weights: LossWeights, *, agreement: float = 0.0, mixed: bool = False) -> None:
-        """`agreement` weighs the L1 between rounded and float output; `mixed` computes convolutions in bfloat16."""
+    Agreement alone is had most cheaply by a network that changes little. With a `teacher`, the output shall also stay
+    that of a network that was trained without rounding.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        weights: LossWeights,
+        *,
+        agreement: float = 0.0,
+        teacher: Network | None = None,
+        distillation: float = 0.0,
+        mixed: bool = False,
+    ) -> None:
+        """The options' weights and the network that is learnt from.
+
+        Args:
+            agreement: weight of the L1 between rounded and float output.
+            teacher: a network of the same photos; it is not trained.
+            distillation: weight of the L1 between the rounded output and the teacher's.
+            mixed: whether convolutions are computed in bfloat16.
+        """
         super().__init__()
         self.network = model.network
         # Not a submodule, since the tone stage is not trained here.
         self._decide = None if model.tone is None else model.tone.forward
-        self.weights, self.agreement, self.mixed = weights, agreement, mixed
+        self._taught = None if teacher is None or not distillation else teacher.forward
+        self.weights, self.agreement, self.distillation, self.mixed = weights, agreement, distillation, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
         """The loss of a batch with the network in the arithmetic `rounding`, and its terms by name."""
@@ -80,4 +101,9 @@ class NetworkObjective(nn.Module):
                 exact = self.network(base).float()
             terms["agreement"] = losses.l1(residual, exact)
             loss = loss + self.agreement * terms["agreement"]
+        if self._taught is not None:
+            with torch.no_grad():
+                taught = self._taught(base)
+            terms["distillation"] = losses.l1(residual, taught)
+            loss = loss + self.distillation * terms["distillation"]
         return loss, terms

@@ -38,6 +38,7 @@ class Recipe:
     fusion_refiner: bool = True
     encoder_refiner: bool = True
     tone: bool = True
+    keep_network: bool = True  # whether a run that starts from weights keeps their network, or their tone stage only
     tone_channels: int = 0  # of the tone stage's first convolution, 0 for no convolutions
     tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_quantiles: bool = True  # whether it also sees quantiles
@@ -66,6 +67,7 @@ class Recipe:
     clip: float = 1.0  # gradient norm
     ema: float = 0.998
     agreement: float = 1.0  # QAT only: L1 between the rounded and the float output of the same weights
+    distillation: float = 0.0  # QAT only: L1 between the rounded output and that of the float stage's weights
     validation_share: float = 0.1
     validate_every: int = 500
     longest: int | None = None  # photos are reduced to this long side when they are read
@@ -81,8 +83,13 @@ class Recipe:
             raise ValueError("width, batch sizes and the validation interval must be at least 1")
         if not all(math.isfinite(v) for v in dataclasses.asdict(self).values() if isinstance(v, float)):
             raise ValueError("every setting must be a finite number")
-        if min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0 or min(self.weight_decay, self.agreement) < 0:
-            raise ValueError("learning rates and clip must be above 0, weight_decay and agreement at least 0")
+        if (
+            min(self.tone_rate, self.rate, self.qat_rate, self.clip) <= 0
+            or min(self.weight_decay, self.agreement, self.distillation) < 0
+        ):
+            raise ValueError(
+                "learning rates and clip must be above 0; weight_decay, agreement, distillation at least 0"
+            )
         _ = self.crop_scale  # raises ValueError for an impossible scale
         _ = self.config  # raises ValueError for an impossible tone stage
         if not 0 <= self.seed < 2**31:

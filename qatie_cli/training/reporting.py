@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from qatie_cli import files
+from qatie_cli import files, installation
 from qatie_cli.data.source import PairPixels
 from qatie_cli.errors import UsageError
 from qatie_cli.photo import sheets
@@ -61,8 +60,8 @@ class NoEvents:
 
 def check_tensorboard() -> None:
     """Raise UsageError where TensorBoard is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("TensorBoard is not installed.", "Run: pip install 'qatie[tensorboard]'")
+    if not installation.has("tensorboard"):
+        raise UsageError("TensorBoard is not installed.", f"Run: {installation.extra('tensorboard')}")
 
 
 class TensorBoard:

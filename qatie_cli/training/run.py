@@ -59,10 +59,10 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
             "Choose another micro_batch.",
         )
     init = setting.init
-    if init is not None and not states.fits(init.config, recipe.config):
+    if init is not None and not states.fits(init.config, recipe):
         raise UsageError(
             "The recipe's network is neither that of the first weights nor a wider one of its kind, "
-            "or only one of the two has a tone stage.",
+            "or the two have no tone stage in common.",
             "Leave out --width and the network's options, or name weights that fit.",
         )
     if resume:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qatie_cli.data.source import PairPixels, TrainingBatch
-from qatie_cli.model import checkpoint
-from qatie_cli.model.network import EXACT, Rounding
+from qatie_cli.model import checkpoint, whole
+from qatie_cli.model.network import EXACT, Network, Rounding
 from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.quantization.scheme import Activation
 from qatie_cli.model.tone import ToneStage
@@ -113,6 +113,9 @@ class Stage(abc.ABC):
 
     def enter(self, state: State) -> None:  # noqa: B027 (a hook)
         """Called when the stage begins, after the averaged weights became the weights."""
+
+    def resume(self, state: State) -> None:  # noqa: B027 (a hook)
+        """Called when a run goes on within the stage."""
 
     def before_step(self, state: State, step: int) -> None:  # noqa: B027 (a hook)
         """Called before a step of the stage (from 0)."""
@@ -265,6 +268,7 @@ class QatTraining(FloatTraining):
     """Quantization-aware: the network with int8's rounding."""
 
     name = "qat"
+    _teacher: Network | None = None  # the network as the stage began
 
     @property
     def peak_rate(self) -> float:
@@ -272,21 +276,34 @@ class QatTraining(FloatTraining):
 
     def objective(self, model: Model) -> nn.Module:
         recipe = self.recipe
-        return NetworkObjective(model, recipe.loss, agreement=recipe.agreement, mixed=recipe.mixed_precision)
+        return NetworkObjective(
+            model,
+            recipe.loss,
+            agreement=recipe.agreement,
+            teacher=self._teacher,
+            distillation=recipe.distillation,
+            mixed=recipe.mixed_precision,
+        )
 
     def begins(self, state: State, step: int) -> bool:
         return state.stage != self.name or step == 0  # a run that begins with this stage needs ranges, too
 
     def enter(self, state: State) -> None:
-        """Equalize, calibrate, and keep the post-training weights to compare with."""
+        """Equalize, calibrate, and keep the post-training weights to compare with and to learn from."""
         photos = validation.calibration_photos(state.ema, self.source)
         equalization.equalize(state.model.network, photos)
         self.group.broadcast_parameters(state.model)
         state.activations = self.group.broadcast(calibration.calibrate(state.model.network, photos))
         state.ema.load_state_dict(state.model.state_dict())
+        self._teacher = copy.deepcopy(state.ema.network)
         if self.group.leads:
             post_training = results.weights(self.inputs, state, "post-training", state.activations)
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
+
+    def resume(self, state: State) -> None:
+        """Read what the stage began with."""
+        begun = checkpoint.read(self.inputs.setting.out / results.FLOAT_FILE)
+        self._teacher = whole.from_state(begun.config, begun.state).network.to(self.inputs.setting.device)
 
     def before_step(self, state: State, step: int) -> None:
         """Recalibrate ranges once, halfway; after that they stay frozen."""

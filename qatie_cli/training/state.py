@@ -48,11 +48,14 @@ class State:
         return EXACT if self.activations is None else FakeQuantizer(self.activations)
 
 
-def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
+def fits(start: ModelConfig, recipe: Recipe) -> bool:
     """Whether a run can start from weights: the same network, or one of a divisor of its width, which is widened.
 
-    A tone stage of another kind is trained from scratch.
+    A tone stage of another kind is trained from scratch, as is a network that the recipe does not keep.
     """
+    wanted = recipe.config
+    if not recipe.keep_network:
+        return start.tone == wanted.tone
     width = wanted.network.width
     same = replace(start.network, width=width) == wanted.network and width % start.network.width == 0
     return same and (start.tone is None) == (wanted.tone is None)
@@ -61,7 +64,11 @@ def fits(start: ModelConfig, wanted: ModelConfig) -> bool:
 def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[Model, Model]:
     """The model to train and its moving average before the first step; `init` None starts from random weights."""
     trained, average = (whole.create(recipe.config, recipe.seed) for _ in range(2))
-    if init is not None:
+    if init is not None and not recipe.keep_network:
+        stage = {n: t for n, t in init.state.items() if n.startswith("tone.")}
+        for model in (trained, average):
+            model.load_state_dict(model.state_dict() | {n: torch.as_tensor(t) for n, t in stage.items()})
+    elif init is not None:
         if init.config.network != recipe.config.network:
             init = widening.widened(init, recipe.width, recipe.seed)
         same = init.config.tone == recipe.config.tone

@@ -64,7 +64,7 @@ class Histograms:
         return weight
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        self.counts[name] += torch.histc(x, self.BINS, self.low[name], self.high[name]) / x.numel()
+        self.counts[name] += torch.histc(x, self.BINS, self.low[name], self.high[name]).cpu() / x.numel()
         return x
 
     def range_of(self, name: str, power: float = 2.0) -> Activation:

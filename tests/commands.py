@@ -1,0 +1,43 @@
+"""The command qatie, in a process of its own and in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import subprocess
+import sys
+
+from qatie_cli import cli
+
+QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
+
+
+def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own; it must end with this exit code."""
+    done = subprocess.run([*QATIE, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def qatie_here(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the command in this process, which saves the second or three of its start.
+
+    For what concerns neither the process itself (streams, signals, imports, threads) nor how it is started.
+    """
+    words = [*map(str, arguments)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    status: object = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.run(words)
+    except SystemExit as end:
+        status = end.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    done = subprocess.CompletedProcess(words, status, *(s.buffer.getvalue().decode() for s in (out, err)))
+    assert (done.returncode or 0) == code, done.stderr
+    return done

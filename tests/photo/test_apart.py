@@ -1,0 +1,164 @@
+"""Decoders in a process of their own: crashes, hangs and kills cost one photo."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from commands import QATIE
+from PIL import Image
+
+from qatie_cli.batch import planning
+from qatie_cli.batch.planning import Naming
+from qatie_cli.batch.running import Result, Runner, Status, Writing
+from qatie_cli.errors import PhotoError
+from qatie_cli.photo import MAX_PIXELS, apart, decoding
+from qatie_cli.photo.content import Photo
+
+# A process whose decoder does what the photo's name says.
+PROGRAM = """
+import os, signal, time
+from pathlib import Path
+from qatie_cli.photo import apart, decoding
+real = decoding._decode
+def decode(image, file):
+    name = Path(file.name).stem
+    if name == "aborts":
+        os.abort()
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hangs":
+        time.sleep(600)
+    return real(image, file)
+decoding._decode = decode
+apart.serve()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, coffee) -> Path:
+    root = tmp_path / "in"
+    root.mkdir()
+    for name in ("a.webp", "aborts.tif", "b.png", "c.tif", "hangs.webp", "killed.tif", "z.webp"):
+        Image.fromarray(coffee[:40, :60]).save(root / name)
+    return root
+
+
+def test_a_decoder_that_crashes_hangs_or_is_killed_costs_one_photo(folder, tmp_path):
+    results: list[Result] = []
+    runner = Runner(lambda photo, _: photo, Writing(), reader=apart.Reader(PROGRAM, seconds=3))
+    runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
+    found = {result.task.source.stem: result for result in results}
+    assert {name for name, r in found.items() if r.status is Status.ENHANCED} == {"a", "b", "c", "z"}
+    assert "aborts.tif makes its decoder crash (SIGABRT)" in found["aborts"].reason
+    assert "killed.tif makes its decoder crash (SIGKILL)" in found["killed"].reason
+    assert "hangs.webp takes more than 3 seconds to decode" in found["hangs"].reason
+
+
+def test_an_interruption_does_not_wait_for_a_decoder(folder, tmp_path):
+    began, ended = threading.Event(), threading.Event()
+    reader = apart.Reader(PROGRAM, seconds=10_000)
+    real = reader._ask
+
+    def ask(what, path, max_pixels):
+        if path.stem == "hangs" and what == "read":
+            began.set()
+        return real(what, path, max_pixels)
+
+    def enhance(photo, _):
+        assert began.wait(60)
+        raise KeyboardInterrupt
+
+    def run():
+        plan = planning.plan([folder / "b.png", folder / "hangs.webp"], tmp_path / "out", Naming())
+        with pytest.raises(KeyboardInterrupt):
+            Runner(enhance, Writing(), reader=reader).run(plan.tasks, lambda result: None)
+        ended.set()
+
+    reader._ask = ask
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(120)
+    assert reader._process is None
+
+
+def _equal(a: Photo, b: Photo) -> bool:
+    for field in dataclasses.fields(Photo):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        if not (np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_a_crash_of_a_small_decoder_costs_one_photo_of_several(tmp_path, coffee, suffix):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "aborts", "b"):
+        Image.fromarray(coffee[:40, :60]).save(tmp_path / "in" / f"{name}.{suffix}")
+    results: list[Result] = []
+    naming = Naming("png")
+    runner = Runner(lambda photo, _: photo, Writing(), reader=apart.Reader(PROGRAM))
+    runner.run(planning.plan([tmp_path / "in"], tmp_path / "out", naming).tasks, results.append)
+    assert [result.status for result in results] == [Status.ENHANCED, Status.FAILED, Status.ENHANCED]
+    assert f"aborts.{suffix} makes its decoder crash (SIGABRT)" in results[1].reason
+
+
+def test_photos_come_over_as_they_are(tmp_path, coffee):
+    decoding.open_heif()
+    alpha = np.dstack([coffee[:40, :60], coffee[:40, :60, :1]])
+    Image.fromarray(coffee[:40, :60]).save(tmp_path / "a.jpg")
+    for name in ("a.heic", "a.avif", "a.webp", "a.tif", "a.png", "a.bmp"):
+        Image.fromarray(alpha).save(tmp_path / name)
+    tifffile.imwrite(tmp_path / "deep.tif", coffee[:40, :60].astype(np.uint16) * 257, photometric="rgb")
+    reader = apart.Reader()
+    try:
+        for path in sorted(tmp_path.glob("*.*")):
+            assert reader.takes(path)
+            photo = reader.read(path, MAX_PIXELS)
+            assert _equal(photo, decoding.read(path))
+            assert photo.pixels.flags.writeable
+            assert reader.header(path) == decoding.header(path)
+        with pytest.raises(PhotoError, match="the limit is 0") as refused:
+            reader.read(tmp_path / "a.webp", 10)
+        assert "--max-pixels" in refused.value.hint
+        (tmp_path / "broken.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:90])
+        with pytest.raises(PhotoError, match=r"broken\.webp"):
+            reader.read(tmp_path / "broken.webp", MAX_PIXELS)
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(1)", "import no_such_module"])
+def test_where_no_process_starts_photos_are_decoded_here(program, folder):
+    reader = apart.Reader(program)
+    assert _equal(reader.read(folder / "c.tif", MAX_PIXELS), decoding.read(folder / "c.tif"))
+    assert reader.header(folder / "c.tif") == decoding.header(folder / "c.tif")
+
+
+def test_one_jpeg_or_png_and_missing_files_need_no_process(folder, coffee):
+    Image.fromarray(coffee[:40, :60]).save(folder / "a.jpg")
+    for name in ("a.jpg", "b.png"):
+        reader = apart.Reader("raise SystemExit('not needed')")
+        reader.expect(1)
+        reader.read(folder / name, MAX_PIXELS)
+        assert reader._works
+    with pytest.raises(PhotoError, match="no file"):
+        reader.read(folder / "none.webp", MAX_PIXELS)
+    assert reader._works
+
+
+def test_the_process_ends_with_its_reader_and_with_the_command(folder, tmp_path):
+    reader = apart.Reader()
+    reader.read(folder / "c.tif", MAX_PIXELS)
+    process = reader._process
+    reader.close()
+    assert process is not None
+    assert process.returncode is not None
+    (folder / "aborts.tif").unlink()
+    command = [*QATIE, "enhance", str(folder), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert b"6 photos enhanced" in done.stderr
