@@ -111,8 +111,7 @@ def test_previews_and_the_process_that_decodes_apart_are_charged_on_top():
     alone = _reserved(header, "png")
     assert _reserved(dataclasses.replace(header, beside_bytes=7 << 20), "png") == alone + (7 << 20)
     assert _reserved(header, "png", previews=object()) == alone + (48 << 20)
-    for start in (b"II*\0", b"\xff\xd8\xff", b"\x89PNG", b"BM"):
-        assert _reserved(header, "png", start=start) == alone + apart.BYTES
+    assert _reserved(header, "png", start=b"II*\0") == alone + apart.BYTES
 
 
 @pytest.mark.parametrize("fmt", ["jpeg", "heic", "png"])
