@@ -127,6 +127,7 @@ class Runner:
         self._enhance, self._writing, self._refinement = enhance, writing, refinement
         self._network_bytes = network_bytes_per_pixel
         self._budget = budget or memory.Budget(memory.available(max_memory))
+        self._unlimited = max_memory is None and budget is None
         self._trimmed_above = _LARGE if max_memory is None else 0  # malloc kept 100 MB of a 12-megapixel photo
         self._stop = threading.Event()
         self._full_in_a_row = 0
@@ -140,7 +141,7 @@ class Runner:
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
         self._originals = Originals(tasks)
-        self._reader.expect(len(tasks))
+        self._reader.everything = self._unlimited and len(tasks) > 1
         try:
             elsewhere = self._pass(tasks, on_result, wait=False)
             self._pass(elsewhere, on_result, wait=True)

@@ -232,9 +232,6 @@ def enhancer_of(job: Job) -> Enhancer:
 class _SharedReader(apart.Reader):
     """A reader shared by several runners."""
 
-    def expect(self, photos: int) -> None:
-        """Nothing: other runners read photos, too."""
-
     def close(self) -> None:
         """Do nothing: the process serves the next runner."""
 

@@ -1,8 +1,8 @@
 """Decoding in a separate process: a crash there costs one photo.
 
 The process is started for the first photo (0.3 s) and serves all that follow. It costs 2 to 5% CPU time on batches of
-JPEG photos, 4 to 9% on HEIC, and no wall time. A JPEG, PNG or BMP on its own is decoded here: no other photo could be
-lost. If no process can be started, everything is decoded here.
+JPEG photos, 4 to 9% on HEIC, and no wall time. JPEG, PNG and BMP are decoded here where memory is limited, since the
+process takes some, and where there is one photo. If no process can be started, everything is decoded here.
 """
 
 from __future__ import annotations
@@ -43,15 +43,11 @@ class Reader:
         # False once a process could not be started. The executable of a frozen application is not an interpreter.
         self._works = bool(sys.executable) and not getattr(sys, "frozen", False)
         self._lock = threading.Lock()
-        self._one_photo = False
-
-    def expect(self, photos: int) -> None:
-        """Say how many photos there are to read, once that is known."""
-        self._one_photo = photos == 1
+        self.everything = False  # or only formats with large decoders
 
     def takes(self, path: Path) -> bool:
         """Whether a file is decoded in the other process, as far as one can be started; by its first bytes."""
-        return is_large_decoder_s(path) or (not self._one_photo and is_other_photo(path))
+        return is_large_decoder_s(path) or (self.everything and is_other_photo(path))
 
     def read(self, path: Path, max_pixels: int) -> Photo:
         """As `decoding.read`.

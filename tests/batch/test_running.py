@@ -36,7 +36,8 @@ def folder(tmp_path, coffee) -> Path:
 
 def _run(folder: Path, out: Path, enhance=inverted, writing: Writing | None = None) -> list[Result]:
     results: list[Result] = []
-    Runner(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
+    runner = Runner(enhance, writing or Writing(), max_memory=4 << 30)  # with a limit JPEG and PNG are decoded here
+    runner.run(planning.plan([folder], out, Naming()).tasks, results.append)
     return results
 
 
@@ -191,7 +192,7 @@ def test_an_interruption_ends_a_batch_whose_next_photo_waits_for_memory(folder, 
     monkeypatch.setattr(memory.Budget, "take", take)
     decoded = []
     monkeypatch.setattr(decoding, "read", lambda *a, read=decoding.read: decoded.append(a) or read(*a))
-    runner = Runner(enhance, Writing())
+    runner = Runner(enhance, Writing(), max_memory=1)
     ended = threading.Event()
 
     def run():
@@ -246,7 +247,7 @@ def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_pat
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
     monkeypatch.setattr(memory, "available", lambda _: alone + (8 << 20))
-    runner = Runner(inverted, Writing(), per_pixel)
+    runner = Runner(inverted, Writing(), per_pixel, max_memory=1)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6

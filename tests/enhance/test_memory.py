@@ -82,7 +82,7 @@ def _reserved(header: Header, fmt: str, start: bytes = b"", **options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo"
         path.write_bytes(start.ljust(12, b"\0"))
-        reader = types.SimpleNamespace(header=lambda _: header)
+        reader = types.SimpleNamespace(header=lambda _: header, takes=apart.Reader().takes)
         runner = Runner(lambda photo, _: photo, Writing(), reader=reader, **options)
         hand = running._InHand(Task(path, path), 0.0)
         runner._reserve(hand, fmt)
