@@ -171,10 +171,10 @@ def _wanted(asked: Asked, begun_on: str) -> str:
     from qatie_cli.model import checkpoint, shipped
 
     if asked.engine is not EngineName.auto:
-        return asked.engine
+        return asked.engine.value
     weights = checkpoint.read(shipped.locate(asked.settings.weights))
     has_int8 = weights.activations is not None and asked.device is Device.cpu
-    return (begun_on or EngineName.auto) if has_int8 else EngineName.float
+    return (begun_on or EngineName.auto.value) if has_int8 else EngineName.float.value
 
 
 def _enhancer(asked: Asked, begun_on: str, machines: list[Node] | None) -> Enhancer:
