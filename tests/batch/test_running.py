@@ -330,7 +330,7 @@ def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, t
             raise RuntimeError
         return photo.with_pixels(65535 - photo.rgb())
 
-    runner = Runner(enhance, Writing(), 1000)
+    runner = Runner(enhance, Writing(), 1000, max_memory=1)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED, Status.FAILED, Status.ENHANCED]
