@@ -120,6 +120,7 @@ def try_lock(file: IO) -> bool:
     if fcntl is None:
         import msvcrt
 
+        file.seek(0)  # it locks bytes, from here on
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:

@@ -12,6 +12,34 @@ from qatie_cli import cli
 
 QATIE = [sys.executable, "-P", "-m", "qatie_cli"]
 
+# Makes decoders do what a photo's name says, in the process that runs this.
+FRAGILE_DECODERS = """
+import os, signal, time
+from pathlib import Path
+from qatie_cli.photo import apart, decoding
+real = decoding._decode
+def decode(image, file):
+    name = Path(file.name).stem
+    if name == "aborts":
+        os.abort()
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hangs":
+        time.sleep(600)
+    if name == "killed-once" and not (tried := Path(file.name).with_suffix(".tried")).exists():
+        tried.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(image, file)
+decoding._decode = decode
+"""
+SERVING_FRAGILE = f"{FRAGILE_DECODERS}\napart.serve()\n"  # the process that decodes apart
+# The command, with such decoders here and apart.
+FRAGILE_QATIE = [
+    *(sys.executable, "-P", "-c"),
+    f"{FRAGILE_DECODERS}\nimport sys\nfrom qatie_cli import cli\n"
+    f"apart.Reader.__init__.__defaults__ = ({SERVING_FRAGILE!r}, 60.0)\ncli.run(sys.argv[1:])\n",
+]
+
 
 def qatie(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
     """Run the command in a process of its own; it must end with this exit code."""

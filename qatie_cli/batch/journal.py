@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qatie_cli import files, parsing
+from qatie_cli.batch.claims import Claim, Claims
 from qatie_cli.batch.settings import Settings
 from qatie_cli.errors import QatieError
 
@@ -54,6 +55,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._claims = Claims(path.with_suffix(".claims"))
         self._known: dict[str, list[_Replaced]] = {}  # by path, oldest first
         try:
             lines = path.read_bytes().split(b"\n")
@@ -100,3 +102,11 @@ class Journal:
         row = {"path": str(photo), "size": made.size, "mtime_ns": made.time_ns, "sha256": made.sha256}
         files.append_line(self._path, json.dumps(row | {"settings": digest}).encode())
         self._known.setdefault(str(photo), []).append(made)
+
+    def claim(self, photo: Path, wait: bool, stop: Callable[[], bool]) -> Claim | None:
+        """The right to replace `photo` (`Claims.take`)."""
+        return self._claims.take(str(photo), wait, stop)
+
+    def remove_stale_claims(self, photos: Iterable[Path]) -> None:
+        """Remove the claims of killed processes on `photos`, which were replaced."""
+        self._claims.remove_stale(map(str, photos))

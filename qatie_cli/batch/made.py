@@ -5,30 +5,27 @@ and digest, its source with size and time, the digest of the settings and the en
 by one write, so that a killed run leaves whole lines and several runs may write at once. An output is recognised by
 size and time, or by its digest if only the time differs, as after a copy.
 
-OUT/.qatie/claims has a locked file for every photo in progress. The lock ends with its process.
+OUT/.qatie/claims has a locked file for every photo in progress (`claims`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import stat
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import IO
 
 from qatie_cli import files, parsing
+from qatie_cli.batch.claims import Claim, Claims
 from qatie_cli.batch.settings import Settings
 
 FOLDER = ".qatie"
-_SECONDS_BETWEEN_TRIES = 0.1
 _REDO = "Use --overwrite to redo it, or another folder with -o."
 
 
@@ -71,7 +68,7 @@ class Ledger:
         self._digest = settings.digest
         self._base = os.fspath(out.absolute())
         self._path = out / FOLDER / "made.jsonl"
-        self._claims = out / FOLDER / "claims"
+        self._claims = Claims(out / FOLDER / "claims")
         self._known: dict[str, list[_Made]] = {}  # by name, oldest first; after a crash any of them may be current
         self._engines: dict[str, str] = {}  # the last one by digest of settings
         self._told: set[str] = set()  # digests of settings that the file spells out
@@ -168,33 +165,12 @@ class Ledger:
     # --- who makes what -----------------------------------------------------------------------------------------------
 
     def claim(self, output: Path, wait: bool, stop: Callable[[], bool]) -> Claim | None:
-        """The right to make `output`, or None while another process has it.
+        """The right to make `output` (`Claims.take`)."""
+        return self._claims.take(self._name(output), wait, stop)
 
-        Args:
-            wait: try again until `stop` says no, instead of giving up at once.
-        """
-        path = self._claims / hashlib.sha256(os.fsencode(self._name(output))).hexdigest()[:24]
-        while True:
-            self._claims.mkdir(parents=True, exist_ok=True)
-            file = path.open("a")
-            if files.try_lock(file):
-                with contextlib.suppress(OSError):
-                    if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                        return Claim(path, file)
-                file.close()  # its last owner has removed it
-                continue
-            file.close()
-            if not wait or stop():
-                return None
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-
-    def remove_stale(self) -> None:
-        """Remove the claims of killed processes."""
-        with contextlib.suppress(OSError):
-            for path in list(self._claims.iterdir()):
-                with path.open("a") as file:
-                    if files.try_lock(file):
-                        path.unlink(missing_ok=True)
+    def remove_stale_claims(self, outputs: Iterable[Path]) -> None:
+        """Remove the claims of killed processes on `outputs`, which exist."""
+        self._claims.remove_stale(map(self._name, outputs))
 
     # --- names --------------------------------------------------------------------------------------------------------
 
@@ -207,20 +183,6 @@ class Ledger:
             return os.path.relpath(source.absolute(), self._base).replace(os.sep, "/")
         except ValueError:  # another drive
             return source.absolute().as_posix()
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A locked file that marks an output as being made."""
-
-    path: Path
-    file: IO[str]
-
-    def give_up(self) -> None:
-        """Release it."""
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            self.path.unlink(missing_ok=True)
-        self.file.close()
 
 
 def _fitting(known: list[_Made], output: Path, there: os.stat_result) -> _Made | None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from qatie_cli import files
 from qatie_cli.batch import reasons, sidecars, targets
+from qatie_cli.batch.claims import Claim
 from qatie_cli.batch.journal import Journal
-from qatie_cli.batch.made import Claim, Ledger, State
+from qatie_cli.batch.made import Ledger, State
 from qatie_cli.batch.outcomes import Result, Seconds, Status
 from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
@@ -101,6 +102,7 @@ class _InHand:
     before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # set if it ended before the network
     elsewhere: bool = False  # another run is working on it
+    suspect: bool = False  # a process died with it in hand
 
 
 class Runner:
@@ -127,8 +129,8 @@ class Runner:
         self._enhance, self._writing, self._refinement = enhance, writing, refinement
         self._network_bytes = network_bytes_per_pixel
         self._budget = budget or memory.Budget(memory.available(max_memory))
-        self._unlimited = max_memory is None and budget is None
-        self._trimmed_above = _LARGE if max_memory is None else 0  # malloc kept 100 MB of a 12-megapixel photo
+        # Freed memory counts where there is a limit, too: malloc kept 100 MB of a 12-megapixel photo.
+        self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
         self._full_in_a_row = 0
         self._claims: dict[Task, Claim] = {}
@@ -141,14 +143,13 @@ class Runner:
         KeyboardInterrupt passes through after the photo being written is written or gone; no temporary file stays.
         """
         self._originals = Originals(tasks)
-        self._reader.everything = self._unlimited and len(tasks) > 1
         try:
             elsewhere = self._pass(tasks, on_result, wait=False)
             self._pass(elsewhere, on_result, wait=True)
         finally:
             self._reader.close()
             for claim in self._claims.values():
-                claim.give_up()
+                claim.give_up(made=False)
             self._claims.clear()
 
     def stop(self) -> None:
@@ -207,7 +208,7 @@ class Runner:
         if self._stop.is_set():
             return hand
         try:
-            if not task.in_place and not self._begin(hand, wait):
+            if not self._begin(hand, wait):
                 return hand
             fmt = self._format(task)
             targets.check(task)
@@ -219,7 +220,7 @@ class Runner:
             if self._stop.is_set():
                 return hand
             hand.began = time.monotonic()
-            photo = self._writing.prepared(self._reader.read(task.source, self._writing.max_pixels))
+            photo = self._writing.prepared(self._reader.read(task.source, self._writing.max_pixels, hand.suspect))
             if task.with_alpha is not None and photo.has_transparency:
                 task = self._with_alpha(hand, task.with_alpha)
                 fmt = self._format(task)
@@ -246,13 +247,14 @@ class Runner:
             OSError: the claim cannot be written.
         """
         task, ledger = hand.task, self._writing.ledger
-        if ledger is not None:
-            claim = ledger.claim(task.output, wait, self._stop.is_set)
+        record = ledger or self._writing.journal
+        if record is not None:
+            claim = record.claim(task.output, wait, self._stop.is_set)
             if claim is None:
                 hand.elsewhere = not self._stop.is_set()
                 return False
-            self._claims[task] = claim
-        if self._writing.overwrite:
+            self._claims[task], hand.suspect = claim, claim.suspect
+        if task.in_place or self._writing.overwrite:
             return True
         there = state_of(task, ledger)
         if there.state is State.DONE:
@@ -276,7 +278,7 @@ class Runner:
 
     def _reserve(self, hand: _InHand, fmt: str) -> None:
         """Wait for the memory to decode, hold and encode the photo; the network's is added while it runs."""
-        header = self._reader.header(hand.task.source)
+        header = self._reader.header(hand.task.source, hand.suspect)
         if header is None or header.width * header.height > self._writing.max_pixels:
             return  # `decoding.read` will refuse it
         size, sample_bytes = (header.width, header.height), header.sample_bytes
@@ -285,7 +287,7 @@ class Runner:
             memory.held_bytes(*size, sample_bytes, header.gray),
             memory.encode_bytes(*size, fmt, header.progressive, sample_bytes),
         )
-        apart_bytes = apart.BYTES if self._reader.takes(hand.task.source) else 0
+        apart_bytes = apart.BYTES if self._reader.takes(hand.task.source, hand.suspect) else 0
         hand.beside = header.beside_bytes + (0 if self._previews is None else _PREVIEW_BYTES) + apart_bytes
         self._budget.take(held + hand.beside)
         hand.held = held + hand.beside
@@ -331,11 +333,12 @@ class Runner:
             return memory.tile_side(*size, self._budget.total - hand.beside, *kind)
 
     def _finish(self, hand: _InHand) -> Result:
-        began = time.monotonic()
+        began, made = time.monotonic(), False
         try:
             if hand.photo is None:
                 return hand.early or Result(hand.task, status=Status.NOT_BEGUN, reason="The run was stopped.")
             size = self._write(hand, hand.photo)
+            made = True
             self._full_in_a_row = 0
             encode = time.monotonic() - began
             if self._previews is not None:
@@ -348,7 +351,7 @@ class Runner:
             if hand.held:
                 self._budget.give_back(hand.held)
             if claim := self._claims.pop(hand.task, None):
-                claim.give_up()
+                claim.give_up(made)
         seconds = Seconds(hand.decode, hand.network, encode)
         return self._result(hand, Status.ENHANCED, seconds, output_bytes=size)
 

@@ -122,8 +122,10 @@ class Session:
                     f"{folder} is not writable: {error.strerror or error}.", "Choose another folder with -o."
                 ) from error
         remove_stale([*self.plan.tasks, *self.plan.done])
-        if self._writing.ledger is not None:
-            self._writing.ledger.remove_stale()
+        done = [path for task in self.plan.done for path in (task.output, task.with_alpha) if path is not None]
+        for record in (self._writing.ledger, self._writing.journal):
+            if record is not None:
+                record.remove_stale_claims(done)
 
     @property
     def begun_on(self) -> str:

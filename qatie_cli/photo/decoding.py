@@ -112,8 +112,7 @@ class Header:
 
 
 # Bytes per pixel at the peak of decoding, by Pillow's mode; measured. Progressive JPEGs hold their coefficients, too.
-# The memory in which the photo before came over (`apart`) is included: one to three bytes.
-_DECODE_BYTES = {"1": 5, "L": 6, "P": 17, "RGB": 13, "RGBA": 20, "LA": 18, "CMYK": 17, "I;16": 10, "I": 18, "F": 22}
+_DECODE_BYTES = {"1": 4, "L": 5, "P": 14, "RGB": 10, "RGBA": 16, "LA": 16, "CMYK": 14, "I;16": 8, "I": 16, "F": 20}
 _LARGEST_DECODE_BYTES = 24  # anything else, and WebP with transparency
 _SIXTEEN_BIT_COLOUR_BYTES = 24
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")

@@ -231,7 +231,7 @@ def test_a_claim_ends_with_its_process_and_only_then(tmp_path):
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"claimed\n"
         assert ledger.claim(tmp_path / "a.png", False, lambda: False) is None
-        ledger.remove_stale()
+        ledger.remove_stale_claims([tmp_path / "a.png"])
         assert ledger.claim(tmp_path / "a.png", False, lambda: False) is None
         free = ledger.claim(tmp_path / "b.png", False, lambda: False)
         assert free is not None

@@ -36,8 +36,7 @@ def folder(tmp_path, coffee) -> Path:
 
 def _run(folder: Path, out: Path, enhance=inverted, writing: Writing | None = None) -> list[Result]:
     results: list[Result] = []
-    runner = Runner(enhance, writing or Writing(), max_memory=4 << 30)  # with a limit JPEG and PNG are decoded here
-    runner.run(planning.plan([folder], out, Naming()).tasks, results.append)
+    Runner(enhance, writing or Writing()).run(planning.plan([folder], out, Naming()).tasks, results.append)
     return results
 
 
@@ -192,7 +191,7 @@ def test_an_interruption_ends_a_batch_whose_next_photo_waits_for_memory(folder, 
     monkeypatch.setattr(memory.Budget, "take", take)
     decoded = []
     monkeypatch.setattr(decoding, "read", lambda *a, read=decoding.read: decoded.append(a) or read(*a))
-    runner = Runner(enhance, Writing(), max_memory=1)
+    runner = Runner(enhance, Writing())
     ended = threading.Event()
 
     def run():
@@ -247,7 +246,7 @@ def test_a_photo_is_not_refused_for_the_memory_of_its_neighbours(folder, tmp_pat
     per_pixel = 1000.0
     alone = memory.held_bytes(60, 40) + int(60 * 40 * per_pixel)
     monkeypatch.setattr(memory, "available", lambda _: alone + (8 << 20))
-    runner = Runner(inverted, Writing(), per_pixel, max_memory=1)
+    runner = Runner(inverted, Writing(), per_pixel)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED] * 6
@@ -330,7 +329,7 @@ def test_a_photo_in_the_network_is_charged_with_what_the_network_takes(folder, t
             raise RuntimeError
         return photo.with_pixels(65535 - photo.rgb())
 
-    runner = Runner(enhance, Writing(), 1000, max_memory=1)
+    runner = Runner(enhance, Writing(), 1000)
     results: list[Result] = []
     runner.run(planning.plan([folder], tmp_path / "out", Naming()).tasks, results.append)
     assert [r.status for r in results] == [Status.ENHANCED, Status.FAILED, Status.ENHANCED]
@@ -437,7 +436,7 @@ def test_a_journal_of_an_earlier_version_is_read(folder, tmp_path):
 def test_a_link_stays_a_link(folder, tmp_path):
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "a.png").symlink_to(folder / "0.png")
-    _in_place(tmp_path / "links", Journal(tmp_path / "journal"))
+    _in_place(tmp_path / "links" / "a.png", Journal(tmp_path / "journal"))
     assert (tmp_path / "links" / "a.png").is_symlink()
     assert Journal(tmp_path / "journal").holds((folder / "0.png").resolve())
 

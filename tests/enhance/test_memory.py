@@ -77,14 +77,14 @@ def test_a_photo_holds_its_source_and_its_result_in_its_depth(sample_bytes, gray
 # --- what a batch reserves before it decodes a photo -----------------------------------------------------------------
 
 
-def _reserved(header: Header, fmt: str, start: bytes = b"", **options) -> int:
+def _reserved(header: Header, fmt: str, start: bytes = b"", suspect: bool = False, **options) -> int:
     """Bytes that are reserved for a photo with this header, in a file that starts like this."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo"
         path.write_bytes(start.ljust(12, b"\0"))
-        reader = types.SimpleNamespace(header=lambda _: header, takes=apart.Reader().takes)
+        reader = types.SimpleNamespace(header=lambda *_: header, takes=apart.Reader().takes)
         runner = Runner(lambda photo, _: photo, Writing(), reader=reader, **options)
-        hand = running._InHand(Task(path, path), 0.0)
+        hand = running._InHand(Task(path, path), 0.0, suspect=suspect)
         runner._reserve(hand, fmt)
     assert runner._budget.total - runner._budget.left == hand.held
     return hand.held
@@ -112,6 +112,9 @@ def test_previews_and_the_process_that_decodes_apart_are_charged_on_top():
     assert _reserved(dataclasses.replace(header, beside_bytes=7 << 20), "png") == alone + (7 << 20)
     assert _reserved(header, "png", previews=object()) == alone + (48 << 20)
     assert _reserved(header, "png", start=b"II*\0") == alone + apart.BYTES
+    for start in (b"\xff\xd8\xff", b"\x89PNG", b"BM"):
+        assert _reserved(header, "png", start=start) == alone
+        assert _reserved(header, "png", start=start, suspect=True) == alone + apart.BYTES
 
 
 @pytest.mark.parametrize("fmt", ["jpeg", "heic", "png"])
