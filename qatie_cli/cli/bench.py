@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qatie_cli import chatter
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, need_torch, use_threads
 from qatie_cli.errors import DataError, PhotoError, UsageError
@@ -87,12 +88,13 @@ def bench(
     same_size = [photo, *(pictures.resized(other, photo.shape[1::-1]) for other in seen[1:])]
     same_size = [measuring.as_seen(loaded, picture) for picture in same_size]
     machine = measuring.measure_machine(threads)
-    ready = [
-        contenders.load(name, arithmetic, loaded, same_size[0], threads)
-        for name in names
-        for arithmetic in contenders.arithmetics(name, loaded, runtimes)
-    ]
-    ready += [contenders.load_file(path, threads) for path in against or []]
+    with chatter.hidden():  # LiteRT's delegate announces itself
+        ready = [
+            contenders.load(name, arithmetic, loaded, same_size[0], threads)
+            for name in names
+            for arithmetic in contenders.arithmetics(name, loaded, runtimes)
+        ]
+        ready += [contenders.load_file(path, threads) for path in against or []]
     with progress("{task.fields[text]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=rounds + measuring.WARM_UP, text="rounds")
         others = measuring.race(ready, rounds, lambda done: bar.update(shown, completed=done))
@@ -167,7 +169,8 @@ def _show(found: Bench) -> None:
     from rich.table import Table
 
     machine = found.machine
-    title = f"{found.weights}, {found.width}x{found.height}, {machine.threads} threads"
+    threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
+    title = f"{found.weights}, {found.width}x{found.height}, {threads}"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("engine")
     for heading in (

@@ -32,10 +32,8 @@ class Follower(Teller):
         plan = self.run.plan
         for task in plan.tasks:
             print(f"{task.source} -> {task.output}")
-        others = _files(plan.not_photos) if plan.not_photos else ""
-        self._tell_estimate(len(plan.tasks), len(plan.done), others, self.run.estimate())
-        self._tell_system_folders()
-        self._tell_refused()
+        self._tell_estimate(len(plan.tasks), len(plan.done), self.run.estimate())
+        self.tell_left_out()
 
     def tell_left_out(self) -> None:
         """Report files that are not photos, folders that are not searched, and photos that are refused."""

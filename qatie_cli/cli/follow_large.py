@@ -27,7 +27,6 @@ class Follower(Teller):
 
     def show_plan(self) -> None:
         """What --dry-run prints: each source and output, and what the run would take."""
-        from qatie_cli.batch import report
         from qatie_cli.cloud.table import TODO
         from qatie_cli.storage.urls import people_s
 
@@ -35,10 +34,8 @@ class Follower(Teller):
         for page in run.table.pages(TODO):
             for row in page:
                 print(f"{people_s(row.source)} -> {people_s(row.output)}")
-        others = run.table.count_others(report.NOT_A_PHOTO)
-        named = _counted(others, "files") if others else ""
-        self._tell_estimate(run.todo, run.done, named, run.estimate(), " on one machine")
-        self._tell_refused()
+        self._tell_estimate(run.todo, run.done, run.estimate(), " on one machine")
+        self.tell_left_out()
 
     def tell_left_out(self) -> None:
         """Count what is no photo and what is not searched, and name what cannot be enhanced as asked."""

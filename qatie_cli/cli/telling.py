@@ -67,15 +67,14 @@ class Teller:
             return False
         return True
 
-    def _tell_estimate(self, photos: int, done: int, others: str, estimate: Estimate, where: str = "") -> None:
-        """The last line of --dry-run; `others` counts the files that are not named like photos."""
+    def _tell_estimate(self, photos: int, done: int, estimate: Estimate, where: str = "") -> None:
+        """The line of --dry-run below the photos: how many, how large, how long."""
         duration = datetime.timedelta(seconds=round(estimate.seconds))
         how = "as in the last run here" if estimate.measured else "typical of two cores"
         parts = [f"{count(photos)} to enhance, {estimate.megapixels:,.1f} MP"]
         parts += [f"about {duration}{where} at {estimate.speed:.1f} MP/s, {how}"]
         parts += [f"{done:,} done already"] if done else []
         parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
-        parts += [f"{others} not named like photos"] if others else []
         self.screen.print("; ".join(parts) + ".")
 
     def _tell_nothing_to_do(self, done: int, refused: int) -> None:

@@ -48,11 +48,11 @@ def sorted_out(paths: Sequence[Path]) -> list[tuple[tuple[Path, ...], tuple[str,
     for path in paths:
         suffix = path.suffix.lower()
         if suffix in RAW_SUFFIXES:
-            kind = "raw files", ", raw: develop them first"
+            kind = "raw files", " (raw: develop first)"
         elif suffix in OTHER_SUFFIXES:
-            kind = f"{OTHER_SUFFIXES[suffix]} files", f", {OTHER_SUFFIXES[suffix]}: save them as PNG or TIFF first"
+            kind = f"{OTHER_SUFFIXES[suffix]} files", f" ({OTHER_SUFFIXES[suffix]}: save as PNG or TIFF first)"
         else:
-            kind = "files", " not named like photos"
+            kind = "files", " (not named like photos)"
         kinds.setdefault(kind, []).append(path)
     return [(tuple(found), kind) for kind, found in kinds.items()]
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import qatie_here
+from commands import qatie, qatie_here
 from PIL import Image
 
 from qatie_cli import engines
@@ -186,6 +186,15 @@ def test_one_backend_or_all_of_them(tmp_path, coffee, weights_file):
     assert "64x64" in shown.stderr
     assert "Peak of this machine" in shown.stderr
     assert "GMAC/s" in shown.stderr
+
+
+def test_a_runtime_does_not_announce_itself(weights_file):
+    """Its C library writes to the descriptor of a process's standard error."""
+    pytest.importorskip("ai_edge_litert")
+    options = ("--weights", weights_file, "--rounds", 1, "--no-commands", "--size", "64x64", "--threads", 1)
+    shown = qatie("bench", *options, "--backend", "litert").stderr
+    assert "INFO" not in shown
+    assert "64x64, 1 thread\n" in shown.replace(" \n", "\n")
 
 
 def test_a_model_file_runs_beside_them(tmp_path, weights, weights_file):

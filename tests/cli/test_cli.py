@@ -173,7 +173,7 @@ def test_dry_run_tells_what_it_would_take(folder, tmp_path):
     )
     assert "3 photos to enhance, 0.1 MP; about" in done.stderr
     assert "1 of them cannot be read" in done.stderr
-    assert "notes.txt not named like photos" in done.stderr
+    assert "notes.txt (not named like photos)" in done.stderr
 
 
 def test_a_report_is_written(folder, tmp_path):

@@ -77,8 +77,12 @@ def test_raw_files_are_named_and_beside_their_photos_left_out(tmp_path, weights_
         (photos / name).write_bytes(b"x")
     done = qatie_here("enhance", photos, "-o", tmp_path / "out", "--weights", weights_file)
     assert "2 raw files" in done.stderr
-    assert "develop them first" in done.stderr
+    assert "(raw: develop first)" in done.stderr
     assert "JPEG XL" in done.stderr
+    planned = qatie_here("enhance", photos, "-o", tmp_path / "out", "--dry-run", "--overwrite").stderr
+    assert [line for line in planned.splitlines() if line.startswith("Skipped:")] == [
+        line for line in done.stderr.splitlines() if line.startswith("Skipped:")
+    ], "the plan leaves out what the run leaves out, for the same reasons"
     done = qatie_here("enhance", photos / "a.DNG", "-o", tmp_path / "o", "--weights", weights_file, code=3)
     assert "a.DNG is a raw file. Develop it first" in done.stderr
     assert "not named like" not in done.stderr
