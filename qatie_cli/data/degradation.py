@@ -79,23 +79,23 @@ class DegradationConfig:
     white_balance: ParameterRange = ParameterRange(0.3, 0.87, 1.13)  # gain of red and of blue, linear light
     tint: ParameterRange = ParameterRange(0.2, 0.92, 1.08)  # gain of green, linear light
     blur: ParameterRange = ParameterRange(0.2, 0.3, 0.7)  # standard deviation of a Gaussian, pixels
-    shot_noise: ParameterRange = ParameterRange(0.85, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
-    read_noise: ParameterRange = ParameterRange(0.85, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
+    shot_noise: ParameterRange = ParameterRange(0.6, 0.0, 0.002)  # variance per unit of linear signal (Poisson part)
+    read_noise: ParameterRange = ParameterRange(0.6, 0.0, 0.008)  # standard deviation, linear units (Gaussian part)
     # Demosaicing spreads a pixel's noise over its neighbours: Gaussian, standard deviation in pixels.
     noise_correlation: ParameterRange = ParameterRange(0.85, 0.4, 1.0)
-    noise_gray: ParameterRange = ParameterRange(0.85, 0.3, 0.9)  # share of the noise's variance common to all channels
+    noise_gray: ParameterRange = ParameterRange(1.0, 0.3, 0.95)  # share of the noise's variance common to all channels
     # Noise reduction leaves blotches of colour: the rest of the variance is that of noise blurred by a wider Gaussian.
-    colour_noise_correlation: ParameterRange = ParameterRange(0.6, 1.5, 4.0)
+    colour_noise_correlation: ParameterRange = ParameterRange(0.7, 1.5, 8.0)
     # Share of the noise's variance at wavelengths of about 8 pixels.
-    low_frequency_noise: ParameterRange = ParameterRange(0.6, 0.0, 0.35)
+    low_frequency_noise: ParameterRange = ParameterRange(0.5, 0.0, 0.3)
     gamma: ParameterRange = ParameterRange(0.4, 0.8, 1.3)  # exponent
     contrast: ParameterRange = ParameterRange(0.4, 0.6, 1.25)  # slope about mid-gray
     haze: ParameterRange = ParameterRange(0.3, 0.0, 0.12)  # share of veiling gray
     saturation: ParameterRange = ParameterRange(0.5, 0.5, 1.1)  # factor about luma
     denoise_blur: ParameterRange = ParameterRange(0.2, 0.3, 0.7)  # detail lost to noise reduction: Gaussian, pixels
     sharpen: ParameterRange = ParameterRange(0.3, 0.2, 1.0)  # amount of an unsharp mask of 1 pixel
-    jpeg: ParameterRange = ParameterRange(0.65, 35, 95)  # quality, 4:2:0 below 90
-    jpeg_before: ParameterRange = ParameterRange(0.0, 35, 95)  # quality of an earlier JPEG, as messengers leave it
+    jpeg: ParameterRange = ParameterRange(0.75, 32, 95)  # quality, 4:2:0 below 90
+    jpeg_before: ParameterRange = ParameterRange(0.25, 35, 95)  # quality of an earlier JPEG, as messengers leave it
     # Of the network's targets: the amplitude limit of fine detail (`faint`), a Gaussian's standard deviation in pixels
     # (photos at full size are soft, and what is sharp in them is noise), the standard deviation of a drawn surface.
     faint: ParameterRange = ParameterRange(0.25, 0.01, 0.04)

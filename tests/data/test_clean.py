@@ -67,7 +67,7 @@ def test_what_is_restored_has_the_detail_of_the_target_at_the_tone_of_the_input(
     never = ParameterRange(0, 0, 0)
     tone_only = dataclasses.replace(
         DegradationConfig(), untouched=0.0, blur=never, shot_noise=never, read_noise=never, denoise_blur=never,
-        sharpen=never, jpeg=never, overexposure=never, exposure=ParameterRange(1, -1.5, -0.5),
+        sharpen=never, jpeg=never, jpeg_before=never, overexposure=never, exposure=ParameterRange(1, -1.5, -0.5),
     )  # fmt: skip
     batch = DegradedSource(clean, tone_only, 0, 32).crops(0, range(8))
     assert (batch.restored - batch.input).abs().max() <= 0.51 / 255
