@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import re
 import threading
@@ -146,9 +147,9 @@ def tile_side(
         if needed <= budget:
             return side
     raise PhotoError(
-        f"It has {width * height / 1e6:,.0f} megapixels and needs {needed / 1e6:,.0f} MB of memory; "
+        f"It has {width * height / 1e6:,.1f} megapixels and needs {needed / 1e6:,.0f} MB of memory; "
         f"{max(0, budget) / 1e6:,.0f} MB are left of what is allowed.",
-        "Raise --max-memory.",
+        f"Raise --max-memory by {math.ceil((needed - budget) / 1e6):,} MB or more.",
     )
 
 

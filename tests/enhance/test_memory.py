@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import mmap
 import os
+import re
 import tempfile
 import threading
 import types
@@ -37,9 +38,12 @@ def test_a_photo_is_worked_on_whole_where_memory_allows_and_in_tiles_where_it_do
 
 
 def test_a_photo_that_no_tile_makes_small_enough_is_refused_with_figures():
-    with pytest.raises(PhotoError, match=r"108 megapixels.* MB") as refused:
+    with pytest.raises(PhotoError, match=r"108\.0 megapixels.* MB") as refused:
         memory.tile_side(12000, 9000, 100, 500_000_000)
-    assert "--max-memory" in refused.value.hint
+    more = int(re.fullmatch(r"Raise --max-memory by ([\d,]+) MB or more\.", refused.value.hint)[1].replace(",", ""))
+    assert memory.tile_side(12000, 9000, 100, 500_000_000 + more * 10**6), "as much more is enough"
+    with pytest.raises(PhotoError):
+        memory.tile_side(12000, 9000, 100, 500_000_000 + (more - 1) * 10**6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(4000, 3000), (4000, 300), (300, 4000), (40, 30)])
