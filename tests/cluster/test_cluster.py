@@ -66,6 +66,7 @@ def photos(astronaut, coffee) -> dict[str, bytes]:
 @pytest.fixture
 def bucket(server, photos, monkeypatch) -> s3.Server:
     """The server with the photos in it and no outputs, and this process its client."""
+    server.fail = lambda method, path: None
     server.remove("out")
     for name, content in photos.items():
         server.put(f"in/{name}", content)
@@ -75,7 +76,6 @@ def bucket(server, photos, monkeypatch) -> s3.Server:
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests niced workers would starve
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    server.fail = lambda method, path: None
     return server
 
 
@@ -298,6 +298,22 @@ def _eventually(is_so: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
+    gate = _Gate(bucket, 3)
+    command = [sys.executable, "-P", "-c", _INTERRUPTIBLE, "enhance", IN, "-o", OUT]
+    command += ["--cluster", cluster.address, "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert gate.reached.wait(300), process.kill()
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=300)[1]
+    _eventually(lambda: not any(_workers_below(_raylet(node)) for node in cluster.list_all_nodes()))
+    gate.open(503)  # what was held is not put
+    assert process.returncode == 130, error
+    assert "Interrupted after" in error
+    assert len(_outputs(bucket)) == 3
+    assert _outputs(bucket).items() <= made_here[0].items()
+
+
 def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
     """It is killed with a worker's photos in hand, which are done again elsewhere."""
     added = cluster.add_node(**cluster.size)
@@ -313,22 +329,6 @@ def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, t
     assert process.returncode == 3, error
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
-
-
-def test_ctrl_c_leaves_whole_outputs_and_no_actor(bucket, cluster, made_here):
-    gate = _Gate(bucket, 3)
-    command = [sys.executable, "-P", "-c", _INTERRUPTIBLE, "enhance", IN, "-o", OUT]
-    command += ["--cluster", cluster.address, "--workers", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert gate.reached.wait(300), process.kill()
-        process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=300)[1]
-    _eventually(lambda: not any(_workers_below(_raylet(node)) for node in cluster.list_all_nodes()))
-    gate.open(503)  # what was held is not put
-    assert process.returncode == 130, error
-    assert "Interrupted after" in error
-    assert len(_outputs(bucket)) == 3
-    assert _outputs(bucket).items() <= made_here[0].items()
 
 
 @pytest.mark.skipif(not engines.has_compiled(), reason="needs a processor that runs llvm")
