@@ -118,6 +118,8 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
     for node, answer in zip(here, answers, strict=True):
         try:
             checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine))
+        except ray.exceptions.TaskUnschedulableError:
+            continue  # it has left the cluster since it was listed
         except ray.exceptions.GetTimeoutError:
             raise QatieError(f"Node {node.name} does not respond.", "Check it with: ray status") from None
         except (ray.exceptions.RayError, ImportError) as error:
@@ -128,6 +130,8 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
                 ) from None
             reason = str(cause).strip().splitlines()[-1:]
             raise QatieError(f"Node {node.name} failed the check: {''.join(reason)}.") from None
+    if not checked:
+        raise QatieError("The nodes of the Ray cluster have left it.", "Check it with: ray status")
     return checked
 
 
