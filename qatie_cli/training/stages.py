@@ -295,13 +295,16 @@ class QatTraining(FloatTraining):
         self.group.broadcast_parameters(state.model)
         state.activations = self.group.broadcast(calibration.calibrate(state.model.network, photos))
         state.ema.load_state_dict(state.model.state_dict())
-        self._teacher = copy.deepcopy(state.ema.network)
+        if self.recipe.distillation:
+            self._teacher = copy.deepcopy(state.ema.network)
         if self.group.leads:
             post_training = results.weights(self.inputs, state, "post-training", state.activations)
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
 
     def resume(self, state: State) -> None:
-        """Read what the stage began with."""
+        """Read what the stage began with, if it is learnt from."""
+        if not self.recipe.distillation:
+            return
         begun = checkpoint.read(self.inputs.setting.out / results.FLOAT_FILE)
         self._teacher = whole.from_state(begun.config, begun.state).network.to(self.inputs.setting.device)
 
