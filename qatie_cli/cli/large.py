@@ -163,7 +163,8 @@ def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[N
     from qatie_cli.cluster import nodes
 
     with nodes.connected(cluster):
-        yield nodes.check(large.places(), _wanted(asked, large.begun_on))
+        begun_on = large.begun_on if asked.engine is EngineName.auto else ""
+        yield nodes.check(large.places(), _wanted(asked, begun_on), begun_on)
 
 
 def _wanted(asked: Asked, begun_on: str) -> str:
@@ -181,14 +182,12 @@ def _enhancer(asked: Asked, begun_on: str, machines: list[Node] | None) -> Enhan
     from qatie_cli.cli.options import load_engine
     from qatie_cli.enhance.photos import Effect, Enhancer
 
-    wanted: str = asked.engine
     among = None
     if machines is not None:
         from qatie_cli.cluster import nodes
 
-        wanted = _wanted(asked, begun_on)
-        among = nodes.common_engines(machines) if wanted == EngineName.auto else None
-    engine = load_engine(asked.settings.weights, wanted, asked.threads, asked.device, begun_on, among=among)
+        among = nodes.common_engines(machines)
+    engine = load_engine(asked.settings.weights, asked.engine, asked.threads, asked.device, begun_on, among=among)
     return Enhancer(engine, Effect(asked.settings.strength, asked.settings.fast))
 
 

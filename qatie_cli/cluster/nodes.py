@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qatie_cli import __version__, engines
-from qatie_cli.errors import EngineError, QatieError, UsageError
+from qatie_cli.errors import EngineError, PinnedEngineError, QatieError, UsageError
 
 LOCAL, AUTO = "local", "auto"
 _SECONDS_TO_CONNECT = 10.0
@@ -99,8 +99,11 @@ def nodes() -> list[Node]:
     return found
 
 
-def check(places: Sequence[str], engine: str) -> list[Node]:
+def check(places: Sequence[str], engine: str, begun_on: str = "") -> list[Node]:
     """Check that each node has this version of qatie and the engine, and can access `places` (URLs); return the nodes.
+
+    Args:
+        begun_on: the engine of the batch's outputs so far, for the message where `engine` is wanted because of them.
 
     Raises:
         QatieError: a node fails the check.
@@ -117,7 +120,7 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
     checked = []
     for node, answer in zip(here, answers, strict=True):
         try:
-            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine))
+            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine, begun_on))
         except ray.exceptions.TaskUnschedulableError:
             continue  # it has left the cluster since it was listed
         except ray.exceptions.GetTimeoutError:
@@ -135,7 +138,7 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
     return checked
 
 
-def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
+def _checked(node: Node, answer: tuple[Any, ...], engine: str, begun_on: str = "") -> Node:
     """The node, with its engines.
 
     Args:
@@ -151,6 +154,11 @@ def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
         raise UsageError(
             f"Node {node.name} cannot access the photos: {unseen}",
             "Mount folders under the same path on every node; give every node the store's credentials.",
+        )
+    if lacks and engine == begun_on:
+        raise PinnedEngineError(
+            f"Node {node.name}: the batch was begun on {engine}, and outputs of two engines differ. {lacks}",
+            "Restore it, or go on with an --engine that every node has; --overwrite redoes all.",
         )
     if lacks:
         raise EngineError(f"Node {node.name}: {lacks}", "Choose an --engine that every node has.")

@@ -30,7 +30,7 @@ from qatie_cli.cloud.items import Batch, Done, Item, ItemOutcome
 from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
-from qatie_cli.errors import EngineError, QatieError, UsageError
+from qatie_cli.errors import EngineError, PinnedEngineError, QatieError, UsageError
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -384,6 +384,8 @@ def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
     assert nodes._checked(_node("a"), answer(), "auto") == _node("a", "onnxruntime")
     with pytest.raises(EngineError, match="Node a: There is no engine llvm"):
         nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm")
+    with pytest.raises(PinnedEngineError, match=r"Node a: the batch was begun on llvm.*There is no engine llvm"):
+        nodes._checked(_node("a"), answer("There is no engine llvm on this machine."), "llvm", begun_on="llvm")
     with pytest.raises(EngineError, match="float uses compiled convolutions here but not on node a"):
         nodes._checked(_node("a"), answer(compiled=False), "float")
     assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")

@@ -17,7 +17,7 @@ from qatie_cli.engines.floating import FloatNetwork
 from qatie_cli.engines.norms import Norms
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
-from qatie_cli.errors import EngineError
+from qatie_cli.errors import EngineError, PinnedEngineError
 from qatie_cli.kernels import machine_code, threads
 from qatie_cli.model import checkpoint, folding, shipped
 from qatie_cli.model.quantization.integers import integer_convs
@@ -267,7 +267,8 @@ def test_networks_that_it_cannot_run_are_named(kind, astronaut):
     with pytest.raises(EngineError, match=f"llvm cannot run a network of width {kind['width']}"):
         engines.load(weights, "llvm")
     assert engines.load(weights).name == "onnxruntime"
-    assert engines.load(weights, begun_on="llvm").name == "onnxruntime"
+    with pytest.raises(PinnedEngineError, match="begun on llvm"):
+        engines.load(weights, begun_on="llvm")
 
 
 def test_on_another_processor_auto_takes_onnxruntime(narrow, monkeypatch):

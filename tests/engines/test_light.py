@@ -22,7 +22,7 @@ from qatie_cli.engines import built
 from qatie_cli.engines.light import Graphs
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
-from qatie_cli.errors import EngineError, UsageError
+from qatie_cli.errors import EngineError, PinnedEngineError, UsageError
 from qatie_cli.graphs import parts
 from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, folding, network, shipped, tensors, tone, whole
@@ -330,8 +330,21 @@ def test_auto_says_why(weights):
     assert engines.load(weights, "onnxruntime").reason == "as asked"
     assert "begun" in engines.load(weights, begun_on="fbgemm").reason
     assert engines.load(weights, begun_on="fbgemm").name == "fbgemm"
-    assert engines.load(weights, begun_on="an engine of another machine").name == "onnxruntime"
     assert engines.load(weights, "onnxruntime", begun_on="fbgemm").name == "onnxruntime"
+
+
+@pytest.mark.parametrize("begun_on", ["fbgemm", "float", "llvm", "an engine of another machine"])
+def test_auto_does_not_go_on_with_another_engine(begun_on, weights, monkeypatch):
+    monkeypatch.setattr(installation, "has", lambda module: module != "torch")
+    monkeypatch.setattr(engines, "has_compiled", lambda: False)
+    with pytest.raises(
+        PinnedEngineError, match=f"begun on {begun_on}, .* PyTorch|{begun_on} on this machine"
+    ) as refused:
+        engines.load(weights, begun_on=begun_on)
+    assert "--engine onnxruntime" in refused.value.hint
+    assert refused.value.exit_code == 1
+    assert "\n" not in refused.value.one_line()
+    assert engines.load(weights, "onnxruntime", begun_on=begun_on).name == "onnxruntime"
 
 
 def test_where_there_is_no_engine_at_all_that_is_said(monkeypatch):
