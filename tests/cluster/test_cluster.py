@@ -333,6 +333,21 @@ def test_unlike_nodes_run_the_engine_that_they_share(cluster, photos, tmp_path, 
     assert {row["engine"] for row in made if "engine" in row} == {"onnxruntime"}
 
 
+def test_a_node_that_left_since_it_was_listed_is_not_asked_for(cluster, monkeypatch):
+    listed = nodes.nodes
+    added = cluster.add_node(**cluster.size)
+    with nodes.connected(cluster.address):
+        there = listed()
+        assert added.node_id in {node.id for node in there}
+        cluster.remove_node(added)
+        monkeypatch.setattr(nodes, "nodes", lambda: there)
+        checked = nodes.check([], "float")
+        assert [node.id for node in checked] == [node.id for node in there if node.id != added.node_id]
+        monkeypatch.setattr(nodes, "nodes", lambda: [node for node in there if node.id == added.node_id])
+        with pytest.raises(QatieError, match="The nodes of the Ray cluster have left it"):
+            nodes.check([], "float")
+
+
 # Last on this cluster: Ray counts a node that was killed among its own for a while.
 def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, tmp_path):
     """It is killed with a worker's photos in hand, which are done again elsewhere."""
