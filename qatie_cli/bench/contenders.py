@@ -152,7 +152,7 @@ def _model(name: str, int8: bool, weights: Weights, size: tuple[int, int]) -> by
 
 
 def _onnxruntime(model: bytes | Path, photo: np.ndarray | None, threads: int) -> _Loaded:
-    import onnxruntime
+    from qatie_cli.without_telemetry import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -200,6 +200,15 @@ def test_a_second_run_redoes_what_was_made_otherwise_and_leaves_what_others_chan
     assert set(_run(_request(Naming(overwrite=True)))[0].values()) == {"enhanced"}
 
 
+def test_a_run_is_bound_to_the_engine_of_the_outputs_unless_it_redoes_them():
+    _fill(["0.png", "1.png"])
+    _, first = _run()
+    assert first.begun_on == ""
+    for naming, engine in ((Naming(), "none"), (Naming(overwrite=True), "")):
+        with session.opened(_request(naming)) as again:
+            assert again.begun_on == engine
+
+
 def test_an_output_of_another_photo_is_left():
     _fill(["0.png"])
     _run()

@@ -295,6 +295,22 @@ def _operators(graph: bytes) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
+def test_nothing_is_kept_to_be_sent(photo, tmp_path):
+    """onnxruntime leaves an ID of the machine and events in the home of its user, where it is not told otherwise."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {n: v for n, v in os.environ.items() if n != "ORT_DISABLE_TELEMETRY" and not n.startswith("XDG_")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "qatie_cli", "enhance", photo, "-o", tmp_path / "out", "--engine", "onnxruntime"],
+        env=environment | {"HOME": str(home), "QATIE_HOME": str(tmp_path / "qatie")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.relative_to(home) for path in home.rglob("*") if path.is_file()] == []
+
+
 # --- graphs that are kept -----------------------------------------------------------------------------------------
 
 
