@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qatie_cli import __version__, engines
@@ -62,10 +63,12 @@ def connected(address: str) -> Iterator[None]:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise _no_cluster(address, str(error)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints there what happens to nodes, such as the log of one that was killed; some of it as it ends.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _check_that_something_listens(address: str) -> None:

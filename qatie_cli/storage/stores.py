@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -239,7 +240,29 @@ def _opened(protocol: str) -> Store:
         package = str((known or {}).get("class", "")).partition(".")[0]
         raise UsageError(f"{protocol}:// needs {package}.", f"Run: pip install {package}") from None
     # fsspec would cache listings forever. It shares connections between instances with the same options.
-    return Store(protocol, kind(use_listings_cache=False))
+    system = kind(use_listings_cache=False)
+    if protocol in _S3 and system.session is None:
+        _parse_times_fast(system)
+    return Store(protocol, system)
+
+
+def _parse_times_fast(system: Any) -> None:
+    """Parse the times of listed keys by `_time`: botocore's own parser is four fifths of a listing's processor time."""
+    from aiobotocore.session import AioSession
+
+    system.session = AioSession(**system.kwargs)  # as s3fs would make it
+    system.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+
+
+def _time(text: Any) -> datetime.datetime:
+    """What botocore's parser returns."""
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # a number, or the form of HTTP headers
+        from botocore.utils import parse_timestamp
+
+        parsed: datetime.datetime = parse_timestamp(text)
+        return parsed
 
 
 def check_writable(url: str) -> None:

@@ -31,6 +31,7 @@ from qatie_cli.cluster import estimates, nodes, pool
 from qatie_cli.cluster.nodes import Node
 from qatie_cli.cluster.pool import Pool, Workers
 from qatie_cli.errors import EngineError, PinnedEngineError, QatieError, UsageError
+from qatie_cli.storage import stores
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -134,6 +135,16 @@ def _check_gallery(found: dict[str, bytes], expected: dict[str, bytes], page: st
     assert all(name in page for name in DAMAGED)
 
 
+_LIST = """
+import sys
+from botocore import utils
+from qatie_cli.storage import stores
+utils.dateutil.parser.parse = None
+for page in stores.of(sys.argv[1]).pages(sys.argv[1]):
+    print(*(entry.url for entry in page))
+"""
+
+
 # --- one process ----------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +189,17 @@ def test_a_bucket_that_is_not_there_or_denied_is_one_line(bucket):
     done = qatie("enhance", IN, "-o", OUT, code=1)
     assert "access is denied" in done.stderr
     assert s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+
+
+def test_times_of_listed_keys_are_parsed_fast_and_as_botocore_would(bucket, photos):
+    """Its parser takes four fifths of the processor time of a listing."""
+    from botocore import utils
+
+    for said in ("2026-11-28T02:30:45.000Z", "Sat, 28 Nov 2026 02:30:45 GMT", 1764297045.0):
+        assert stores._time(said) == utils.parse_timestamp(said)
+    program = [sys.executable, "-P", "-c", _LIST, IN]
+    done = subprocess.run(program, timeout=60, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"{IN}/{name}" for name in sorted(photos)]
 
 
 # --- a cluster ------------------------------------------------------------------------------------------------------
@@ -355,13 +377,14 @@ def test_a_node_lost_in_the_middle_costs_only_time(bucket, cluster, made_here, t
     gate = _Gate(bucket, 3)
     options = ("--cluster", cluster.address, "--workers", "3", "--report", str(tmp_path / "r.json"))
     command = [sys.executable, "-P", "-c", _IN_PAIRS, "enhance", IN, "-o", OUT, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert gate.reached.wait(300), process.kill()
         _eventually(lambda: _is_at_work(added, bucket))
         cluster.remove_node(added, allow_graceful=False)
         gate.open()
-        error = process.communicate(timeout=600)[1]
+        told, error = process.communicate(timeout=600)
     assert process.returncode == 3, error
+    assert (told, "raylet" in error) == ("", False)  # Ray tells the driver about lost nodes
     assert _outputs(bucket) == made_here[0]
     assert _report(tmp_path / "r.json") == made_here[1]
 
