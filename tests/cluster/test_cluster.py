@@ -366,7 +366,7 @@ def test_a_node_that_left_since_it_was_listed_is_not_asked_for(cluster, monkeypa
         checked = nodes.check([], "float")
         assert [node.id for node in checked] == [node.id for node in there if node.id != added.node_id]
         monkeypatch.setattr(nodes, "nodes", lambda: [node for node in there if node.id == added.node_id])
-        with pytest.raises(QatieError, match="The nodes of the Ray cluster have left it"):
+        with pytest.raises(QatieError, match="All nodes have left the Ray cluster"):
             nodes.check([], "float")
 
 
@@ -490,7 +490,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_report_is_written(photos, tm
     (tmp_path / "in" / "a.jpg").write_bytes(photos[name])
     node = _node("a", *(engines.available_without_torch() or engines.available()))
     monkeypatch.setattr(nodes, "connected", lambda address: contextlib.nullcontext())
-    monkeypatch.setattr(nodes, "check", lambda places, engine: [node])
+    monkeypatch.setattr(nodes, "check", lambda places, engine, begun_on: [node])
     monkeypatch.setattr(pool, "_be_quiet", lambda: None)
 
     class Lost:
