@@ -90,7 +90,7 @@ def with_bright_colours_of(photo: Tensor, brighter: Tensor, hold: float) -> Tens
     if not hold:
         return brighter
     share = hold * _bright_colour(photo, base_radius(photo)) * (luma(brighter) > luma(photo)).to(photo)
-    return brighter + share * (photo - brighter)
+    return torch.lerp(brighter, photo, share).clamp(0, 1)  # rounding leaves the range, and noise has no root there
 
 
 def with_vivid_colours_of(photo: Tensor, other: Tensor, share: float) -> Tensor:

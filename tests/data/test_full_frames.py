@@ -139,6 +139,15 @@ def test_the_move_to_the_middle_holds_bright_skin():
     torch.testing.assert_close(brighter[1], torch.tensor([0.85, 0.65, 0.52]), atol=5e-3, rtol=0)
 
 
+def test_holding_colours_leaves_no_value_below_black():
+    """A value of -1e-9 has no shot noise: not a number, which ended a training."""
+    rng = np.random.default_rng(0)
+    photo = torch.from_numpy(rng.choice([0.0, 1e-8, 0.6, 0.9], (4, 3, 64, 64)).astype(np.float32))
+    brighter = (photo + 1e-7 * torch.from_numpy(rng.random((4, 3, 64, 64)).astype(np.float32))).clamp(0, 1)
+    for hold in (0.3, 1.0):
+        assert rendering.with_bright_colours_of(photo, brighter, hold).min() >= 0
+
+
 def test_smooth_shadows_of_an_undegraded_photo_are_not_moved_to_the_middle():
     """A sky at night on the left, as dark grass on the right."""
     photo = _photo(0.15, 0.15).clone()
