@@ -108,17 +108,27 @@ def _photo_samples(
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
     moved = torch.where(touched, 1.0, _undegraded_share(clean, config))
     middle = toward_middle(clean, middle_share(clean, config) * moved)
+    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
     kept = ~touched.flatten()
     middle[kept] = rendering.with_smooth_shadows_of(clean[kept], middle[kept])
     inputs = torch.where(touched, degraded(middle, frames), clean)
-    return inputs, rendering.render(middle, rendered)
+    return inputs, rendering.with_vivid_colours_of(inputs, rendering.render(middle, rendered), rendered.vivid)
 
 
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
     """The target of a degraded photo: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
     middle = toward_middle(clean, middle_share(clean, config))
+    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+
+
+def held(target_hwc: np.ndarray, input_hwc: np.ndarray, rendered: RenderingConfig) -> np.ndarray:
+    """A target (H, W, 3) float32 in 0..1, where its input is vivid held as `rendered.vivid` asks."""
+    target, shown = views.stack([target_hwc]), views.stack([input_hwc])
+    return np.ascontiguousarray(
+        rendering.with_vivid_colours_of(shown, target, rendered.vivid)[0].permute(1, 2, 0).numpy()
+    )
 
 
 def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:

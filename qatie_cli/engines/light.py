@@ -69,7 +69,8 @@ class ToneDecision:
     def __call__(self, pixels_hwc: np.ndarray) -> ToneMap:
         """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
         curves, matrix, *grid = self.graphs.run("tone", view.view_nchw(pixels_hwc, self.config.view_px)[0])
-        return ToneMap(curves, matrix, np.ascontiguousarray(grid[0].transpose(1, 2, 0)) if grid else None)
+        cells = np.ascontiguousarray(grid[0].transpose(1, 2, 0)) if grid else None
+        return ToneMap(curves, matrix, cells, self.config.guide)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class ToneStage(nn.Module):
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
         grids = self._grids(x, hidden) * trust[:, :, None, None] if self.config.grid else None
-        return Decision(with_pinned_ends(curves, matrices), matrices, grids)
+        return Decision(with_pinned_ends(curves, matrices), matrices, grids, self.config.guide)
 
     @torch.no_grad()
     def keep_colours(self, share: float) -> None:
@@ -135,4 +135,4 @@ def decide(stage: ToneStage, pixels_hwc: np.ndarray) -> ToneMap:
     """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
     decision = stage(view(pixels_hwc, stage.config.view_px))
     grid = None if decision.grids is None else np.ascontiguousarray(decision.grids[0].permute(1, 2, 0).numpy())
-    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid)
+    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid, decision.guide)

@@ -202,7 +202,7 @@ def _shape(init: Weights) -> dict[str, object]:
     stage = init.config.tone
     if stage is not None:
         table |= {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}
-        table |= {"tone_grid": stage.grid, "tone_depth": stage.depth}
+        table |= {"tone_grid": stage.grid, "tone_depth": stage.depth, "tone_guide": stage.guide}
     return table
 
 
@@ -219,7 +219,8 @@ def merged(table: Mapping[str, object], settings: Sequence[str]) -> Recipe:
         try:
             parsed = parsing.from_toml(f"value = {value}")["value"]
         except ValueError:
-            parsed = None
+            takes_words = isinstance(getattr(Recipe, name.strip(), None), str)
+            parsed = value.strip() if takes_words else None  # whose quotes the shell took
         if not equals or parsed is None:
             raise UsageError(f"Invalid setting '{text}'.", "Write it as name=value, as in rate=1e-3.")
         if dot and isinstance(part := values.get(section, {}), dict):

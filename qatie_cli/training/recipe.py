@@ -17,7 +17,7 @@ from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.sampling import CropScale
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
-from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
+from qatie_cli.model.config import Guide, ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.training.losses import LossWeights
 
 _Numbers = LossWeights | FullFrameConfig | RenderingConfig
@@ -43,7 +43,8 @@ class Recipe:
     tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_quantiles: bool = True  # whether it also sees quantiles
     tone_grid: int = 0  # cells along each side of the photo that it decides gains for: 8, 16, 32, or 0 for none
-    tone_depth: int = 8  # of those cells along luma
+    tone_depth: int = 8  # of those cells along their guide
+    tone_guide: Guide = "luma"  # by what pixels find their gain: luma, or the largest channel
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
@@ -173,6 +174,7 @@ class Recipe:
                 quantiles=self.tone_quantiles,
                 grid=self.tone_grid,
                 depth=self.tone_depth,
+                guide=self.tone_guide,
             )
         network = NetworkConfig(self.width, self.residual, self.fusion_refiner, self.encoder_refiner)
         return ModelConfig(network, stage)

@@ -108,7 +108,9 @@ def test_settings_that_make_no_sense_are_refused(setting, message):
 
 
 def test_settings_override_the_recipe_and_its_sections():
-    recipe = preparing.merged({"rate": 1e-3, "loss": {"l1": 2.0}}, ["rate=5e-4", "loss.psnr_y=1", "longest=900"])
+    settings = ["rate=5e-4", "loss.psnr_y=1", "longest=900", "tone_guide=largest"]
+    recipe = preparing.merged({"rate": 1e-3, "loss": {"l1": 2.0}}, settings)
+    assert recipe.tone_guide == "largest"
     assert (recipe.rate, recipe.loss.l1, recipe.loss.psnr_y, recipe.longest) == (5e-4, 2.0, 1, 900)
 
 
