@@ -195,6 +195,14 @@ def need_extra(extra: str, *modules: str) -> None:
         raise UsageError(f"This needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
 
 
+def check_cluster(cluster: str | None, workers: str | None) -> None:
+    """Raise UsageError for --workers without --cluster, and for --cluster without its extra."""
+    if workers is not None and cluster is None:
+        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    if cluster is not None:
+        need_extra("cluster", "ray", "pyarrow")
+
+
 def need_torch(command: str) -> None:
     """Raise UsageError unless PyTorch is installed."""
     from qatie_cli import installation
