@@ -25,6 +25,7 @@ _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
 _KEYS_A_PAGE = 1000  # S3's maximum
 _MD5_DIGITS = 32
+_S3_WHOLE = 5 << 29  # bytes; s3fs puts files in parts from twice that on, and S3 takes 5 GiB at once
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -178,7 +179,7 @@ class Store:
 
     def _typed(self, content_type: str) -> dict[str, Any]:
         if self.protocol in _S3:
-            return {"ContentType": content_type}
+            return {"ContentType": content_type, "chunksize": _S3_WHOLE}
         if self.protocol in _GOOGLE:
             return {"content_type": content_type}
         if self.protocol in _AZURE:

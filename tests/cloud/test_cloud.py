@@ -339,9 +339,16 @@ def test_no_credential_is_told(monkeypatch):
         patience.patiently("az://b/k", lambda: (_ for _ in ()).throw(ValueError(said)))
     assert "123456" not in raised.value.one_line()
     assert "pass@" not in raised.value.one_line()
-    with pytest.raises(UsageError) as refused:
-        Places.of(["s3://key:secret@bucket/in"], OUT)
-    assert "secret" not in refused.value.one_line()
+    for url in (
+        "s3://key:secret@bucket/in",
+        "https://host/a.jpg?sv=2030&sig=secret",
+        "https://host/a.jpg?X-Amz-Signature=secret",
+        "https://host/a.jpg?X-Goog-Credential=secret",
+        "gs://bucket/a.jpg?access_token=secret",
+    ):
+        with pytest.raises(UsageError, match="contains a password or a signature") as refused:
+            Places.of([url], OUT)
+        assert "secret" not in refused.value.one_line()
 
 
 def test_a_store_that_does_not_answer_at_first_is_one_line_soon(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import signal
@@ -205,6 +206,14 @@ def test_times_of_listed_keys_are_parsed_fast_and_as_botocore_would(bucket, phot
     program = [sys.executable, "-P", "-c", _LIST, IN]
     done = subprocess.run(program, timeout=60, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [f"{IN}/{name}" for name in sorted(photos)]
+
+
+def test_a_large_output_is_put_at_once_and_so_has_an_md5(bucket):
+    stores.of(OUT).put(f"{OUT}/large.tif", bytes(101 << 20), "image/tiff")
+    found = stores.of(OUT).entry(f"{OUT}/large.tif")
+    bucket.remove("out/large.tif")
+    assert found.md5 == hashlib.md5(bytes(101 << 20)).hexdigest()
+    assert sum(method == "PUT" for method, path in bucket.requests) == 1
 
 
 # --- a cluster ------------------------------------------------------------------------------------------------------
