@@ -101,7 +101,7 @@ class Actors(Generic[J, T, R]):
         pickled = [{"row": pickle.dumps(row)} for row in rows]
         with warnings.catch_warnings():  # for `max_task_retries`, which has no replacement yet
             warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = self._mapped(ray.data.from_items(pickled, override_num_blocks=len(pickled)))
+            dataset = self._mapped(ray.data.from_items(pickled, override_num_blocks=len(pickled)), len(pickled))
         try:
             with chatter.hidden():  # Ray's C++ log lines
                 for row in dataset.iter_rows():
@@ -112,15 +112,15 @@ class Actors(Generic[J, T, R]):
                 f"The connection to the cluster was lost: {reason.rstrip('.')}.", "Run the same command to resume."
             ) from None
 
-    def _mapped(self, dataset: Any) -> Any:
+    def _mapped(self, dataset: Any, rows: int) -> Any:
         import ray
 
         return dataset.map_batches(
             _Actor,
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                min_size=self.workers.least,
-                max_size=self.workers.most,
+                min_size=min(self.workers.least, rows),  # more would load engines for nothing
+                max_size=min(self.workers.most, rows),
                 max_tasks_in_flight_per_actor=self.at_once + 1,
                 max_concurrent_calls_per_actor=self.at_once,
                 enable_true_multi_threading=True,

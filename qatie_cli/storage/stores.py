@@ -195,13 +195,13 @@ class Store:
             StoreError: one cannot be removed.
         """
         for start in range(0, len(names), _KEYS_A_PAGE):
-            paths = [self._path(url) for url in names[start : start + _KEYS_A_PAGE]]
+            page = names[start : start + _KEYS_A_PAGE]
             try:
-                self._try(names[start], functools.partial(self._system.rm, paths))
+                self._try(page[0], functools.partial(self._system.rm, [self._path(url) for url in page]))
             except FileNotFoundError:
-                for path in paths:
+                for url in page:
                     with contextlib.suppress(FileNotFoundError):
-                        self._system.rm_file(path)
+                        self._try(url, functools.partial(self._system.rm_file, self._path(url)))
 
     # --- within -------------------------------------------------------------------------------------------------------
 

@@ -282,6 +282,26 @@ def test_files_of_batches_are_merged_and_say_the_same(monkeypatch):
     assert set(_run()[0].values()) == {"done"}
 
 
+def test_damaged_records_are_as_good_as_none(monkeypatch):
+    monkeypatch.setattr(record, "MERGED", 2)
+    names = [f"{index:02}.png" for index in range(34)]
+    _fill(names)
+    _run()
+    folder = f"{OUT}/.qatie/made"
+    (merged,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".gz")]
+    whole = stores.of(OUT).read(merged)
+    (plain,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".jsonl")]
+    line = json.loads(stores.of(OUT).read(plain).splitlines()[-1])
+    for wrong in ({"from": [5, 1, "x"]}, {"output": None}, {"made": "ab"}, {"settings": 1}):
+        _put(f"{folder}/0-wrong.jsonl", json.dumps(line | wrong).encode() + b'\n5\n"x"\n[]\n{')
+        assert set(_run()[0].values()) == {"done"}
+    for damaged in (whole[: len(whole) // 2], whole[:10] + bytes(20), whole[:-8] + bytes(8)):
+        _put(merged, damaged)
+        found = _run()[0]
+        assert sum("qatie has no record" in why for why in found.values()) == 32
+        assert list(found.values()).count("done") == 2
+
+
 # --- stores that fail -----------------------------------------------------------------------------------------------
 
 
