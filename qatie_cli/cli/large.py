@@ -138,7 +138,7 @@ def _request(asked: Asked, cluster: str | None) -> Request:
         inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
         places = Places(inputs, _of_path(asked.out), listed)
         return Request(places, asked.naming, asked.writing, asked.settings, local=True)
-    need_extra("cloud", "fsspec")
+    need_extra("cloud", "fsspec", subject="The URL of a store")
     places = Places.of(asked.inputs, asked.out, asked.listed)
     if cluster is not None and any(urls.protocol(p) == "memory" for p in (*places.inputs, places.out, *places.listed)):
         raise UsageError("memory:// is the memory of one process.", "Leave out --cluster.")

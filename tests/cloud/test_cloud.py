@@ -43,8 +43,9 @@ def memory_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty memory:// store, and no waiting."""
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
     monkeypatch.setattr(patience, "SECONDS", 1.0)
+    system = fsspec.filesystem("memory")  # before a test hides fsspec
     yield
-    fsspec.filesystem("memory").store.clear()
+    system.store.clear()
 
 
 def _png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -417,9 +418,10 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(module, url, na
 
 def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--cluster", "local"])
-    assert isinstance(done.exception, UsageError)
-    assert installation.extra("cluster") in done.exception.one_line()
+    for command in (["enhance", str(tmp_path), "-o", str(tmp_path / "out")], ["evaluate", "--data", str(tmp_path)]):
+        done = CliRunner().invoke(app, [*command, "--cluster", "local"])
+        assert isinstance(done.exception, UsageError)
+        assert done.exception.one_line() == f"--cluster needs ray. Run: {installation.extra('cluster')}"
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
     assert "--workers is for --cluster" in str(done.exception)
 
