@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qatie_cli.cli import galleries
 from qatie_cli.cli.console import console, show_error
-from qatie_cli.cli.options import Device, EngineName, need_extra
+from qatie_cli.cli.options import Device, EngineName, check_cluster, need_extra
 from qatie_cli.cli.stream import DASH
 from qatie_cli.errors import Exit, QatieError, UsageError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud.session import Executor, Request, Session
     from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.actors import Workers
     from qatie_cli.cluster.nodes import Node
-    from qatie_cli.cluster.pool import Workers
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.stored import StoredAlbum
 
@@ -68,12 +68,11 @@ def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) 
     """Whether this module is for it.
 
     Raises:
-        UsageError: --workers without --cluster.
+        UsageError: --workers without --cluster, or --cluster without its extra.
     """
     from qatie_cli.storage import urls
 
-    if workers is not None and cluster is None:
-        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    check_cluster(cluster, workers)
     return cluster is not None or any(map(urls.is_url, places))
 
 
@@ -89,13 +88,11 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
     Raises:
         QatieError: it cannot be begun.
     """
-    if where.cluster is not None:
-        need_extra("cluster", "ray", "pyarrow")
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud import session
-    from qatie_cli.cluster import pool
+    from qatie_cli.cluster import actors
 
-    workers = None if where.workers is None else pool.Workers.parse(where.workers)
+    workers = None if where.workers is None else actors.Workers.parse(where.workers)
     request = _request(asked, where.cluster)
     with ExitStack() as until_done:
         large = until_done.enter_context(session.opened(request))
@@ -141,7 +138,7 @@ def _request(asked: Asked, cluster: str | None) -> Request:
         inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
         places = Places(inputs, _of_path(asked.out), listed)
         return Request(places, asked.naming, asked.writing, asked.settings, local=True)
-    need_extra("cloud", "fsspec")
+    need_extra("cloud", "fsspec", subject="The URL of a store")
     places = Places.of(asked.inputs, asked.out, asked.listed)
     if cluster is not None and any(urls.protocol(p) == "memory" for p in (*places.inputs, places.out, *places.listed)):
         raise UsageError("memory:// is the memory of one process.", "Leave out --cluster.")
@@ -164,7 +161,7 @@ def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[N
 
     with nodes.connected(cluster):
         begun_on = large.begun_on if asked.engine is EngineName.auto else ""
-        yield nodes.check(large.places(), _wanted(asked, begun_on), begun_on)
+        yield nodes.check(large.places(), _wanted(asked, begun_on), begun_on=begun_on)
 
 
 def _wanted(asked: Asked, begun_on: str) -> str:
@@ -220,12 +217,12 @@ def _executor(
 
         return Here(Worker(job, enhancer))
     from qatie_cli.cloud import sampling
-    from qatie_cli.cluster import estimates, pool
+    from qatie_cli.cluster import actors, estimates, pool
 
     threads = job.threads or 1
     needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
-    pool.check_room(machines, threads, needed)
-    chosen = workers or pool.Workers.filling(machines, threads, needed)
+    actors.check_room(machines, threads, needed)
+    chosen = workers or actors.Workers.filling(machines, threads, needed)
     return pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
 
 

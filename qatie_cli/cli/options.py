@@ -187,12 +187,20 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def need_extra(extra: str, *modules: str) -> None:
-    """Raise UsageError unless the modules of an extra are installed."""
+def need_extra(extra: str, *modules: str, subject: str = "This") -> None:
+    """Raise UsageError unless the modules of an extra are installed; `subject` begins the message."""
     from qatie_cli import installation
 
     if missing := [name for name in modules if not installation.has(name)]:
-        raise UsageError(f"This needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
+        raise UsageError(f"{subject} needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
+
+
+def check_cluster(cluster: str | None, workers: str | None) -> None:
+    """Raise UsageError for --workers without --cluster, and for --cluster without its extra."""
+    if workers is not None and cluster is None:
+        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    if cluster is not None:
+        need_extra("cluster", "ray", "pyarrow", subject="--cluster")
 
 
 def need_torch(command: str) -> None:

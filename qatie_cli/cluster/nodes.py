@@ -38,6 +38,18 @@ class Node:
     engines: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Need:
+    """What nodes need beside an engine: `modules` of the extra `extra`, and the float engine."""
+
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+    float_too: bool = False
+
+
+NOTHING = Need()
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
     """Connect to a cluster. Leaving the block ends our actors, and a cluster started by `local`.
@@ -102,7 +114,7 @@ def nodes() -> list[Node]:
     return found
 
 
-def check(places: Sequence[str], engine: str, begun_on: str = "") -> list[Node]:
+def check(places: Sequence[str], engine: str, needs: Need = NOTHING, begun_on: str = "") -> list[Node]:
     """Check that each node has this version of qatie and the engine, and can access `places` (URLs); return the nodes.
 
     Args:
@@ -119,11 +131,11 @@ def check(places: Sequence[str], engine: str, begun_on: str = "") -> list[Node]:
         raise QatieError("The Ray cluster has no node with CPUs.", "Add one, or use --cluster local.")
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
     there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in here]
-    answers = [probe.options(scheduling_strategy=one).remote(list(places), engine) for one in there]
+    answers = [probe.options(scheduling_strategy=one).remote(list(places), engine, needs) for one in there]
     checked = []
     for node, answer in zip(here, answers, strict=True):
         try:
-            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine, begun_on))
+            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine, needs, begun_on))
         except ray.exceptions.TaskUnschedulableError:
             continue  # it has left the cluster since it was listed
         except ray.exceptions.GetTimeoutError:
@@ -141,7 +153,7 @@ def check(places: Sequence[str], engine: str, begun_on: str = "") -> list[Node]:
     return checked
 
 
-def _checked(node: Node, answer: tuple[Any, ...], engine: str, begun_on: str = "") -> Node:
+def _checked(node: Node, answer: tuple[Any, ...], engine: str, needs: Need = NOTHING, begun_on: str = "") -> Node:
     """The node, with its engines.
 
     Args:
@@ -152,7 +164,7 @@ def _checked(node: Node, answer: tuple[Any, ...], engine: str, begun_on: str = "
             f"Node {node.name} has qatie {answer[0]}, this machine {__version__}.",
             "Install the same version on every node.",
         )
-    _, unseen, lacks, there, compiled = answer
+    _, unseen, lacks, there, compiled, missing = answer
     if unseen:
         raise UsageError(
             f"Node {node.name} cannot access the photos: {unseen}",
@@ -165,12 +177,12 @@ def _checked(node: Node, answer: tuple[Any, ...], engine: str, begun_on: str = "
         )
     if lacks:
         raise EngineError(f"Node {node.name}: {lacks}", "Choose an --engine that every node has.")
-    if engine == engines.FLOAT and compiled != engines.has_compiled():
+    if missing:
+        raise UsageError(f"Node {node.name} has no {missing[0]}.", f"Run there: {missing[1]}")
+    if (engine == engines.FLOAT or needs.float_too) and compiled != engines.has_compiled():
         where = f"on node {node.name} but not here" if compiled else f"here but not on node {node.name}"
-        raise EngineError(
-            f"float uses compiled convolutions {where}, so outputs would differ.",
-            "Use --engine onnxruntime, or nodes of the same kind.",
-        )
+        hint = "Use nodes of the same kind." if needs.float_too else "Use --engine onnxruntime, or nodes of one kind."
+        raise EngineError(f"float uses compiled convolutions {where}, so results would differ.", hint)
     return dataclasses.replace(node, engines=tuple(there))
 
 
@@ -180,12 +192,16 @@ def common_engines(machines: Sequence[Node]) -> tuple[str, ...]:
     return tuple(name for name in own if all(name in node.engines for node in machines))
 
 
-def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ...], bool]:
-    """Run on a node: qatie's version, why a place is inaccessible, why the engine is missing, engines, compiled float.
+def _probe(
+    places: list[str], engine: str, needs: Need
+) -> tuple[str, str, str, tuple[str, ...], bool, tuple[str, str] | None]:
+    """Run on a node.
 
-    Engines are listed for `auto` only.
+    Returns qatie's version, why a place is inaccessible, why the engine is missing, the engines (for `auto` only),
+    whether float is compiled, and the modules that are missing with the command that installs them.
     """
     import qatie_cli
+    from qatie_cli import installation
     from qatie_cli.storage import stores, urls
 
     unseen = ""
@@ -205,4 +221,6 @@ def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ..
             there = engines.available_without_torch() or engines.available()
     except QatieError as error:
         lacks = str(error)
-    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled()
+    missing = [name for name in needs.modules if not installation.has(name)]
+    install = (", ".join(missing), installation.extra(needs.extra)) if missing else None
+    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled(), install

@@ -25,6 +25,7 @@ _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
 _KEYS_A_PAGE = 1000  # S3's maximum
 _MD5_DIGITS = 32
+_S3_WHOLE = 5 << 29  # bytes; s3fs puts files in parts from twice that on, and S3 takes 5 GiB at once
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -178,7 +179,7 @@ class Store:
 
     def _typed(self, content_type: str) -> dict[str, Any]:
         if self.protocol in _S3:
-            return {"ContentType": content_type}
+            return {"ContentType": content_type, "chunksize": _S3_WHOLE}
         if self.protocol in _GOOGLE:
             return {"content_type": content_type}
         if self.protocol in _AZURE:
@@ -194,13 +195,13 @@ class Store:
             StoreError: one cannot be removed.
         """
         for start in range(0, len(names), _KEYS_A_PAGE):
-            paths = [self._path(url) for url in names[start : start + _KEYS_A_PAGE]]
+            page = names[start : start + _KEYS_A_PAGE]
             try:
-                self._try(names[start], functools.partial(self._system.rm, paths))
+                self._try(page[0], functools.partial(self._system.rm, [self._path(url) for url in page]))
             except FileNotFoundError:
-                for path in paths:
+                for url in page:
                     with contextlib.suppress(FileNotFoundError):
-                        self._system.rm_file(path)
+                        self._try(url, functools.partial(self._system.rm_file, self._path(url)))
 
     # --- within -------------------------------------------------------------------------------------------------------
 

@@ -43,8 +43,9 @@ def memory_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty memory:// store, and no waiting."""
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
     monkeypatch.setattr(patience, "SECONDS", 1.0)
+    system = fsspec.filesystem("memory")  # before a test hides fsspec
     yield
-    fsspec.filesystem("memory").store.clear()
+    system.store.clear()
 
 
 def _png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -291,6 +292,26 @@ def test_files_of_batches_are_merged_and_say_the_same(monkeypatch):
     assert set(_run()[0].values()) == {"done"}
 
 
+def test_damaged_records_are_as_good_as_none(monkeypatch):
+    monkeypatch.setattr(record, "MERGED", 2)
+    names = [f"{index:02}.png" for index in range(34)]
+    _fill(names)
+    _run()
+    folder = f"{OUT}/.qatie/made"
+    (merged,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".gz")]
+    whole = stores.of(OUT).read(merged)
+    (plain,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".jsonl")]
+    line = json.loads(stores.of(OUT).read(plain).splitlines()[-1])
+    for wrong in ({"from": [5, 1, "x"]}, {"output": None}, {"made": "ab"}, {"settings": 1}):
+        _put(f"{folder}/0-wrong.jsonl", json.dumps(line | wrong).encode() + b'\n5\n"x"\n[]\n{')
+        assert set(_run()[0].values()) == {"done"}
+    for damaged in (whole[: len(whole) // 2], whole[:10] + bytes(20), whole[:-8] + bytes(8)):
+        _put(merged, damaged)
+        found = _run()[0]
+        assert sum("qatie has no record" in why for why in found.values()) == 32
+        assert list(found.values()).count("done") == 2
+
+
 # --- stores that fail -----------------------------------------------------------------------------------------------
 
 
@@ -348,9 +369,16 @@ def test_no_credential_is_told(monkeypatch):
         patience.patiently("az://b/k", lambda: (_ for _ in ()).throw(ValueError(said)))
     assert "123456" not in raised.value.one_line()
     assert "pass@" not in raised.value.one_line()
-    with pytest.raises(UsageError) as refused:
-        Places.of(["s3://key:secret@bucket/in"], OUT)
-    assert "secret" not in refused.value.one_line()
+    for url in (
+        "s3://key:secret@bucket/in",
+        "https://host/a.jpg?sv=2030&sig=secret",
+        "https://host/a.jpg?X-Amz-Signature=secret",
+        "https://host/a.jpg?X-Goog-Credential=secret",
+        "gs://bucket/a.jpg?access_token=secret",
+    ):
+        with pytest.raises(UsageError, match="contains a password or a signature") as refused:
+            Places.of([url], OUT)
+        assert "secret" not in refused.value.one_line()
 
 
 def test_a_store_that_does_not_answer_at_first_is_one_line_soon(monkeypatch):
@@ -399,9 +427,10 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(module, url, na
 
 def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--cluster", "local"])
-    assert isinstance(done.exception, UsageError)
-    assert installation.extra("cluster") in done.exception.one_line()
+    for command in (["enhance", str(tmp_path), "-o", str(tmp_path / "out")], ["evaluate", "--data", str(tmp_path)]):
+        done = CliRunner().invoke(app, [*command, "--cluster", "local"])
+        assert isinstance(done.exception, UsageError)
+        assert done.exception.one_line() == f"--cluster needs ray. Run: {installation.extra('cluster')}"
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
     assert "--workers is for --cluster" in str(done.exception)
 
