@@ -28,6 +28,7 @@ from qatie_cli.enhance import memory
 from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, apart, encoding, fineness, formats
+from qatie_cli.photo.beside import renditions
 from qatie_cli.photo.content import Photo
 from qatie_cli.photo.fineness import SOURCE, Quality
 
@@ -58,8 +59,8 @@ class Writing:
     def prepared(self, photo: Photo) -> Photo:
         """The photo without what the user wants left out."""
         photo = photo.without_metadata() if self.strip_metadata else photo
-        if self.no_hdr or self.no_motion:
-            photo = photo.without(gain_map=self.no_hdr, motion=self.no_motion)
+        photo = renditions.without_hdr(photo) if self.no_hdr else photo
+        photo = photo.without(motion=True) if self.no_motion else photo
         if self.quality == SOURCE:
             photo = dataclasses.replace(photo, fineness=fineness.of_photo(photo))
         return photo.without_gps() if self.strip_gps else photo

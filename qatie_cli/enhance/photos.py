@@ -14,6 +14,7 @@ from qatie_cli.enhance.noise import CLEAN_LEVELS, NOISY_LEVELS, colour_noise
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.photo import colour
+from qatie_cli.photo.beside import renditions
 from qatie_cli.photo.content import Photo
 
 _LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
@@ -69,6 +70,9 @@ class Enhancer:
         Raises:
             ValueError: the strength is not in 0..1.
         """
+        if renditions.is_of_both(photo):
+            sdr = renditions.sdr(photo)
+            return renditions.changed(photo, sdr.pixels, self(sdr, how).pixels)
         pixels = photo.rgb()
         how = how or self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
@@ -90,6 +94,9 @@ class Enhancer:
             PhotoError: that is too little.
             ValueError: the strength is not in 0..1.
         """
+        if renditions.is_of_both(photo):
+            sdr = renditions.sdr(photo)
+            return renditions.changed(photo, sdr.pixels, self.within(sdr, max_memory).pixels)
         with self.engine.computing():  # so that free memory is measured when its turn comes
             budget = memory.available(max_memory) + photo.pixels.nbytes
             how, (height, width, channels) = self.effect.refinement_of(photo.pixels), photo.pixels.shape

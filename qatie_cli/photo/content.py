@@ -132,7 +132,7 @@ class Photo:
     def with_pixels(self, pixels: np.ndarray) -> Photo:
         """This photo with other pixels (H, W, 3) of any type; a gray photo stays gray (BT.709 luma).
 
-        Its gain map follows them (`GainMap.following`).
+        Its gain map follows them (`GainMap.following`), unless they are the HDR picture (`beside.renditions`).
         """
         if self.pixels.shape[2] == 1:
             gray = np.empty_like(pixels[..., :1])
@@ -140,7 +140,7 @@ class Photo:
                 gray[top : top + 256] = np.round(colour.luma(pixels[top : top + 256].astype(np.float32)))
             pixels = gray
         gain_map = self.gain_map
-        if gain_map is not None and pixels.shape == self.pixels.shape:
+        if gain_map is not None and not gain_map.boost.base_is_hdr and pixels.shape == self.pixels.shape:
             gain_map = gain_map.following(self.pixels, pixels)
         return dataclasses.replace(self, pixels=pixels, gain_map=gain_map)
 

@@ -23,6 +23,7 @@ from qatie_cli.photo import (
     deep,
     fineness,
     item_properties,
+    leftovers,
     metadata,
     pages,
     pixels,
@@ -99,7 +100,7 @@ def _why(name: str, error: Exception) -> PhotoError:
 class Header:
     """Size of a photo, and the peak memory that decoding it takes.
 
-    `beside_bytes` is what a video or long metadata take in addition, until the photo is written.
+    `beside_bytes` is what a video, long metadata and a further rendition take in addition, until the photo is written.
     """
 
     width: int
@@ -118,6 +119,7 @@ _SIXTEEN_BIT_COLOUR_BYTES = 24
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 _LARGEST_TILE_PIXELS = 1 << 22  # of a TIFF whose picture is smaller: a tile is decoded whole
 _COPIES_OF_FILE = 4  # of the data beside pixels, at the peak of reading, passing it between processes, and writing
+_BOTH_BYTES = 18  # of an HDR picture: its SDR rendition before and after, and what it becomes itself
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
@@ -129,9 +131,14 @@ def header(path: Path) -> Header | None:
             pixel = _DECODE_BYTES.get(image.mode, _LARGEST_DECODE_BYTES)
             if image.format in ("WEBP", "HEIF", "AVIF"):
                 pixel = _LARGEST_DECODE_BYTES if image.mode == "RGBA" else 16
+            beside = 0
             if image.format in ("HEIF", "AVIF"):
-                described = item_properties.of_primary(boxes.read(file) if image.format == "AVIF" else None)
-                pixel = _DEEP_BYTES if deep.bits_of(image, described) > 8 else pixel
+                items = boxes.read(file) if image.format == "AVIF" else None
+                if deep.bits_of(image, item_properties.of_primary(items)) > 8:
+                    pixel = _DEEP_BYTES
+                    items = items or boxes.read(file)
+                    if items is not None and leftovers.GAIN_MAP in boxes.left_out(items):
+                        beside = _BOTH_BYTES * image.width * image.height
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
@@ -144,7 +151,7 @@ def header(path: Path) -> Header | None:
                 progressive=bool(image.info.get("progressive")),
                 sample_bytes=2 if wide or image.mode in pixels.SIXTEEN_BIT_MODES else 1,
                 gray=image.mode in (*pixels.GRAY_MODES, *pixels.SIXTEEN_BIT_MODES),
-                beside_bytes=_COPIES_OF_FILE * max(0, os.fstat(file.fileno()).st_size - largest),
+                beside_bytes=beside + _COPIES_OF_FILE * max(0, os.fstat(file.fileno()).st_size - largest),
             )
     except (UnidentifiedImageError, *DECODE_ERRORS):
         return None

@@ -16,7 +16,7 @@ from PIL import Image, JpegImagePlugin
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, heic_size, tiff
-from qatie_cli.photo.beside import writing
+from qatie_cli.photo.beside import renditions, writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
 from qatie_cli.photo.fineness import SOURCE, Quality
@@ -43,7 +43,7 @@ def check_encodable(photo: Photo, fmt: str) -> None:
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     """Notes for the user on what `fmt` cannot hold of the photo."""
     notes = []
-    if colours := fitting.note(photo, fmt):
+    if colours := renditions.left_out(photo, fmt) or fitting.note(photo, fmt):
         notes.append(colours)
     if photo.pixels.dtype == np.uint16 and fmt in DEEP and photo.bits is None:
         notes.append(f"written as {deep.DEFAULT_BITS}-bit")
@@ -118,11 +118,14 @@ def encoded(photo: Photo, fmt: str, quality: Quality = None, name: str = "The ph
 
 def _encode_all(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str) -> None:
     """The picture, with the gain map and the video that belong to it where the format can hold them."""
+    photo = renditions.fitted(photo, fmt)
     if photo.gain_map is None and photo.motion is None:
         _encode(file, photo, fmt, quality, name)
         return
     beside = writing.plan(photo, fmt)
     picture = io.BytesIO()
+    if fmt == "heic":
+        open_heif()  # for the map
     described = dataclasses.replace(photo, xmp=beside.xmp, jpeg_segments=photo.jpeg_segments + beside.segments)
     _encode(picture, described, fmt, quality, name)
     try:

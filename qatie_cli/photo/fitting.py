@@ -17,7 +17,8 @@ _ROWS = 256
 
 def note(photo: Photo, fmt: str) -> str:
     """A note for the user on what the photo's colours lose; empty if nothing."""
-    if photo.space is not None and photo.space.is_hdr and fmt not in HOLDS_HDR:
+    both = photo.gain_map is not None and photo.gain_map.boost.base_is_hdr  # then it is not tone mapped here
+    if photo.space is not None and photo.space.is_hdr and fmt not in HOLDS_HDR and not both:
         return f"the HDR picture is tone-mapped to SDR, since {fmt} has no HDR (--format avif keeps it)"
     return ""
 

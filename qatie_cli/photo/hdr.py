@@ -40,16 +40,16 @@ class HdrColours:
         light = to_nits(part, self.space)
         highest = np.maximum(light.max(axis=-1, keepdims=True), _LEAST)
         light *= self._mapped(highest) / highest
-        linear = light @ _between(self.space, spaces.of_codes(1, 13)).T / np.float32(WHITE_NITS)
-        return _as(_srgb_encoded(np.clip(linear, 0, 1)), part.dtype)
+        linear = light @ between(self.space, spaces.of_codes(1, 13)).T / np.float32(WHITE_NITS)
+        return _as(srgb_encoded(np.clip(linear, 0, 1)), part.dtype)
 
     def from_srgb(self, part: np.ndarray) -> np.ndarray:
         """(..., 3) uint8 or uint16 in sRGB to the same type in this space, the tone mapping undone."""
-        linear = _srgb_decoded(_floats(part)) @ _between(spaces.of_codes(1, 13), self.space).T
+        linear = _srgb_decoded(_floats(part)) @ between(spaces.of_codes(1, 13), self.space).T
         light = np.maximum(linear, 0) * np.float32(WHITE_NITS)
         highest = np.maximum(light.max(axis=-1, keepdims=True), _LEAST)
         light *= self._unmapped(np.minimum(highest, WHITE_NITS)) / highest
-        return _as(_of_nits(light, self.space), part.dtype)
+        return _as(of_nits(light, self.space), part.dtype)
 
     def _mapped(self, nits: np.ndarray) -> np.ndarray:
         """Nits of the HDR picture to nits of the SDR one, at most `WHITE_NITS`: a shoulder in PQ's steps."""
@@ -101,7 +101,8 @@ def to_nits(part: np.ndarray, space: Space) -> np.ndarray:
     return scene * luma ** np.float32(_HLG_GAMMA - 1) * np.float32(_HLG_NITS)
 
 
-def _of_nits(light: np.ndarray, space: Space) -> np.ndarray:
+def of_nits(light: np.ndarray, space: Space) -> np.ndarray:
+    """(..., 3) float32 in nits to values of an HDR space in 0..1, float32; else as `to_nits`."""
     if space.curve == "pq":
         return _pq(light)
     relative = light / np.float32(_HLG_NITS)
@@ -122,7 +123,8 @@ def _pq_nits(code: np.ndarray) -> np.ndarray:
     return np.power(y, np.float32(1 / _M1)) * np.float32(_PQ_NITS)
 
 
-def _srgb_encoded(linear: np.ndarray) -> np.ndarray:
+def srgb_encoded(linear: np.ndarray) -> np.ndarray:
+    """sRGB's values in 0..1 of linear light in 0..1, float32 (IEC 61966-2-1)."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, np.float32(1 / 2.4)) - 0.055)
 
 
@@ -130,7 +132,7 @@ def _srgb_decoded(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, np.float32(2.4)))
 
 
-def _between(source: Space | None, target: Space | None) -> np.ndarray:
+def between(source: Space | None, target: Space | None) -> np.ndarray:
     """(3, 3) float32 from linear values of one space to those of another; their whites coincide."""
     assert source is not None and target is not None
     return (np.linalg.inv(spaces.to_xyz(target)) @ spaces.to_xyz(source)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Properties of the primary picture of a HEIC or AVIF file (ISO/IEC 23008-12, 9.3)."""
+"""Properties of the pictures of a HEIC or AVIF file (ISO/IEC 23008-12, 9.3)."""
 
 from __future__ import annotations
 
@@ -47,11 +47,14 @@ class Properties:
 
 def of_primary(items: Items | None) -> Properties:
     """What a file says of its primary picture; nothing for a file that cannot be listed."""
-    if items is None:
-        return Properties()
-    tiles = items.parts_of(items.primary)
-    described = items.primary, *tiles[:1]
-    numbers = [n for item in described for n in items.of_item.get(item, ()) if 0 < n <= len(items.boxes)]
+    return Properties() if items is None else of_item(items, items.primary)
+
+
+def of_item(items: Items, item: int) -> Properties:
+    """What a file says of a picture."""
+    tiles = items.parts_of(item)
+    described = item, *tiles[:1]
+    numbers = [n for part in described for n in items.of_item.get(part, ()) if 0 < n <= len(items.boxes)]
     held = tuple((kind, items.file[begin:end]) for kind, begin, end in (items.boxes[n - 1] for n in numbers))
-    coded = sum(end - begin for item in tiles or (items.primary,) for begin, end in items.extents.get(item, ()))
+    coded = sum(end - begin for part in tiles or (item,) for begin, end in items.extents.get(part, ()))
     return Properties(held, coded or None)

@@ -14,6 +14,7 @@ from qatie_cli.photo.beside import dialects, jpeg_file
 VIDEO = "the video of a motion photo is left out"
 GAIN_MAP = "the HDR gain map is left out"
 _ICC = b"ICC_PROFILE\x00"
+_DUCKY, _DUCKY_TEXTS = b"Ducky", (2, 3)  # signature, and the tags of a comment and of a copyright
 _LEAST_BYTES = 4  # fewer bytes after a picture are ignored
 _PNG_KNOWN = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt",
               b"tIME", b"bKGD", b"hIST", b"sBIT", b"sPLT", b"oFFs", *containers.PNG_COLOUR_CHUNKS}  # fmt: skip
@@ -49,10 +50,23 @@ def _segment(marker: int, body: bytes) -> str:
         known = False
     elif marker == 0xED:
         known = body.startswith(containers.PHOTOSHOP)
+    elif marker == 0xEC and body.startswith(_DUCKY):
+        known = not _has_text(body)
     else:  # a comment, how it was compressed, or makers' data
         known = marker in (0xEC, 0xEE, 0xFE) or carried or marker > 0xEF
     readable = re.match(rb"[\x20-\x7e]{2,24}", body)
     return "" if known else f"{name} data ({readable[0].decode() if readable else 'unknown'}) is left out"
+
+
+def _has_text(ducky: bytes) -> bool:
+    """Whether Photoshop's note on how it saved a JPEG for the web holds a comment or a copyright, too."""
+    at = len(_DUCKY)
+    while at + 4 <= len(ducky):
+        tag, size = struct.unpack_from(">HH", ducky, at)
+        if tag in _DUCKY_TEXTS:
+            return True
+        at += 4 + size
+    return False
 
 
 # --- PNG and WebP -------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ GAIN_MAP_XMP = b'<x xmlns:g="http://ns.adobe.com/hdr-gain-map/1.0/" g:Version="1
 VIDEO = b"\0\0\0\x18ftypmp42" + bytes(range(1, 200))
 # Groups of exiftool's tags that describe how and where the old file stored its picture, and its previews.
 OF_THE_OLD_FILE = ("SourceFile", "ExifTool:", "System:", "File:", "Composite:", "JFIF:", "MPF0:", "MPImage", "Adobe:",
-                   "IFD1:", "IFD2:", "SubIFD", "QuickTime:", "Meta:")  # fmt: skip
+                   "IFD1:", "IFD2:", "SubIFD", "QuickTime:", "Meta:", "Ducky:Quality")  # fmt: skip
 
 
 def _jpeg(pixels: np.ndarray, *segments: tuple[int, bytes], **options: object) -> bytes:
@@ -78,6 +78,20 @@ def _block(order: str) -> bytes:
     return start + struct.pack(f"{order}IHHHI4sI", 8, 1, 0x010F, 2, 4, b"abc\0", 0)
 
 
+def _described(pixels: np.ndarray, fmt: str) -> bytes:
+    """A file with EXIF of three directories and a maker's note, and with XMP."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8298] = "Maker", "Somebody"
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0x829A: 0.01, 0x927C: b"Unknown\0" + bytes(range(64))})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 49.0, 19.5), 3: "E", 4: (2.0, 23.0, 54.5)})
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description rdf:about="" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:City="Paris"/>'
+        b"</rdf:RDF></x:xmpmeta>"
+    )
+    return _encoded(pixels, fmt, exif=exif.tobytes(), **({} if fmt == "PNG" else {"xmp": packet}))
+
+
 def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
     """Files that would lose something, with a word of what is said; "" where nothing is lost."""
     big, small = coffee[:80, :120], coffee[:40, :60]
@@ -119,6 +133,28 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "ricoh.jpg": (_jpeg(big, (0xE5, b"RMETA\0II\0\0\0\0")), ""),
         "picture-info.jpg": (_jpeg(big, (0xEC, b"[picture info]\r\nTimeDate=1\r\n")), ""),
         "graphic-converter.jpg": (_jpeg(big, (0xEF, b"Q 80")), ""),
+        "stereo-pair.jpg": (_jpeg(big, (0xE3, b"_JPSJPS_\0\x10\1\0\4\x02" + bytes(12))), ""),
+        "scalado.jpg": (_jpeg(big, (0xE4, b"SCALADO\0\0\0\0\0\0\1SPMO\0\0\0\4\xff\xff\xff\xee")), ""),
+        "gopro.jpg": (_jpeg(big, (0xE6, b"GoPro\0DEVC\0\1\0\x0cMINFc\4\0\1HERO")), ""),
+        "nitf.jpg": (_jpeg(big, (0xE6, b"NITF\0\2\0B\0\1\0\1\0\1\1\1\1\5" + bytes(8))), ""),
+        "qualcomm.jpg": (_jpeg(big, (0xE7, b"\x1aQualcomm Camera Attributes\1\0\0")), ""),
+        "spiff.jpg": (_jpeg(big, (0xE8, b"SPIFF\0\1\2\0\3\0\0\0P\0\0\0x\x0a\x08\5\1" + bytes(9))), ""),
+        "media-jukebox.jpg": (_jpeg(big, (0xE9, b"Media Jukebox\0<MJMD><Date>2005</Date></MJMD>")), ""),
+        "app10-comment.jpg": (_jpeg(big, (0xEA, b"UNICODE\0\0A\0b")), ""),
+        "canon-ciff.jpg": (_jpeg(big, (0xE0, b"II\x1a\0\0\0HEAPJPGM" + bytes(14))), ""),
+        "ocad.jpg": (_jpeg(big, (0xE0, b"Ocad$Rev: 14797 $\0")), "APP0 data (Ocad"),
+        "photoshop-2.5.jpg": (
+            _jpeg(big, (0xED, b"Adobe_Photoshop2.5:8BIM" + bytes(8))),
+            "APP13 data (Adobe_Photoshop2.5",
+        ),
+        "ducky.jpg": (_jpeg(big, (0xEC, b"Ducky\0\1\0\4\0\0\0\x3c\0\0")), ""),  # how fine it was compressed
+        "ducky-comment.jpg": (
+            _jpeg(big, (0xEC, b"Ducky\0\1\0\4\0\0\0\x3c\0\2\0\x0a\0\0\0\3\0A\0b\0c\0\0")),
+            "APP12 data (Ducky",
+        ),
+        "described.jpg": (_described(big, "JPEG"), ""),
+        "mie.jpg": (plain + b"~\x10\4\xfe0MIE~\0\0\6\0\0\0\x12\x10\4", "data after the picture"),
+        "vivo.jpg": (plain + b'vivo{"type":"portrait"}' + b"\0\0\0\x17\xff\xff\xff\xff", "data after the picture"),
         "casio.jpg": (_jpeg(big, (0xE1, b"QVCI\0" + bytes(100))), "APP1 data (QVCI)"),
         "infiray.jpg": (_jpeg(big, (0xE2, b"\1\2\3\4IJPEG\0" + bytes(60)), (0xE3, bytes(64))), "APP2"),
         "jpeg-hdr.jpg": (_jpeg(big, (0xEB, b"HDR_RI ver=11, ln0=-3.3")), "APP11 data (HDR_RI"),
@@ -132,6 +168,11 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         ),
         "progressive.jpg": (_jpeg(big, progressive=True), ""),
         "plain.png": (_encoded(small, "PNG"), ""),
+        "described.png": (_described(small, "PNG"), ""),
+        "described.webp": (_described(small, "WEBP"), ""),
+        "described.tif": (_described(small, "TIFF"), ""),
+        "described.heic": (_described(big, "HEIF"), ""),
+        "described.avif": (_described(big, "AVIF"), ""),
         "own-chunk.png": (_chunked(png, b"vpAg", b"own"), "chunk vpAg"),
         "c2pa.png": (_chunked(png, b"caBX", b"own"), "C2PA"),
         "raw-profile.png": (_chunked(png, b"zTXt", b"Raw profile type 8bim\0\0" + zlib.compress(b"x")), "profile 8bim"),

@@ -270,7 +270,7 @@ def hdr_photo(space, peak=1000.0, size=(96, 128)):
     light = np.geomspace(0.5, peak, size[1])[None, :, None] * np.ones((size[0], 1, 3))
     light[:32, :, 0] *= 0.5
     light[32:64, :, 2] *= 0.7
-    values = hdr._of_nits(light.astype(np.float32), space)
+    values = hdr.of_nits(light.astype(np.float32), space)
     pixels = np.rint(values * 65535).astype(np.uint16)
     return decoding.read(encoding.encoded(Photo(pixels, "png", space=space), "png"))
 

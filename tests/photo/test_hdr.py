@@ -142,11 +142,11 @@ def test_dark_places_with_a_boost_change_as_a_tone_curve_changes_their_hdr_light
 
 def test_offsets_that_are_damaged_or_measured_in_black_are_no_reason_to_fail(coffee):
     black, white = np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8)
-    for boost in (_map_of(coffee[:40, :60], 4, 1 / 64).boost, Boost(base_offset=(999.0,), hdr_offset=(-999.0,))):
+    for boost in (_map_of(coffee[:40, :60], 4, 1 / 64).boost, Boost(sdr_offset=(999.0,), hdr_offset=(-999.0,))):
         gain_map = GainMap(coffee[:10, :15, :1], boost)
         for before, after in ((black, white), (white, black), (black + 1, white), (coffee[:40, :60], black)):
             followed = gain_map.following(before, after).boost
-            assert np.isfinite((*followed.base_offset, *followed.hdr_offset)).all()
+            assert np.isfinite((*followed.sdr_offset, *followed.hdr_offset)).all()
 
 
 def test_offsets_are_scaled_as_shadows_are_so_that_a_coarse_map_need_not_change(coffee):
@@ -159,7 +159,7 @@ def test_offsets_are_scaled_as_shadows_are_so_that_a_coarse_map_need_not_change(
     changed = photo.with_pixels(after).gain_map
     assert np.array_equal(changed.values, photo.gain_map.values)
     assert changed.encoded == photo.gain_map.encoded
-    assert (*changed.boost.base_offset, *changed.boost.hdr_offset) == pytest.approx((1.5 / 64,) * 2, rel=0.02)
+    assert (*changed.boost.sdr_offset, *changed.boost.hdr_offset) == pytest.approx((1.5 / 64,) * 2, rel=0.02)
     stops = boost.stops(values).repeat(4, axis=0).repeat(4, axis=1)
     wanted = 1.5 * photo.gain_map.hdr(light, stops)
     assert _log_psnr(changed.hdr(1.5 * light, stops), wanted) > 60
@@ -178,7 +178,7 @@ def test_three_channels_and_boosts_below_one_come_back(coffee):
     gain_map = GainMap(coffee[100:160, 100:180], boost)
     again = decoding.read(encoding.encoded(Photo(coffee, "png", gain_map=gain_map), "jpeg")).gain_map
     assert again.values.shape == (60, 80, 3)
-    for name in ("minimum", "maximum", "gamma", "base_offset", "hdr_offset"):
+    for name in ("minimum", "maximum", "gamma", "sdr_offset", "hdr_offset"):
         assert getattr(again.boost, name) == pytest.approx(getattr(boost, name), abs=1e-5)
     assert dialects.of_hdrgm(dialects.as_hdrgm(boost)) == boost
     read = dialects.of_iso(dialects.as_iso(dataclasses.replace(boost, in_base_colours=False)))
@@ -254,7 +254,7 @@ def test_heic_and_avif_hold_the_map_as_an_item_of_their_own(coffee, fmt, channel
     assert np.array_equal(again.pixels, plain.pixels)
     assert again.gain_map.values.shape == (70, 90, channels)
     assert np.abs(again.gain_map.values.astype(int) - photo.gain_map.values).mean() < 4
-    for name in ("minimum", "maximum", "gamma", "base_offset", "hdr_offset"):
+    for name in ("minimum", "maximum", "gamma", "sdr_offset", "hdr_offset"):
         assert getattr(again.gain_map.boost, name) == pytest.approx(getattr(boost, name), abs=1e-5)
     first = encoding.encoded(photo.without(gain_map=True), fmt)
     assert written[-len(dialects.as_iso(boost)) :] == dialects.as_iso(boost)
@@ -315,7 +315,7 @@ def test_formats_without_a_place_for_it_say_so_and_the_owner_may_leave_it_out(ul
         assert decoding.read(written).notes == ()
 
 
-@pytest.mark.parametrize("name", ["gamma", "base_offset", "hdr_headroom"])
+@pytest.mark.parametrize("name", ["gamma", "sdr_offset", "hdr_headroom"])
 def test_a_number_that_a_written_map_cannot_hold_is_refused_when_it_is_read(name):
     huge = 1e12 if name == "hdr_headroom" else (1e12,)
     with pytest.raises(ValueError, match="out of range"):

@@ -48,7 +48,7 @@ def values(packet: bytes, address: bytes, name: bytes) -> tuple[str, ...]:
 
 
 def of_hdrgm(packet: bytes) -> Boost | None:
-    """Adobe's description of a gain map; None if the packet has none, or if the base is HDR.
+    """Adobe's description of a gain map; None if the packet has none.
 
     Raises:
         ValueError: it makes no sense.
@@ -56,17 +56,19 @@ def of_hdrgm(packet: bytes) -> Boost | None:
     if HDRGM not in packet:
         return None
     highest = _numbers(packet, b"GainMapMax")
-    if not highest or "true" in [text.lower() for text in values(packet, HDRGM, b"BaseRenditionIsHDR")]:
+    if not highest:
         return None
-    return Boost(
+    boost = Boost(
         minimum=_numbers(packet, b"GainMapMin") or (0.0,),
         maximum=highest,
         gamma=_numbers(packet, b"Gamma") or (1.0,),
-        base_offset=_numbers(packet, b"OffsetSDR") or (1 / 64,),
+        sdr_offset=_numbers(packet, b"OffsetSDR") or (1 / 64,),
         hdr_offset=_numbers(packet, b"OffsetHDR") or (1 / 64,),
-        base_headroom=(_numbers(packet, b"HDRCapacityMin") or (0.0,))[0],
+        sdr_headroom=(_numbers(packet, b"HDRCapacityMin") or (0.0,))[0],
         hdr_headroom=(_numbers(packet, b"HDRCapacityMax") or (max(highest),))[0],
+        base_is_hdr="true" in [text.lower() for text in values(packet, HDRGM, b"BaseRenditionIsHDR")],
     )
+    return boost if boost.sdr_headroom < boost.hdr_headroom else None
 
 
 def _numbers(packet: bytes, name: bytes) -> tuple[float, ...]:
@@ -77,15 +79,15 @@ def _numbers(packet: bytes, name: bytes) -> tuple[float, ...]:
 
 
 def as_hdrgm(boost: Boost) -> bytes:
-    """The XMP packet of a gain map's JPEG."""
+    """The XMP packet of the JPEG of a gain map whose base is SDR."""
     attributes, elements = [], []
     for name, numbers in (
         ("GainMapMin", boost.minimum),
         ("GainMapMax", boost.maximum),
         ("Gamma", boost.gamma),
-        ("OffsetSDR", boost.base_offset),
+        ("OffsetSDR", boost.sdr_offset),
         ("OffsetHDR", boost.hdr_offset),
-        ("HDRCapacityMin", (boost.base_headroom,)),
+        ("HDRCapacityMin", (boost.sdr_headroom,)),
         ("HDRCapacityMax", (boost.hdr_headroom,)),
     ):
         if len(set(numbers)) == 1:
@@ -128,20 +130,21 @@ def of_iso(block: bytes) -> Boost | None:
                 numbers.append(above / below)
     except (struct.error, ZeroDivisionError) as error:
         raise ValueError(f"the gain map's description is damaged ({error})") from error
-    base, hdr, rest = numbers[0], numbers[1], np.reshape(numbers[2:], (channels, 5)).T.tolist()
-    if flags & _BACKWARD:
+    base, other, rest = numbers[0], numbers[1], np.reshape(numbers[2:], (channels, 5)).T.tolist()
+    if flags & _BACKWARD or base == other:
         return None
-    minimum, maximum, gamma, base_offset, hdr_offset = map(tuple, rest)
-    in_base_colours = bool(flags & _BASE_COLOURS)
-    return Boost(minimum, maximum, gamma, base_offset, hdr_offset, base, hdr, in_base_colours)
+    minimum, maximum, gamma, of_base, of_other = map(tuple, rest)
+    boost = Boost(minimum, maximum, gamma, of_base, of_other, base, other, bool(flags & _BASE_COLOURS))
+    return boost.with_the_other_base() if base > other else boost
 
 
 def as_iso(boost: Boost) -> bytes:
     """The binary description (annex C.2), in its final form."""
-    fields = (boost.minimum, boost.maximum, boost.gamma, boost.base_offset, boost.hdr_offset)
+    boost = boost.with_the_other_base() if boost.base_is_hdr else boost
+    fields = (boost.minimum, boost.maximum, boost.gamma, boost.sdr_offset, boost.hdr_offset)
     channels = 1 if all(len(set(numbers)) == 1 for numbers in fields) else 3
     flags = (_MULTICHANNEL if channels == 3 else 0) | (_BASE_COLOURS if boost.in_base_colours else 0)
-    parts = [ISO_VERSION, bytes([flags]), _fraction(boost.base_headroom), _fraction(boost.hdr_headroom)]
+    parts = [ISO_VERSION, bytes([flags]), _fraction(boost.sdr_headroom), _fraction(boost.hdr_headroom)]
     for channel in range(channels):
         parts += [_fraction(numbers[channel if len(numbers) == 3 else 0]) for numbers in fields]
     return b"".join(parts)

@@ -1,21 +1,25 @@
 """Gain maps: how much brighter each pixel is on an HDR screen (ISO 21496-1).
 
-The network sees the base, and both renditions are multiplied by the same ratio of linear light, after / before. Boosts
-are ratios, so a map without offsets does not change. Offsets make a boost depend on its pixel's brightness where that
-is low: they are scaled as the shadows are (`GainMap.following`), and the boosts stay.
+The base, which is stored, is the SDR rendition as a rule, or the HDR picture; the map gives the other one. The network
+sees the SDR rendition, and both are multiplied by the same ratio of linear light, after / before. Boosts are ratios, so
+a map without offsets does not change. Offsets make a boost depend on its pixel's brightness where that is low: they are
+scaled as the shadows are (`GainMap.following`), and the boosts stay.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from qatie_cli.photo.content import JpegTraits
+    from qatie_cli.photo.spaces import Space
 
 _SHADOWS = 4.0  # times the offsets: light above hardly depends on them
 _SIDE_SAMPLES = 1000  # of a photo in both directions, to measure its shadows
@@ -30,23 +34,24 @@ class Boost:
     """How the values of a gain map become boosts (ISO 21496-1, 5.2.5).
 
     Values have an entry for all channels or three. A value v in 0..1 boosts by 2 ** g with
-    g = minimum + v ** (1 / gamma) * (maximum - minimum): HDR = (base + base_offset) * 2 ** g - hdr_offset in linear
-    light, where 1 is SDR white. Headrooms are the log2 of what a screen can show above SDR white: up to
-    `base_headroom` it shows the base, from `hdr_headroom` on the HDR picture.
+    g = minimum + v ** (1 / gamma) * (maximum - minimum): HDR = (SDR + sdr_offset) * 2 ** g - hdr_offset in linear
+    light, where 1 is SDR white; whichever of both is stored. Headrooms are the log2 of what a screen can show above SDR
+    white: up to `sdr_headroom` it shows the SDR rendition, from `hdr_headroom` on the HDR picture.
     """
 
     minimum: tuple[float, ...] = (0.0,)
     maximum: tuple[float, ...] = (1.0,)
     gamma: tuple[float, ...] = (1.0,)
-    base_offset: tuple[float, ...] = (1 / 64,)
+    sdr_offset: tuple[float, ...] = (1 / 64,)
     hdr_offset: tuple[float, ...] = (1 / 64,)
-    base_headroom: float = 0.0
+    sdr_headroom: float = 0.0
     hdr_headroom: float = 1.0
-    in_base_colours: bool = True  # or in those of the HDR picture
+    in_base_colours: bool = True  # or in those of the other rendition
+    base_is_hdr: bool = False
 
     def __post_init__(self) -> None:
-        numbers = (*self.minimum, *self.maximum, *self.gamma, *self.base_offset, *self.hdr_offset)
-        numbers = (*numbers, self.base_headroom, self.hdr_headroom)
+        numbers = (*self.minimum, *self.maximum, *self.gamma, *self.sdr_offset, *self.hdr_offset)
+        numbers = (*numbers, self.sdr_headroom, self.hdr_headroom)
         if not np.isfinite(numbers).all() or max(map(abs, numbers)) > _LARGEST_NUMBER:
             raise ValueError("a boost's parameter is not a number, or out of range")
         if min(self.gamma) <= 0 or any(low > high for low, high in zip(*self.pairs, strict=True)):
@@ -59,10 +64,6 @@ class Boost:
         """Minima and maxima, equally many of both."""
         count = max(len(self.minimum), len(self.maximum))
         return _repeated(self.minimum, count), _repeated(self.maximum, count)
-
-    def is_of_an_sdr_base(self) -> bool:
-        """Whether the base is what SDR screens show, not the HDR picture."""
-        return self.base_headroom < self.hdr_headroom
 
     def stops(self, values: np.ndarray) -> np.ndarray:
         """The boosts (..., channels) in stops, float32, of values (..., channels) uint8."""
@@ -77,13 +78,29 @@ class Boost:
         shares = np.clip((stops - low) / spread, 0, 1) ** np.array(self.gamma, np.float32)
         return np.rint(shares * 255).astype(np.uint8)
 
+    @property
+    def offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the SDR rendition and of the HDR picture, (1 or 3,) float32."""
+        return np.array(self.sdr_offset, np.float32), np.array(self.hdr_offset, np.float32)
+
+    def with_the_other_base(self) -> Boost:
+        """The boost with the numbers of both renditions exchanged: ISO 21496-1 names the base's before the other's."""
+        return dataclasses.replace(
+            self,
+            sdr_offset=self.hdr_offset,
+            hdr_offset=self.sdr_offset,
+            sdr_headroom=self.hdr_headroom,
+            hdr_headroom=self.sdr_headroom,
+            base_is_hdr=not self.base_is_hdr,
+        )
+
     def with_scaled_offsets(self, factor: float) -> Boost:
         """The boost with both offsets times `factor`, within what can be written."""
         base, hdr = (
             tuple(min(max(factor * k, -_LARGEST_NUMBER), _LARGEST_NUMBER) for k in offset)
-            for offset in (self.base_offset, self.hdr_offset)
+            for offset in (self.sdr_offset, self.hdr_offset)
         )
-        return dataclasses.replace(self, base_offset=base, hdr_offset=hdr)
+        return dataclasses.replace(self, sdr_offset=base, hdr_offset=hdr)
 
 
 def _repeated(values: tuple[float, ...], count: int) -> tuple[float, ...]:
@@ -96,7 +113,7 @@ class GainMap:
 
     `values` is (h, w, 1 or 3) uint8, in general smaller than the photo. `encoded` is the JPEG file they came in, while
     it holds just these values; `jpeg` says how it was compressed. `icc` is the profile of the HDR picture, which
-    matters where boosts are applied in its colours.
+    matters where boosts are applied in its colours. `sdr_space` is the space of the SDR rendition of an HDR base.
     """
 
     values: np.ndarray
@@ -104,6 +121,7 @@ class GainMap:
     jpeg: JpegTraits | None = None
     encoded: bytes | None = None
     icc: bytes | None = None
+    sdr_space: Space | None = None
 
     def hdr(self, base: np.ndarray, boosts: np.ndarray | None = None) -> np.ndarray:
         """The HDR picture (..., 3) in linear light, 1 is SDR white, of a base (..., 3) in linear light.
@@ -112,18 +130,38 @@ class GainMap:
             boosts: (..., 1 or 3) in stops; None takes the map's, where it is as large as the base.
         """
         stops = self.boost.stops(self.values) if boosts is None else boosts
-        low, high = (np.array(offset, np.float32) for offset in (self.boost.base_offset, self.boost.hdr_offset))
+        low, high = self.boost.offsets
         return (base + low) * np.exp2(stops) - high
 
-    def following(self, before: np.ndarray, after: np.ndarray) -> GainMap:
-        """The map of a photo whose pixels changed from `before` to `after`: both offsets times what shadows were.
+    def sdr(self, hdr: np.ndarray, boosts: np.ndarray) -> np.ndarray:
+        """The SDR rendition of an HDR picture; else as `hdr`, and not clipped."""
+        low, high = self.boost.offsets
+        return (hdr + high) * np.exp2(-boosts) - low
 
-        Where the base became r times as bright, so does the HDR picture: (r base + r k) * 2 ** g - r k.
+    def boosts(self, top: int, bottom: int, height: int, width: int) -> np.ndarray:
+        """The boosts of some rows of its photo: (bottom - top, width, 1 or 3) in stops, interpolated linearly.
+
+        Args:
+            height, width: of the photo.
+        """
+        scale = len(self.values) / height
+        margin = 2 * max(1, math.ceil(scale))
+        first = max(0, math.floor(top * scale) - margin)
+        stops = self.boost.stops(self.values[first : math.ceil(bottom * scale) + margin])
+        box = (0, top * scale - first, stops.shape[1], min(bottom * scale - first, len(stops)))
+        channels = (Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(stops, 2, 0))
+        size = width, bottom - top
+        return np.dstack([np.asarray(c.resize(size, Image.Resampling.BILINEAR, box)) for c in channels])
+
+    def following(self, before: np.ndarray, after: np.ndarray) -> GainMap:
+        """The map of a photo whose SDR rendition changed from `before` to `after`: both offsets as shadows changed.
+
+        Where the SDR rendition became r times as bright, so does the HDR picture: (r SDR + r k) * 2 ** g - r k.
 
         Args:
             before, after: (H, W, 1 or 3) uint8 or uint16, sRGB-encoded in whatever primaries, equally large.
         """
-        offset = max(map(abs, (*self.boost.base_offset, *self.boost.hdr_offset)))
+        offset = max(map(abs, (*self.boost.sdr_offset, *self.boost.hdr_offset)))
         if offset == 0:
             return self
         rows, columns = (slice(None, None, -(-size // _SIDE_SAMPLES)) for size in before.shape[:2])

@@ -12,7 +12,7 @@ import struct
 import numpy as np
 from PIL import Image, ImageFile
 
-from qatie_cli.photo import spaces
+from qatie_cli.photo import item_properties, spaces
 from qatie_cli.photo.beside import dialects, motion, samsung
 from qatie_cli.photo.beside.gain_map import Boost, GainMap, check_size
 from qatie_cli.photo.beside.motion import Motion
@@ -31,6 +31,15 @@ def gain_map(image: ImageFile.ImageFile, items: Items) -> GainMap | None:
     Raises:
         ValueError, OSError and what else decoders raise: it is damaged.
     """
+    found = _found(image, items)
+    codes = item_properties.of_primary(items).nclx()
+    space = None if codes is None else spaces.of_codes(*codes)
+    if found is None or found.boost.base_is_hdr != (space is not None and space.is_hdr):
+        return None
+    return found
+
+
+def _found(image: ImageFile.ImageFile, items: Items) -> GainMap | None:
     for item, kind in items.types.items():
         if kind == b"tmap":
             return _tone_mapped(image, items, item)
@@ -47,10 +56,16 @@ def _tone_mapped(image: ImageFile.ImageFile, items: Items, item: int) -> GainMap
     if len(inputs) != 2 or inputs[0] != items.primary or not block or block[0]:
         return None
     boost = dialects.of_iso(block[1:])
-    if boost is None or not boost.is_of_an_sdr_base():
+    if boost is None:
         return None
-    icc = None if boost.in_base_colours else _profile(items, item)
-    return GainMap(_decoded(image, items, inputs[1], boost), boost, icc=icc)
+    if not boost.base_is_hdr:
+        icc = None if boost.in_base_colours else _profile(items, item)
+        return GainMap(_decoded(image, items, inputs[1], boost), boost, icc=icc)
+    codes = item_properties.of_item(items, item).nclx() or (_UNSPECIFIED, _UNSPECIFIED)
+    space = None if codes[0] == _UNSPECIFIED else spaces.of_codes(codes[0], _SRGB_CURVE)
+    if space is None and not boost.in_base_colours:
+        return None
+    return GainMap(_decoded(image, items, inputs[1], boost), boost, sdr_space=space)
 
 
 def _auxiliary(image: ImageFile.ImageFile, items: Items, item: int) -> GainMap | None:

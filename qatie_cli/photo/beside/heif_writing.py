@@ -1,7 +1,7 @@
 """HEIC and AVIF files with a gain map, made of an encoded picture and an encoded map (ISO/IEC 23008-12, `tmap`).
 
 The available encoders write pictures, but no gain maps: the map's item and its properties are added to the picture's
-boxes, with an item that derives the HDR picture from both. Readers without support see the picture.
+boxes, with an item that derives the other rendition from both. Readers without support see the picture.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from qatie_cli.photo import boxes
 from qatie_cli.photo.beside import dialects
-from qatie_cli.photo.beside.gain_map import Boost
+from qatie_cli.photo.beside.gain_map import GainMap
 from qatie_cli.photo.boxes import Box, Items, box
 
-_PQ, _UNSPECIFIED = 16, 2  # colour codes of ITU-T H.273
+_PQ, _SRGB, _UNSPECIFIED = 16, 13, 2  # colour codes of ITU-T H.273
 _MATRIX = 6  # BT.601's, which both encoders use
 _HIDDEN = 1
 _ESSENTIAL = 0x8000  # flag of an association
@@ -72,19 +72,19 @@ class _File:
         }
 
 
-def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int, int], icc: bytes | None) -> bytes:
-    """The file of a picture and its gain map, both encoded as files of this kind.
+def with_gain_map(picture: bytes, values: bytes, gain_map: GainMap, size: tuple[int, int]) -> bytes:
+    """The file of a picture and its gain map.
 
     Args:
+        picture, values: the picture and the map's values, both encoded as files of this kind.
         size: width and height of the picture.
-        icc: the profile of the HDR picture; None where it is in the picture's primaries.
 
     Raises:
         ValueError: a file is not as encoders write it.
     """
-    base, other = _File.of(picture), _File.of(gain_map)
-    toning = _Toning(base, other, size, icc)
-    of_map, payload = other.items.data(other.items.primary), b"\0" + dialects.as_iso(boost)
+    base, other = _File.of(picture), _File.of(values)
+    toning = _Toning(base, other, gain_map, size)
+    of_map, payload = other.items.data(other.items.primary), b"\0" + dialects.as_iso(gain_map.boost)
     appended = {toning.mapped: len(of_map), toning.toned: len(payload)}
     nowhere = {item: [(0, 0)] * len(extents) for item, extents in base.items.extents.items()}
     brands, meta_bytes = _brands(base.items), len(toning.meta(nowhere | {item: [(0, 0)] for item in appended}))
@@ -109,12 +109,12 @@ def with_gain_map(picture: bytes, gain_map: bytes, boost: Boost, size: tuple[int
 
 @dataclass(frozen=True)
 class _Toning:
-    """Two more items of the file `base`: the map that is the picture of `other`, and what derives the HDR picture."""
+    """Two more items of the file `base`: the map, which is the picture of `other`, and what derives the rendition."""
 
     base: _File
     other: _File
+    gain_map: GainMap
     size: tuple[int, int]
-    icc: bytes | None
 
     @property
     def mapped(self) -> int:
@@ -123,7 +123,7 @@ class _Toning:
 
     @property
     def toned(self) -> int:
-        """The number of the HDR picture's item."""
+        """The number of the other rendition's item."""
         return self.mapped + 1
 
     def meta(self, places: dict[int, Placed]) -> bytes:
@@ -156,14 +156,21 @@ class _Toning:
         base, other = self.base, self.other
         count, added = len(base.items.boxes), len(base.items.boxes) + len(other.items.boxes)
         boxes_of_both = base.properties() + other.properties()
-        size = box(b"ispe", bytes(4) + struct.pack(">II", *self.size))
-        space = _nclx(base.primaries(), _PQ) if self.icc is None else box(b"colr", b"prof" + self.icc)
+        size, space = box(b"ispe", bytes(4) + struct.pack(">II", *self.size)), self._space()
         associations = base.associations()
         own = [n for n in other.associations()[other.items.primary] if other.kind_of(n) != b"colr"]
         depths = [n for n in associations[base.items.primary] if base.kind_of(n) == b"pixi"]
         associations[self.mapped] = [*(n + count for n in own), added + 3]
         associations[self.toned] = [added + 1, *depths, added + 2]
         return boxes_of_both + size + space + _nclx(_UNSPECIFIED, _UNSPECIFIED), associations
+
+    def _space(self) -> bytes:
+        """The colour property of the other rendition."""
+        primaries, given = self.base.primaries(), self.gain_map.sdr_space
+        if not self.gain_map.boost.base_is_hdr:
+            icc = self.gain_map.icc
+            return _nclx(primaries, _PQ) if icc is None else box(b"colr", b"prof" + icc)
+        return _nclx(given.codes[0] if given is not None and given.codes else primaries, _SRGB)
 
 
 def _nclx(primaries: int, transfer: int) -> bytes:

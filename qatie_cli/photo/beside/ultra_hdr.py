@@ -40,7 +40,7 @@ def gain_map(content: bytes, picture: jpeg_file.Picture, exif_block: bytes | Non
     blocks = [block for block in picture.payloads(_APP2, dialects.ISO) if len(block) > len(dialects.ISO_VERSION)]
     boost = next(filter(None, map(dialects.of_iso, blocks)), None) or dialects.of_hdrgm(packet)
     headroom = dialects.apple_headroom(packet, exif_block) if boost is None and dialects.is_apple(packet) else None
-    if (headroom if boost is None else boost.is_of_an_sdr_base() or None) is None:
+    if (boost is None and headroom is None) or (boost is not None and boost.base_is_hdr):
         return None
     with Image.open(io.BytesIO(encoded), formats=("JPEG", "MPO")) as image:
         check_size(image.size, photo_pixels)

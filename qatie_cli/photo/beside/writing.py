@@ -38,7 +38,7 @@ class Plan:
 def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
     """Notes for the user on which of them `fmt` cannot hold."""
     notes = []
-    if photo.gain_map is not None and fmt not in _WITH_MAPS:
+    if photo.gain_map is not None and not photo.gain_map.boost.base_is_hdr and fmt not in _WITH_MAPS:
         notes.append(f"{leftovers.GAIN_MAP}, {fmt} has no place for it")
     motion = photo.motion
     if motion is None:
@@ -79,10 +79,7 @@ def assembled(encoded: io.BytesIO, plan: Plan, fmt: str, size: tuple[int, int]) 
         made = io.BytesIO()
         image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
         image.save(made, FORMATS[fmt][1], quality=_MAP_QUALITY)
-        whole = heif_writing.with_gain_map(
-            encoded.getvalue(), made.getvalue(), plan.gain_map.boost, size, plan.gain_map.icc
-        )
-        encoded = io.BytesIO(whole)
+        encoded = io.BytesIO(heif_writing.with_gain_map(encoded.getvalue(), made.getvalue(), plan.gain_map, size))
     if plan.layout is not None:
         return ultra_hdr.assembled(encoded.getvalue(), plan.layout)
     if plan.motion is None:
