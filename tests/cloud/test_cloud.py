@@ -403,7 +403,7 @@ def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch
     assert isinstance(done.exception, UsageError)
     assert installation.extra("cluster") in done.exception.one_line()
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
-    assert "--workers is for --cluster" in str(done.exception)
+    assert "--workers needs --cluster" in str(done.exception)
 
 
 def test_a_protocol_that_nobody_knows_or_that_writes_halves_is_refused():

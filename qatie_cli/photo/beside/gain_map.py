@@ -1,8 +1,8 @@
 """Gain maps: how much brighter each pixel is on an HDR screen (ISO 21496-1).
 
 The network sees the base, and both renditions are multiplied by the same ratio of linear light, after / before. Boosts
-are ratios, so a map without offsets does not change. Offsets make a boost depend on its pixel's brightness where that
-is low: they are scaled as the shadows are (`GainMap.following`), and the boosts stay.
+are ratios, so a map without offsets does not change. Offsets make a boost depend on its pixel's brightness in shadows:
+they are scaled by as much as the shadows brighten (`GainMap.following`), and the boosts stay.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class GainMap:
         return (base + low) * np.exp2(stops) - high
 
     def following(self, before: np.ndarray, after: np.ndarray) -> GainMap:
-        """The map of a photo whose pixels changed from `before` to `after`: both offsets times what shadows were.
+        """The map for a photo whose pixels changed from `before` to `after`: both offsets times the shadows' ratio.
 
-        Where the base became r times as bright, so does the HDR picture: (r base + r k) * 2 ** g - r k.
+        Where the base is r times as bright, so is the HDR picture then: (r base + r k) * 2 ** g - r k.
 
         Args:
             before, after: (H, W, 1 or 3) uint8 or uint16, sRGB-encoded in whatever primaries, equally large.
