@@ -340,6 +340,7 @@ def test_an_interruption_leaves_whole_outputs_and_the_same_command_goes_on():
         counts = json.loads(b"".join(run.report("", "", "", 1.0)))["counts"]
         assert counts == {"enhanced": run.reached, "not begun": 80 - run.reached}
     there = _urls(OUT)
+    assert len(there) == run.reached
     assert all(Image.open(io.BytesIO(stores.of(OUT).read(f"{OUT}/{name}"))).size == (40, 30) for name in there)
     found, _ = _run()
     assert {name for name, what in found.items() if what == "done"} == set(there)

@@ -39,3 +39,21 @@ def test_removing_goes_on_behind_a_missing_file(tmp_path):
         stores.of(url).put(url, b"x")
     stores.of(names[0]).remove(names)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_listing_of_s3_goes_on_to_its_last_page_and_leaves_folder_markers_out():
+    pages = [[("in/", 0), ("in/a.jpg", 3)], [("in/b/", 0), ("in/b/c.jpg", 4)]]
+
+    class System:
+        @staticmethod
+        def _strip_protocol(url: str) -> str:
+            return url.removeprefix("s3://")
+
+        def call_s3(self, method: str, **asked: object) -> dict[str, object]:
+            assert (method, asked["Bucket"], asked["Prefix"]) == ("list_objects_v2", "bucket", "in/")
+            number = int(str(asked.get("ContinuationToken", 0)))
+            contents = [{"Key": key, "Size": size, "ETag": f'"{key}"'} for key, size in pages[number]]
+            return {"Contents": contents, "IsTruncated": not number, "NextContinuationToken": number + 1}
+
+    listed = [entry for page in stores.Store("s3", System()).pages("s3://bucket/in") for entry in page]
+    assert [(entry.url, entry.size) for entry in listed] == [("s3://bucket/in/a.jpg", 3), ("s3://bucket/in/b/c.jpg", 4)]
