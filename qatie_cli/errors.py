@@ -50,7 +50,7 @@ class EngineError(QatieError):
 
 
 class PinnedEngineError(EngineError):
-    """The engine that a batch was begun on cannot go on here."""
+    """The engine that a batch was begun on is missing here."""
 
     exit_code = Exit.NOTHING_DONE
 

@@ -129,9 +129,9 @@ class Session:
 
     @property
     def begun_on(self) -> str:
-        """The engine of the outputs that stay as they are, with the same settings; empty where none is known.
+        """The engine of existing outputs with the same settings, which stay as they are; empty if unknown.
 
-        A photo that is written to a file of its own is no batch.
+        A single photo written to a named file is not a batch.
         """
         ledger, replaced, out = self._writing.ledger, self._writing.journal, self._request.out
         if self._writing.overwrite or (out is not None and planning.folder_of(out) != out):
@@ -143,7 +143,7 @@ class Session:
 
     @property
     def pixels_if_one(self) -> int | None:
-        """Pixels of the photo, where it is one and its header can be read."""
+        """Number of pixels, if there is one photo and its header can be read; else None."""
         headers = [decoding.header(task.source) for task in self.plan.tasks] if len(self.plan.tasks) == 1 else []
         return headers[0].width * headers[0].height if headers and headers[0] else None
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be enhanced, and how."""
+    """What to enhance, and how."""
 
     inputs: tuple[str, ...]
     out: str | None
@@ -55,7 +55,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is told of it."""
+    """What to report of a run, and where."""
 
     report: Path | None
     gallery: bool | None
@@ -65,7 +65,7 @@ class Shown:
 
 
 def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) -> bool:
-    """Whether this module is for it.
+    """Whether these options are for this module: URLs, or a cluster.
 
     Raises:
         UsageError: --workers without --cluster, or --cluster without its extra.
@@ -77,16 +77,17 @@ def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) 
 
 
 def refuse(options: Mapping[str, bool]) -> None:
-    """Raise UsageError where an option is used that only folders of this machine have."""
+    """Raise UsageError if an option is used that works only with folders on this machine."""
     if used := [option for option, is_used in options.items() if is_used]:
-        raise UsageError(f"{used[0]} is for folders of this machine.", "Leave it out, or leave out URLs and --cluster.")
+        only = f"{used[0]} works only with folders on this machine."
+        raise UsageError(only, "Leave it out, or leave out URLs and --cluster.")
 
 
 def run(asked: Asked, where: Where, shown: Shown) -> Exit:
-    """Plan, work, report; the exit code.
+    """Plan, run and report; returns the exit code.
 
     Raises:
-        QatieError: it cannot be begun.
+        QatieError: the run cannot start.
     """
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud import session
@@ -141,7 +142,7 @@ def _request(asked: Asked, cluster: str | None) -> Request:
     need_extra("cloud", "fsspec", subject="The URL of a store")
     places = Places.of(asked.inputs, asked.out, asked.listed)
     if cluster is not None and any(urls.protocol(p) == "memory" for p in (*places.inputs, places.out, *places.listed)):
-        raise UsageError("memory:// is the memory of one process.", "Leave out --cluster.")
+        raise UsageError("memory:// exists within one process only.", "Leave out --cluster.")
     return Request(places, asked.naming, asked.writing, asked.settings)
 
 
@@ -153,7 +154,7 @@ def _of_path(text: str) -> str:
 
 @contextlib.contextmanager
 def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[Node] | None]:
-    """Be connected to the cluster, whose nodes can do what is asked; None where there is none."""
+    """Connect to the cluster and check its nodes; yields None without --cluster."""
     if cluster is None:
         yield None
         return
@@ -227,7 +228,7 @@ def _executor(
 
 
 def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> Exit:
-    """Work under a progress bar; 0 where that was not interrupted."""
+    """Run under a progress bar; returns `Exit.OK` unless it was interrupted or failed."""
     try:
         follower.work(executor, album)
     except KeyboardInterrupt:

@@ -125,14 +125,17 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="auto|local|ADDRESS",
-        help="Work on a Ray cluster: the one that this machine belongs to, one made of this machine, or that address.",
+        help="Run on a Ray cluster: the one this machine belongs to, a new one on this machine, or the one at ADDRESS.",
         show_default=False,
     ),
 ]
 WorkersOption = Annotated[
     str | None,
     typer.Option(
-        "--workers", metavar="N|MIN:MAX", help="Workers of the cluster.", show_default="as many as it has room for"
+        "--workers",
+        metavar="N|MIN:MAX",
+        help="Number of workers on the cluster.",
+        show_default="as many as it has room for",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

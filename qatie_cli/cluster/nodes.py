@@ -28,7 +28,7 @@ class Node:
     Attributes:
         name: host name, for messages.
         cpus, memory: what Ray may use; memory in bytes.
-        engines: those it has, if it was asked.
+        engines: those that it has, if it was asked.
     """
 
     id: str
@@ -118,7 +118,7 @@ def check(places: Sequence[str], engine: str, needs: Need = NOTHING, begun_on: s
     """Check that each node has this version of qatie and the engine, and can access `places` (URLs); return the nodes.
 
     Args:
-        begun_on: the engine of the batch's outputs so far, for the message where `engine` is wanted because of them.
+        begun_on: the engine of the batch's existing outputs; the message says so if that is why `engine` is needed.
 
     Raises:
         QatieError: a node fails the check.
@@ -149,7 +149,7 @@ def check(places: Sequence[str], engine: str, needs: Need = NOTHING, begun_on: s
             reason = str(cause).strip().splitlines()[-1:]
             raise QatieError(f"Node {node.name} failed the check: {''.join(reason)}.") from None
     if not checked:
-        raise QatieError("The nodes of the Ray cluster have left it.", "Check it with: ray status")
+        raise QatieError("All nodes have left the Ray cluster.", "Check it with: ray status")
     return checked
 
 
@@ -173,7 +173,7 @@ def _checked(node: Node, answer: tuple[Any, ...], engine: str, needs: Need = NOT
     if lacks and engine == begun_on:
         raise PinnedEngineError(
             f"Node {node.name}: the batch was begun on {engine}, and outputs of two engines differ. {lacks}",
-            "Restore it, or go on with an --engine that every node has; --overwrite redoes all.",
+            "Restore it, or continue with an --engine that every node has; --overwrite redoes all.",
         )
     if lacks:
         raise EngineError(f"Node {node.name}: {lacks}", "Choose an --engine that every node has.")

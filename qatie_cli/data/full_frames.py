@@ -137,10 +137,10 @@ def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
 
 
 def _undegraded_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
-    """Share of that way for photos that are not degraded, (N, 1, 1, 1).
+    """How far photos that are not degraded are moved to the middle, (N, 1, 1, 1).
 
     Bright photos are meant to be bright. Dark ones whose brightest twentieth is nearly white (a face in a dark room)
-    are meant to be dark: they go `middle_full_range` of the others' way.
+    are meant to be dark: they are moved by `middle_full_range` of what others are.
     """
     high = ranked(luma(photo).flatten(1), (_BRIGHT_RANK,)).view(-1, 1, 1, 1)
     room = ((_WHITE - high) / _ROOM).clamp(0, 1)

@@ -96,7 +96,7 @@ class Engine:
             yield
 
     def reusing_memory(self) -> contextlib.AbstractContextManager[None]:
-        """A block in which the network keeps its memory from photo to photo, where it can and that saves time."""
+        """A block in which the network keeps its memory from photo to photo, if that saves time on this engine."""
         reusing = getattr(self.network, "reusing_memory", None)
         return contextlib.nullcontext() if reusing is None else reusing()
 
@@ -178,7 +178,7 @@ def load(
 
     Args:
         begun_on: the engine that `auto` stays on, since outputs of the same batch were made on it.
-        pixels: of all that will be enhanced, where that is known: for a few, `auto` takes what starts fastest.
+        pixels: of all photos, if known: for few, `auto` takes the engine that starts fastest.
         among: the engines that `auto` may choose from: those that every node of a cluster has.
 
     Raises:
@@ -233,7 +233,7 @@ def _asked(weights: Weights, engine: str) -> str:
 
 
 def _chosen(weights: Weights, begun_on: str, pixels: int | None, among: Collection[str] | None) -> tuple[str, str]:
-    """The engine that `auto` stands for, and why it is this one."""
+    """The engine that `auto` stands for, and the reason for it."""
     if weights.activations is None:
         return resolve(FLOAT), "the weights carry no int8 ranges"
     if begun_on:
@@ -241,7 +241,9 @@ def _chosen(weights: Weights, begun_on: str, pixels: int | None, among: Collecti
     if among is not None:
         candidates = (name for name in (*WITHOUT_TORCH, *_preferred()) if name in among and _runs(name, weights))
         if (common := next(candidates, None)) is None:
-            raise EngineError("The nodes have no engine in common that runs these weights.", "Use nodes of one kind.")
+            raise EngineError(
+                "The nodes have no engine in common that runs these weights.", "Use nodes that share one."
+            )
         return _asked(weights, common), "the fastest that every node has"
     if pixels is not None and pixels < kernels.WORTH_IMPORTING and _has_light():
         return LIGHT, "it starts fastest, and the photo is small"
@@ -256,7 +258,7 @@ def _begun(weights: Weights, name: str) -> str:
         instead, _ = _fastest(weights)
         raise PinnedEngineError(
             f"The batch was begun on {name}, and outputs of two engines differ. {error}",
-            f"Restore it, or go on with --engine {instead}; with -o, --overwrite redoes all.",
+            f"Restore it, or continue with --engine {instead}; with -o, --overwrite redoes all.",
         ) from None
 
 

@@ -89,7 +89,7 @@ class ToneConfig:
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:
-            raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
+            raise ValueError(f"a tone stage needs at least 2 knots and no negative numbers, not {self}")
         if self.bins == 1 or not (self.channels or self.bins or self.quantiles):
             raise ValueError("a tone stage needs channels, 2 bins or more, or quantiles to see a photo by")
         if self.grid and (self.grid not in (8, 16, 32) or self.depth < 2 or not self.channels or not self.statistics):

@@ -87,6 +87,7 @@ class Store:
         """The files below `folder`, a page at a time.
 
         A page of S3 is 1,000 keys. Elsewhere it is one folder, in the order of names. A missing folder has no pages.
+        On this machine, links are followed, and a folder that is reached twice is searched once.
 
         Raises:
             StoreError: it cannot be listed.
@@ -94,19 +95,21 @@ class Store:
         if self.protocol in _S3:
             yield from self._pages_of_s3(folder, recursive)
             return
-        left = [folder]
+        left, seen = [folder], set[tuple[int, int]]()
         while left:
             here = left.pop()
+            if self.protocol == urls.FILE and not _is_new(here, seen):
+                continue
             try:
                 listed = self._try(here, functools.partial(self._system.ls, self._path(here), detail=True))
             except FileNotFoundError:
                 continue
             found = {urls.join(here, urls.name(str(info["name"]))): info for info in listed}
             found.pop(here, None)
-            yield [self._entry(url, info) for url, info in sorted(found.items()) if info["type"] != "directory"]
+            folders = {url for url, info in found.items() if _is_folder(url, info)}
+            yield [self._entry(url, info) for url, info in sorted(found.items()) if url not in folders]
             if recursive:
-                inner = [u for u, info in found.items() if info["type"] == "directory" and not info.get("islink")]
-                left += sorted(inner, reverse=True)
+                left += sorted(folders, reverse=True)
 
     def _pages_of_s3(self, folder: str, recursive: bool) -> Iterator[list[Entry]]:
         bucket, _, prefix = self._path(folder).partition("/")
@@ -273,6 +276,24 @@ def check_writable(url: str) -> None:
             f"Writes to {protocol}:// are not atomic, so qatie cannot use it for outputs.",
             "Use s3://, gs://, az:// or a folder with -o.",
         )
+
+
+def _is_folder(url: str, info: dict[str, Any]) -> bool:
+    """Whether it is a folder or, on this machine, a link to one."""
+    linked = bool(info.get("islink")) and urls.protocol(url) == urls.FILE
+    return info["type"] == "directory" or (linked and urls.to_path(url).is_dir())
+
+
+def _is_new(url: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder of this machine is none of those `seen`, to which it is added."""
+    try:
+        status = urls.to_path(url).stat()
+    except OSError:  # reported when it is listed
+        return True
+    identity = status.st_dev, status.st_ino
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
 
 
 def _md5_beside(info: dict[str, Any]) -> str:

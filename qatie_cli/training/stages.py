@@ -302,7 +302,7 @@ class QatTraining(FloatTraining):
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
 
     def resume(self, state: State) -> None:
-        """Read what the stage began with, if it is learnt from."""
+        """Read the network that the stage started from, if it is the teacher."""
         if not self.recipe.distillation:
             return
         begun = checkpoint.read(self.inputs.setting.out / results.FLOAT_FILE)
