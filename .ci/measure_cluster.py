@@ -156,7 +156,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--photos", type=int, default=300)
     options.add_argument("--damaged", type=int, default=20)
-    options.add_argument("--size", default="1200x1600")
+    options.add_argument("--size", default="960x1280")
     options.add_argument("--trouble", action="store_true")
     asked = options.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
