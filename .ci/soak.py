@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = 40
 DISK_BYTES = 2 << 30  # of a sparse file
 BALLAST = "ballast"
-KILLS = 5  # at random moments, beside the one at a set point
+KILLS = 5  # after a random number of outputs each, beside the one at a set point
 SAME_AS_UNINTERRUPTED = 20  # one photo in so many is enhanced a second time, by a run that nothing disturbs
 
 
@@ -123,10 +123,10 @@ class Soak:
     def run(
         self,
         name: str,
-        until: int | float | None = None,
+        until: int | None = None,
         act: signal.Signals | Callable[[subprocess.Popen], object] | None = None,
     ) -> Phase:
-        """A run that ends by itself, or to which something happens at so many outputs (int) or seconds (float)."""
+        """A run that ends by itself, or to which something happens at so many outputs."""
         phase, report = Phase(name), self.folder / f"report-{len(self.phases)}.json"
         began = time.monotonic()
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -137,8 +137,7 @@ class Soak:
         watcher.start()
         if act is not None and until is not None:
             while process.poll() is None:
-                reached = self.recorded() if isinstance(until, int) else time.monotonic() - began
-                if reached >= until:
+                if self.recorded() >= until:
                     process.send_signal(act) if isinstance(act, signal.Signals) else act(process)
                     break
                 time.sleep(0.5)
@@ -277,7 +276,7 @@ def main() -> None:
         soak.run("killed", len(good) * 2 // 5, signal.SIGKILL)
         moments = random.Random(0)
         for _ in range(KILLS):
-            soak.run("killed", moments.uniform(4, 15), signal.SIGKILL)
+            soak.run("killed", soak.recorded() + moments.randrange(1, 60), signal.SIGKILL)
         if place is None:
             print("There is no file system to fill: that phase is left out.")
         else:

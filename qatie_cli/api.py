@@ -269,15 +269,15 @@ def enhance_file(
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """What became of one photo of a folder.
+    """The outcome of a photo of a folder.
 
     Attributes:
         source: the photo.
         output: the file that was or would have been written.
         status: `Status.ENHANCED`, `SKIPPED` (the output was there), `FAILED` or `NOT_BEGUN`; each equals its text.
         reason: why it failed or was skipped, with the next step; empty for an enhanced photo.
-        notes: what the output does not hold of the photo.
-        width, height: of the output in pixels; 0 where the photo was not read.
+        notes: what was left out of the output.
+        width, height: of the output in pixels; 0 if the photo was not read.
     """
 
     source: Path
@@ -291,12 +291,12 @@ class PhotoResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a folder.
+    """The outcome of a folder.
 
     Attributes:
-        results: one for each photo: those whose output was there already first, then in the order of the run.
-        not_photos: files that are no photos by their names.
-        unsearched: folders that could not be looked into, with the reason.
+        results: one for each photo: first those whose output existed, then the others in the order of the run.
+        not_photos: files not named like photos.
+        unsearched: folders that could not be searched, with the reason.
     """
 
     results: tuple[PhotoResult, ...]
@@ -334,17 +334,17 @@ def enhance_folder(
     """Enhance the photos of a folder into another one, which keeps their tree. Originals are never changed.
 
     Outputs are written atomically. Those that were made from the same photos with the same settings are skipped, so the
-    same call resumes after an interruption; those made otherwise are redone, and those that somebody changed fail with
-    that reason (`target`/.qatie remembers what each was made from). A photo that fails is a result with its reason, and
-    the others are enhanced. Decoding, network and encoding of
-    neighbouring photos overlap. KeyboardInterrupt passes through once the photo being written is written or gone.
+    same call resumes after an interruption; others are redone, unless somebody changed them: they fail for that reason
+    (`target`/.qatie records what each was made from). A photo that fails is a result with its reason, and the others
+    are enhanced. Decoding, network and encoding of neighbouring photos overlap. KeyboardInterrupt passes through once
+    the photo being written is written or gone.
 
     Args:
         source: the folder of photos.
-        target: the folder to write to; it is made.
+        target: the folder to write to; it is created.
         model: None loads the default weights on the best engine, once for the process.
         on_result: called after each photo, in the calling thread and in the order of the run; not for outputs that
-            were there before. What it raises ends the run after the photos in hand.
+            existed. An exception that it raises ends the run after the photos in progress.
         strength: as for `Model.enhance`.
         fast: likewise.
         format: "keep" writes HEIC as JPEG and BMP as PNG, and leaves other photos their format.
@@ -354,12 +354,12 @@ def enhance_folder(
         overwrite: redo outputs that exist, whatever they are.
         hdr: as for `enhance_file`; notes name what a format loses.
         motion: likewise.
-        max_memory: for the whole process, with several photos in hand; as for `Model.enhance`.
+        max_memory: of the whole process, which works on several photos at once; as for `Model.enhance`.
         max_pixels: as for `read`.
 
     Raises:
         ValueError: `strength`, `format` or `quality` is not as above.
-        QatieError: `source` is no folder, `target` cannot be written, or every output would replace an original.
+        QatieError: `source` is not a folder, `target` cannot be written, or every output would replace an original.
     """
     folder, out = Path(source), Path(target)
     if format != "keep" and format not in formats.FORMATS:
@@ -376,18 +376,18 @@ def enhance_folder(
         max_memory=_bytes(max_memory),
         settings=replace(_settings(model, strength, fast, quality), no_hdr=not hdr, no_motion=not motion),
     )
-
-    def tell(result: Result) -> None:
-        if on_result is not None:
-            on_result(_public(result))
-
     with session.opened(request) as run:
         run.prepare()
         if run.plan.tasks:
-            run.run((model or _default_model(run.begun_on))._enhancer(strength, fast), tell)
-        skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
-        done = [_public(result) for result in (*run.refused, *run.results)]
-        return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
+            chosen = model or _default_model(run.begun_on)
+            run.run(chosen._enhancer(strength, fast), lambda result: on_result(_public(result)) if on_result else None)
+        return _summary(run)
+
+
+def _summary(run: session.Session) -> Summary:
+    skipped = [PhotoResult(t.source, t.output, Status.SKIPPED, "The output exists.") for t in run.plan.done]
+    done = [_public(result) for result in (*run.refused, *run.results)]
+    return Summary((*skipped, *done), run.plan.not_photos, run.plan.unsearched)
 
 
 def _public(result: Result) -> PhotoResult:

@@ -49,5 +49,11 @@ class EngineError(QatieError):
     exit_code = Exit.USAGE
 
 
+class PinnedEngineError(EngineError):
+    """The engine that a batch was begun on is missing here."""
+
+    exit_code = Exit.NOTHING_DONE
+
+
 class DataError(QatieError):
     """A folder of training or evaluation photos cannot be used."""

@@ -108,7 +108,7 @@ def clash() -> str:
     if distributions() != (FULL, LIGHT):
         return ""
     return (
-        "qatie and qatie-light are both installed and hold the same files, which removing either takes away. "
+        "qatie and qatie-light are both installed and share files, so that removing either breaks the other. "
         f"Run: pip uninstall qatie-light && {reinstall()}"
     )
 

@@ -19,7 +19,9 @@ from qatie_cli.model.quantization import calibration, equalization
 from qatie_cli.model.tone import ToneStage
 from qatie_cli.photo.content import Photo
 
-LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)  # a tone stage with gains from place to place
+# A tone stage with gains from place to place, read by the largest channel; and one that reads them by luma.
+LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16, guide="largest")
+LOCAL_BY_LUMA = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)
 # For tests of the `weights`: the network as the paper proposes it, and each of its ablations.
 EVERY_NETWORK = pytest.mark.parametrize(
     "weights", ["", *OPTIONS], indirect=True, ids=["whole", *(f"no {name}" for name in OPTIONS)]

@@ -42,6 +42,24 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(t
     assert [p.name for p in tmp_path.iterdir()] == ["alive.jpg"]
 
 
+@pytest.mark.skipif(files.fcntl is None, reason="needs locks of files")
+def test_a_file_that_was_taken_for_a_killed_process_s_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    lock, removed = files.fcntl.flock, []
+
+    def after_another_process(handle: int, how: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.glob(f"{files.TEMPORARY_PREFIX}*"))
+            removed[0].unlink()
+        lock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", after_another_process)
+    with files.atomic_path(tmp_path / "a.jpg") as temporary:
+        assert temporary not in removed
+        temporary.write_text("whole")
+        assert files.remove_stale(tmp_path) == 0
+    assert (tmp_path / "a.jpg").read_text() == "whole"
+
+
 def test_other_hidden_files_are_left_alone(tmp_path):
     (tmp_path / ".qatie-notes").mkdir()
     (tmp_path / ".hidden").touch()

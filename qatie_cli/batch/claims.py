@@ -1,7 +1,7 @@
-"""Which photos are in progress: a locked file for each.
+"""Lock files of the photos in progress.
 
-The lock ends with its process. A file that is not empty and not locked was left by a process that died with the photo
-in hand, perhaps because of it: the photo is suspect until its output is written.
+A lock ends with its process. A file that is neither empty nor locked was left by a process that died while working on
+the photo, perhaps because of it: the photo is suspect until its output is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HELD = b"held\n"
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to make an output. `suspect`: a process died with its photo in hand."""
+    """The right to make an output. `suspect`: a process died while working on its photo."""
 
     path: Path
     file: IO[str]
@@ -48,7 +48,7 @@ class Claims:
         """The right to make the output of this name, or None while another process has it.
 
         Args:
-            wait: try again until `stop` says no, instead of giving up at once.
+            wait: retry until `stop` returns true, instead of giving up at once.
 
         Raises:
             OSError: the file cannot be created.
@@ -61,7 +61,7 @@ class Claims:
                 with contextlib.suppress(OSError):
                     status = os.fstat(file.fileno())
                     if path.stat().st_ino == status.st_ino:
-                        with contextlib.suppress(OSError):  # a full disk; the photo is then not suspect after a crash
+                        with contextlib.suppress(OSError):  # a full disk; after a crash the photo is not suspect
                             os.write(file.fileno(), _HELD)
                         return Claim(path, file, suspect=status.st_size > 0)
                 file.close()  # its last owner has removed it

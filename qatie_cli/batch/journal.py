@@ -43,6 +43,7 @@ class _Replaced:
     time_ns: int
     sha256: str  # empty in journals of early versions, like the settings
     settings: str  # digest
+    engine: str = ""
 
 
 class Journal:
@@ -54,6 +55,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self.engine = ""  # for photos replaced from now on
         self._path = path
         self._claims = Claims(path.with_suffix(".claims"))
         self._known: dict[str, list[_Replaced]] = {}  # by path, oldest first
@@ -64,7 +66,13 @@ class Journal:
         for line in lines:
             try:
                 row = parsing.from_json(line)
-                made = _Replaced(row["size"], row["mtime_ns"], row.get("sha256", ""), row.get("settings", ""))
+                made = _Replaced(
+                    row["size"],
+                    row["mtime_ns"],
+                    row.get("sha256", ""),
+                    row.get("settings", ""),
+                    str(row.get("engine", "")),
+                )
                 self._known.setdefault(row["path"], []).append(made)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # an incomplete line after a kill or a power cut
@@ -77,6 +85,11 @@ class Journal:
         """Whether a recorded photo is known to have been written with other settings."""
         made = self._fitting(photo)
         return settings is not None and made is not None and made.settings not in ("", settings.digest)
+
+    def engine_of(self, photo: Path) -> str:
+        """The engine that a recorded photo was enhanced on; empty where that is not known."""
+        made = self._fitting(photo)
+        return "" if made is None else made.engine
 
     def _fitting(self, photo: Path) -> _Replaced | None:
         """The record of the current content, if there is one."""
@@ -98,9 +111,9 @@ class Journal:
         """
         status = content.stat()
         digest = "" if settings is None else settings.digest
-        made = _Replaced(status.st_size, status.st_mtime_ns, files.sha256(content), digest)
+        made = _Replaced(status.st_size, status.st_mtime_ns, files.sha256(content), digest, self.engine)
         row = {"path": str(photo), "size": made.size, "mtime_ns": made.time_ns, "sha256": made.sha256}
-        files.append_line(self._path, json.dumps(row | {"settings": digest}).encode())
+        files.append_line(self._path, json.dumps(row | {"settings": digest, "engine": self.engine}).encode())
         self._known.setdefault(str(photo), []).append(made)
 
     def claim(self, photo: Path, wait: bool, stop: Callable[[], bool]) -> Claim | None:

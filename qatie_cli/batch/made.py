@@ -70,7 +70,7 @@ class Ledger:
         self._path = out / FOLDER / "made.jsonl"
         self._claims = Claims(out / FOLDER / "claims")
         self._known: dict[str, list[_Made]] = {}  # by name, oldest first; after a crash any of them may be current
-        self._engines: dict[str, str] = {}  # the last one by digest of settings
+        self._engines: dict[str, str] = {}  # by name, of outputs with these settings; the last made is the last here
         self._told: set[str] = set()  # digests of settings that the file spells out
         self._read = 0  # bytes of the file
         self._lock = threading.Lock()
@@ -122,15 +122,18 @@ class Ledger:
                 source, source_size, source_time_ns = row["from"]
                 made = _Made(size, time_ns, content, os.fspath(source), source_size, source_time_ns, row["settings"])
                 self._known.setdefault(row["output"], []).append(made)
-                self._engines[made.settings] = str(row.get("engine", ""))
+                if made.settings == self._digest:
+                    self._engines.pop(row["output"], None)
+                    self._engines[row["output"]] = str(row.get("engine", ""))
             except (ValueError, KeyError, TypeError):
                 continue  # an incomplete line of a killed run
 
     def begun_on(self) -> str:
-        """The engine that the last output with these settings was made on; empty where that is not known."""
+        """The engine of the last output with these settings that is still there; empty where that is not known."""
         with self._lock:
             self._catch_up()
-            return self._engines.get(self._digest, "")
+            made = reversed(self._engines.items())
+            return next((engine for name, engine in made if os.path.lexists(os.path.join(self._base, name))), "")  # noqa: PTH118
 
     # --- what is made -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What becomes of a photo, wherever it is worked on."""
+"""The outcome of a photo, whichever machine enhanced it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qatie_cli.batch.planning import Task
 
 
 class Status(StrEnum):
-    """What became of a photo."""
+    """Whether a photo was enhanced."""
 
     ENHANCED = "enhanced"
     SKIPPED = "skipped"  # the output existed
@@ -33,13 +33,13 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a photo.
+    """The outcome of a photo.
 
     Attributes:
         width, height: of the output, in pixels.
         reason: why it failed.
-        notes: what the output does not hold.
-        reduction: the factor by which the network saw the photo reduced.
+        notes: what was left out of the output.
+        reduction: the factor by which the photo was reduced for the network.
     """
 
     status: Status

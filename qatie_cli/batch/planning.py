@@ -176,8 +176,9 @@ def plan_in_place(
 ) -> Plan:
     """Plan to replace every photo; those that `journal` records as enhanced are done.
 
-    A link that is named is followed: its target is replaced. Links in a folder are if what they lead to is named, too.
-    Those enhanced with other settings than `settings` are refused, since their originals are gone.
+    A link that is named is followed: its target is replaced. A link in a folder is followed only if its target is named
+    as well, or lies in a folder that is.
+    Photos that were enhanced with other settings are refused, since their originals are gone.
 
     Raises:
         UsageError: an input does not exist.
@@ -198,7 +199,7 @@ def plan_in_place(
 
 
 def _refuse_links_out(found: _Found, named: Sequence[Path]) -> None:
-    """Refuse links found in a folder that lead to a file which is not named and lies in no folder that is."""
+    """Refuse links in folders whose target is neither named nor in a folder that is."""
     known, places = set(named), {path.resolve() for path in named}
     for photo in [p for p in found.photos if p.is_symlink() and p not in known]:
         target = photo.resolve()

@@ -71,7 +71,7 @@ def as_table(run: Run, plan: Plan, results: Sequence[Result], settings: Settings
 
 
 def head(run: Run, network_seconds: float, counts: dict[str, int], settings: Settings | None) -> dict:
-    """All of a report but its photos."""
+    """A report without its photos."""
     return {
         "schema": SCHEMA,
         "qatie": __version__,
@@ -102,7 +102,7 @@ def row(source: object, output: object, result: Outcome, settings: str | None) -
 
 
 def other(status: str, place: object, reason: str = "") -> dict:
-    """A row of the report for what is no photo to enhance."""
+    """A row of the report for a file or folder that is not enhanced."""
     return {"input": str(place), "output": None, "status": status, "reason": reason or _WHY[status]}
 
 
@@ -141,7 +141,7 @@ def encoded(content: dict) -> bytes:
 
 
 def parts(content: dict, photos: Iterable[dict]) -> Iterator[bytes]:
-    """The bytes that `encoded` gives of `content` with these photos, bit by bit: they need not fit into memory."""
+    """What `encoded` returns for `content` with these photos, in parts: the photos need not fit into memory."""
     yield encoded(content).removesuffix(b"\n}\n") + b',\n "photos": ['
     for index, photo in enumerate(photos):
         yield (b"," if index else b"") + b"\n  " + encoded(photo).rstrip().replace(b"\n", b"\n  ")

@@ -57,7 +57,7 @@ class Writing:
     journal: Journal | None = None  # of photos that replace their originals
 
     def prepared(self, photo: Photo) -> Photo:
-        """The photo without what the user wants left out."""
+        """The photo without what the user excluded."""
         photo = photo.without_metadata() if self.strip_metadata else photo
         photo = renditions.without_hdr(photo) if self.no_hdr else photo
         photo = photo.without(motion=True) if self.no_motion else photo
@@ -103,7 +103,7 @@ class _InHand:
     before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # set if it ended before the network
     elsewhere: bool = False  # another run is working on it
-    suspect: bool = False  # a process died with it in hand
+    suspect: bool = False  # a process died while working on it
 
 
 class Runner:
@@ -124,7 +124,7 @@ class Runner:
         reader: apart.Reader | None = None,
         budget: memory.Budget | None = None,
     ) -> None:
-        """`refinement` tells how the network sees a photo, tiles aside; `budget` stands for `max_memory`."""
+        """`refinement` says how the network sees a photo, apart from tiles; `budget` replaces `max_memory`."""
         self._previews = previews
         self._reader = reader or apart.Reader()
         self._enhance, self._writing, self._refinement = enhance, writing, refinement
@@ -154,13 +154,13 @@ class Runner:
             self._claims.clear()
 
     def stop(self) -> None:
-        """Let `run` end soon, from another thread: what is not in the network yet is not begun."""
+        """Make `run` end soon, from another thread: photos that have not reached the network are not begun."""
         self._stop.set()
         self._budget.close()  # the next photo may wait for what this one holds
         self._reader.interrupt()
 
     def _pass(self, tasks: Sequence[Task], on_result: Callable[[Result], None], wait: bool) -> list[Task]:
-        """Enhance `tasks`, except those that another run has in hand, which are returned unless `wait` says to wait."""
+        """Enhance `tasks`, except those that another run is working on: they are waited for or returned."""
         elsewhere: list[Task] = []
         pending: list[Future[Result]] = []
         begun = 0
@@ -179,7 +179,7 @@ class Runner:
                     pending.append(encoder.submit(self._finish, hand))
                     del hand
                     if self._stop.is_set():
-                        # What stopped the run may be the next photo, whose own reason is to be told.
+                        # The next photo may be what stopped the run: its own reason is reported.
                         if ahead is not None and not ahead.cancel() and ahead.result().early is not None:
                             begun += 1
                             pending.append(encoder.submit(self._finish, ahead.result()))

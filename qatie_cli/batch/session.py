@@ -129,13 +129,21 @@ class Session:
 
     @property
     def begun_on(self) -> str:
-        """The engine that outputs of this folder were made on, with the same settings; empty where there are none."""
-        ledger = self._writing.ledger
-        return "" if ledger is None else ledger.begun_on()
+        """The engine of existing outputs with the same settings, which stay as they are; empty if unknown.
+
+        A single photo written to a named file is not a batch.
+        """
+        ledger, replaced, out = self._writing.ledger, self._writing.journal, self._request.out
+        if self._writing.overwrite or (out is not None and planning.folder_of(out) != out):
+            return ""
+        if ledger is not None:
+            return ledger.begun_on()
+        known = () if replaced is None else (replaced.engine_of(task.output) for task in reversed(self.plan.done))
+        return next(filter(None, known), "")
 
     @property
     def pixels_if_one(self) -> int | None:
-        """Pixels of the photo, where it is one and its header can be read."""
+        """Number of pixels, if there is one photo and its header can be read; else None."""
         headers = [decoding.header(task.source) for task in self.plan.tasks] if len(self.plan.tasks) == 1 else []
         return headers[0].width * headers[0].height if headers and headers[0] else None
 
@@ -150,8 +158,9 @@ class Session:
             self.megapixels += result.megapixels if result.status is Status.ENHANCED else 0
             on_result(result)
 
-        if self._writing.ledger is not None:
-            self._writing.ledger.engine = enhancer.engine.name
+        for record in (self._writing.ledger, self._writing.journal):
+            if record is not None:
+                record.engine = enhancer.engine.name
         pixel_bytes = enhancer.engine.network.bytes_per_pixel
         runner = Runner(
             enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.refinement_of, previews

@@ -34,7 +34,7 @@ class Contender:
         residual: of a picture (H, W, 3) uint8 of the same size, (H, W, 3) float32; None where that is not known.
         ready: seconds from a weights file to a first result on 8x8 pixels; None for other runtimes.
         file: the model file that it runs; None where it runs our weights.
-        kept: what lives as long as the contender does.
+        kept: objects that must live as long as the contender.
     """
 
     name: str
@@ -152,7 +152,7 @@ def _model(name: str, int8: bool, weights: Weights, size: tuple[int, int]) -> by
 
 
 def _onnxruntime(model: bytes | Path, photo: np.ndarray | None, threads: int) -> _Loaded:
-    import onnxruntime
+    from qatie_cli.without_telemetry import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

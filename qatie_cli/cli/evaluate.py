@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,22 +12,30 @@ import typer
 
 from qatie_cli.cli.console import console, plain, progress
 from qatie_cli.cli.options import (
+    Cluster,
     EngineName,
     EngineOption,
     Folders,
     Quiet,
     Threads,
     WeightsOption,
+    WorkersOption,
+    check_cluster,
     load_engine,
     need_extra,
     need_torch,
 )
-from qatie_cli.errors import DataError, PhotoError
+from qatie_cli.errors import DataError, QatieError
 from qatie_cli.model.shipped import DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qatie_cli.data.layouts import PairFiles
+    from qatie_cli.evaluation.measuring import Measurement, Outcome
     from qatie_cli.evaluation.pairs import Scores
 
+_MODULES = "skimage", "scipy"
 # Columns of the figures: attribute, heading, digits.
 _COLUMNS = (
     ("psnr_db", "PSNR dB", 2),
@@ -51,6 +60,8 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Measure autocontrast and CLAHE, too.")
     ] = True,
+    cluster: Cluster = None,
+    workers: WorkersOption = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the figures of every photo and method to this file.")
     ] = None,
@@ -61,34 +72,34 @@ def evaluate(
 
     Prints PSNR, SSIM and CIEDE2000 to the target and PSNR of int8 to float. In a folder without pairs every photo is
     its own target. "aligned" is PSNR after fitting one cubic curve per channel from output to target, which leaves
-    noise and detail; "identity" is the input unchanged. Needs the extra `train`.
+    noise and detail; "identity" is the input unchanged. Needs the extra `train`, and `cluster` for --cluster.
     """
     need_torch("evaluate")
-    need_extra("train", "skimage", "scipy")
-    from qatie_cli import engines
-    from qatie_cli.data import layouts, paired
+    need_extra("train", *_MODULES)
+    check_cluster(cluster, workers)
+    from qatie_cli.data import layouts
     from qatie_cli.evaluation import pairs
+    from qatie_cli.evaluation.measuring import Measurement
 
     layout = layouts.pairs_or_photos(data, folders)
-    ready = load_engine(weights, engine, threads)
-    reference = load_engine(weights, EngineName.float, threads) if ready.name != engines.FLOAT else None
-    methods = list(pairs.BASELINES) if baselines else ["identity"]
+    methods = tuple(pairs.BASELINES) if baselines else ("identity",)
     screen = console()
     for left in layout.skipped:
         screen.print(f"[yellow]Left out:[/] {plain(left.file)} {plain(left.reason)}.")
-    measured: dict[str, dict[str, Scores]] = {}
-    failed = []
     with progress("[dim]{task.fields[name]}", quiet=quiet) as bar:
         shown = bar.add_task("", total=len(layout.pairs), name="")
-        for pair in layout.pairs:
-            bar.update(shown, name=plain(pair.name))
-            try:
-                measured[pair.name] = pairs.compare(
-                    paired.load_pair(pair, longest), ready, reference, methods, reduction
-                )
-            except (DataError, PhotoError) as error:
-                failed.append(error)
-            bar.advance(shown)
+
+        def on_one(name: str) -> None:
+            bar.update(shown, advance=1, name=plain(name))
+
+        asked = _Asked(layout.pairs, weights, engine, threads, Measurement(longest, reduction, methods))
+        if cluster is None:
+            used, outcomes = _here(asked, on_one)
+        else:
+            used, outcomes = _on_cluster(asked, data, cluster, workers, on_one)
+    named = dict(zip([pair.name for pair in layout.pairs], outcomes, strict=True))
+    measured = {name: found for name, found in named.items() if isinstance(found, dict)}
+    failed = [found for found in outcomes if isinstance(found, QatieError)]
     for fault in failed:
         screen.print(f"[yellow]Left out:[/] {plain(fault.one_line())}")
     if not measured:
@@ -96,12 +107,59 @@ def evaluate(
     means = pairs.means(list(measured.values()))
     if as_json:
         as_tables = {name: _tables(found) for name, found in measured.items()}
-        report = {"weights": weights, "engine": ready.name, "mean": _tables(means), "photos": as_tables}
+        report = {"weights": weights, "engine": used, "mean": _tables(means), "photos": as_tables}
         print(json.dumps(report | {"left_out": len(failed) + len(layout.skipped)}, indent=1))
     else:
-        _show(measured, means, ready.name, f"{data.name}: {weights}, {len(measured)} photos")
+        _show(measured, means, used, f"{data.name}: {weights}, {len(measured)} photos")
     if csv_file is not None:
         _write_csv(csv_file, measured)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is measured, and how."""
+
+    pairs: tuple[PairFiles, ...]
+    weights: str
+    engine: EngineName
+    threads: int
+    how: Measurement
+
+
+def _here(asked: _Asked, on_one: Callable[[str], None]) -> tuple[str, list[Outcome]]:
+    """The engine, and the outcomes of all pairs."""
+    from qatie_cli.evaluation import measuring
+    from qatie_cli.model import checkpoint, shipped
+
+    engine = load_engine(asked.weights, asked.engine, asked.threads)
+    found = checkpoint.read(shipped.locate(asked.weights))
+    measure = measuring.measurer(found, engine, asked.threads, asked.how)
+    outcomes = []
+    for pair in asked.pairs:
+        outcomes.append(measure(pair))
+        on_one(pair.name)
+    return engine.name, outcomes
+
+
+def _on_cluster(
+    asked: _Asked, data: Path, cluster: str, workers: str | None, on_one: Callable[[str], None]
+) -> tuple[str, list[Outcome]]:
+    """The same on a cluster, whose nodes all have the data under its path."""
+    from qatie_cli.cluster import actors, nodes, scoring
+    from qatie_cli.model import checkpoint, shipped
+    from qatie_cli.storage import urls
+
+    chosen = None if workers is None else actors.Workers.parse(workers)
+    found, threads = checkpoint.read(shipped.locate(asked.weights)), asked.threads or 1
+    wanted: str = asked.engine
+    if asked.engine is EngineName.auto and found.activations is None:
+        wanted = EngineName.float
+    with nodes.connected(cluster):
+        machines = nodes.check([urls.of_path(data)], wanted, nodes.Need(_MODULES, "train", float_too=True))
+        among = nodes.common_engines(machines) if wanted == EngineName.auto else None
+        engine = load_engine(asked.weights, wanted, threads, among=among)
+        job = scoring.Job(found, engine.name, threads, asked.how)
+        return engine.name, scoring.outcomes(job, asked.pairs, machines, chosen, on_one)
 
 
 def _tables(found: dict[str, Scores]) -> dict[str, dict]:

@@ -1,4 +1,4 @@
-"""What a large run prints before, while and after it runs: counts, and the names of the first photos that failed."""
+"""What a large run prints before, during and after the run: counts, and the first photos that failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Follower(Teller):
-    """Tells of a run on standard error; errors even when quiet."""
+    """Reports a run on standard error; only errors when quiet."""
 
     def __init__(self, run: Session, screen: Console, quiet: bool, verbose: bool) -> None:
         super().__init__(screen, quiet, verbose)
@@ -26,7 +26,7 @@ class Follower(Teller):
     # --- before -------------------------------------------------------------------------------------------------------
 
     def show_plan(self) -> None:
-        """What --dry-run prints: each source and output, and what the run would take."""
+        """What --dry-run prints: each source and output, and estimates of time and size."""
         from qatie_cli.cloud.table import TODO
         from qatie_cli.storage.urls import people_s
 
@@ -38,7 +38,7 @@ class Follower(Teller):
         self.tell_left_out()
 
     def tell_left_out(self) -> None:
-        """Count what is no photo and what is not searched, and name what cannot be enhanced as asked."""
+        """Report how many files are not photos and how many folders are not searched, and each refused photo."""
         from qatie_cli.batch import report
 
         for kind, what in (
@@ -60,13 +60,13 @@ class Follower(Teller):
             self.screen.print(f"[red]Failed:[/] {self.run.refused - MOST_NAMED:,} more; --report has all.")
 
     def tell_nothing_to_do(self) -> None:
-        """Say why nothing is enhanced."""
+        """Report why there is nothing to enhance."""
         self._tell_nothing_to_do(self.run.done, self.run.refused)
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     def work(self, executor: Executor, album: StoredAlbum | None) -> None:
-        """Run it under a progress bar."""
+        """Run under a progress bar."""
         from qatie_cli.storage.urls import people_s
 
         run = self.run
@@ -94,7 +94,7 @@ class Follower(Teller):
     def _state(self) -> str:
         run = self.run
         workers = f"  {len(run.workers):,} workers" if len(run.workers) > 1 else ""
-        repeated = f"  {run.repeated:,} requests repeated" if run.repeated else ""
+        repeated = f"  {run.repeated:,} requests retried" if run.repeated else ""
         return f"{run.megapixels / run.seconds:.1f} MP/s{workers}{repeated}"
 
     def _tell_one_of_many(self, reason: str, number: int) -> None:
@@ -118,7 +118,7 @@ class Follower(Teller):
     # --- after --------------------------------------------------------------------------------------------------------
 
     def finish(self, album: StoredAlbum) -> bool:
-        """Write the gallery; whether it is complete."""
+        """Write the gallery; returns whether it is complete."""
         from qatie_cli.cloud.table import REFUSED
 
         for page in self.run.table.pages(REFUSED):
@@ -128,7 +128,7 @@ class Follower(Teller):
         return self._finish_gallery(album.missing, album.url, write)
 
     def summarize(self, how: str, album: StoredAlbum | None) -> None:
-        """The closing lines; `how` names what enhanced, empty where nothing was to be done."""
+        """Print the closing lines; `how` names the engine, empty if nothing had to be done."""
         from qatie_cli.batch.outcomes import Status
         from qatie_cli.storage.urls import people_s
 
@@ -139,7 +139,7 @@ class Follower(Teller):
         elif how:
             numbers = enhanced, run.done + run.counts[Status.SKIPPED], run.failed
             beside = [f"{len(run.workers):,} workers"] if len(run.workers) > 1 else []
-            beside += [f"{run.repeated:,} requests repeated"] if run.repeated else []
+            beside += [f"{run.repeated:,} requests retried"] if run.repeated else []
             names = list(map(people_s, run.failures))
             self._tell_totals(Totals(*numbers, names, run.megapixels, run.seconds, tuple(beside)), how)
         if not run.interrupted:

@@ -1,4 +1,4 @@
-"""The gallery of `qatie enhance`: whether there is to be one, and what it says of the run."""
+"""The gallery of `qatie enhance`: whether to make one, and what it records of the run."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qatie_cli.cli import galleries
 from qatie_cli.cli.console import console, show_error
-from qatie_cli.cli.options import Device, EngineName, need_extra
+from qatie_cli.cli.options import Device, EngineName, check_cluster, need_extra
 from qatie_cli.cli.stream import DASH
 from qatie_cli.errors import Exit, QatieError, UsageError
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud.session import Executor, Request, Session
     from qatie_cli.cloud.work import Job
+    from qatie_cli.cluster.actors import Workers
     from qatie_cli.cluster.nodes import Node
-    from qatie_cli.cluster.pool import Workers
     from qatie_cli.enhance.photos import Enhancer
     from qatie_cli.gallery.stored import StoredAlbum
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be enhanced, and how."""
+    """What to enhance, and how."""
 
     inputs: tuple[str, ...]
     out: str | None
@@ -55,7 +55,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is told of it."""
+    """What to report of a run, and where."""
 
     report: Path | None
     gallery: bool | None
@@ -65,37 +65,35 @@ class Shown:
 
 
 def is_large(cluster: str | None, workers: str | None, places: tuple[str, ...]) -> bool:
-    """Whether this module is for it.
+    """Whether these options are for this module: URLs, or a cluster.
 
     Raises:
-        UsageError: --workers without --cluster.
+        UsageError: --workers without --cluster, or --cluster without its extra.
     """
     from qatie_cli.storage import urls
 
-    if workers is not None and cluster is None:
-        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    check_cluster(cluster, workers)
     return cluster is not None or any(map(urls.is_url, places))
 
 
 def refuse(options: Mapping[str, bool]) -> None:
-    """Raise UsageError where an option is used that only folders of this machine have."""
+    """Raise UsageError if an option is used that works only with folders on this machine."""
     if used := [option for option, is_used in options.items() if is_used]:
-        raise UsageError(f"{used[0]} is for folders of this machine.", "Leave it out, or leave out URLs and --cluster.")
+        only = f"{used[0]} works only with folders on this machine."
+        raise UsageError(only, "Leave it out, or leave out URLs and --cluster.")
 
 
 def run(asked: Asked, where: Where, shown: Shown) -> Exit:
-    """Plan, work, report; the exit code.
+    """Plan, run and report; returns the exit code.
 
     Raises:
-        QatieError: it cannot be begun.
+        QatieError: the run cannot start.
     """
-    if where.cluster is not None:
-        need_extra("cluster", "ray", "pyarrow")
     from qatie_cli.cli.follow_large import Follower
     from qatie_cli.cloud import session
-    from qatie_cli.cluster import pool
+    from qatie_cli.cluster import actors
 
-    workers = None if where.workers is None else pool.Workers.parse(where.workers)
+    workers = None if where.workers is None else actors.Workers.parse(where.workers)
     request = _request(asked, where.cluster)
     with ExitStack() as until_done:
         large = until_done.enter_context(session.opened(request))
@@ -141,10 +139,10 @@ def _request(asked: Asked, cluster: str | None) -> Request:
         inputs, listed = (tuple(map(_of_path, texts)) for texts in (asked.inputs, asked.listed))
         places = Places(inputs, _of_path(asked.out), listed)
         return Request(places, asked.naming, asked.writing, asked.settings, local=True)
-    need_extra("cloud", "fsspec")
+    need_extra("cloud", "fsspec", subject="The URL of a store")
     places = Places.of(asked.inputs, asked.out, asked.listed)
     if cluster is not None and any(urls.protocol(p) == "memory" for p in (*places.inputs, places.out, *places.listed)):
-        raise UsageError("memory:// is the memory of one process.", "Leave out --cluster.")
+        raise UsageError("memory:// exists within one process only.", "Leave out --cluster.")
     return Request(places, asked.naming, asked.writing, asked.settings)
 
 
@@ -156,14 +154,15 @@ def _of_path(text: str) -> str:
 
 @contextlib.contextmanager
 def _nodes(asked: Asked, cluster: str | None, large: Session) -> Iterator[list[Node] | None]:
-    """Be connected to the cluster, whose nodes can do what is asked; None where there is none."""
+    """Connect to the cluster and check its nodes; yields None without --cluster."""
     if cluster is None:
         yield None
         return
     from qatie_cli.cluster import nodes
 
     with nodes.connected(cluster):
-        yield nodes.check(large.places(), _wanted(asked, large.begun_on))
+        begun_on = large.begun_on if asked.engine is EngineName.auto else ""
+        yield nodes.check(large.places(), _wanted(asked, begun_on), begun_on=begun_on)
 
 
 def _wanted(asked: Asked, begun_on: str) -> str:
@@ -181,14 +180,12 @@ def _enhancer(asked: Asked, begun_on: str, machines: list[Node] | None) -> Enhan
     from qatie_cli.cli.options import load_engine
     from qatie_cli.enhance.photos import Effect, Enhancer
 
-    wanted: str = asked.engine
     among = None
     if machines is not None:
         from qatie_cli.cluster import nodes
 
-        wanted = _wanted(asked, begun_on)
-        among = nodes.common_engines(machines) if wanted == EngineName.auto else None
-    engine = load_engine(asked.settings.weights, wanted, asked.threads, asked.device, begun_on, among=among)
+        among = nodes.common_engines(machines)
+    engine = load_engine(asked.settings.weights, asked.engine, asked.threads, asked.device, begun_on, among=among)
     return Enhancer(engine, Effect(asked.settings.strength, asked.settings.fast))
 
 
@@ -221,17 +218,17 @@ def _executor(
 
         return Here(Worker(job, enhancer))
     from qatie_cli.cloud import sampling
-    from qatie_cli.cluster import estimates, pool
+    from qatie_cli.cluster import actors, estimates, pool
 
     threads = job.threads or 1
     needed = job.max_memory or estimates.worker_bytes(sampling.sample(large.table), enhancer)
-    pool.check_room(machines, threads, needed)
-    chosen = workers or pool.Workers.filling(machines, threads, needed)
+    actors.check_room(machines, threads, needed)
+    chosen = workers or actors.Workers.filling(machines, threads, needed)
     return pool.Pool(dataclasses.replace(job, threads=threads, max_memory=needed), chosen, needed)
 
 
 def _work(follower: Follower, executor: Executor, album: StoredAlbum | None) -> Exit:
-    """Work under a progress bar; 0 where that was not interrupted."""
+    """Run under a progress bar; returns `Exit.OK` unless it was interrupted or failed."""
     try:
         follower.work(executor, album)
     except KeyboardInterrupt:

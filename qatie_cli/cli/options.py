@@ -125,14 +125,17 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="auto|local|ADDRESS",
-        help="Work on a Ray cluster: the one that this machine belongs to, one made of this machine, or that address.",
+        help="Run on a Ray cluster: the one this machine belongs to, a new one on this machine, or the one at ADDRESS.",
         show_default=False,
     ),
 ]
 WorkersOption = Annotated[
     str | None,
     typer.Option(
-        "--workers", metavar="N|MIN:MAX", help="Workers of the cluster.", show_default="as many as it has room for"
+        "--workers",
+        metavar="N|MIN:MAX",
+        help="Number of workers on the cluster.",
+        show_default="as many as it has room for",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -187,12 +190,20 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def need_extra(extra: str, *modules: str) -> None:
-    """Raise UsageError unless the modules of an extra are installed."""
+def need_extra(extra: str, *modules: str, subject: str = "This") -> None:
+    """Raise UsageError unless the modules of an extra are installed; `subject` begins the message."""
     from qatie_cli import installation
 
     if missing := [name for name in modules if not installation.has(name)]:
-        raise UsageError(f"This needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
+        raise UsageError(f"{subject} needs {', '.join(missing)}.", f"Run: {installation.extra(extra)}")
+
+
+def check_cluster(cluster: str | None, workers: str | None) -> None:
+    """Raise UsageError for --workers without --cluster, and for --cluster without its extra."""
+    if workers is not None and cluster is None:
+        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+    if cluster is not None:
+        need_extra("cluster", "ray", "pyarrow", subject="--cluster")
 
 
 def need_torch(command: str) -> None:

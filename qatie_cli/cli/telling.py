@@ -1,4 +1,4 @@
-"""What batches of every size print alike: estimates, failures, closing lines."""
+"""Messages shared by batches of every size: estimates, failures, closing lines."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Totals:
     """A run in figures.
 
     Attributes:
-        names: of the photos that failed, or of the first of them.
-        beside: further figures for the line about speed.
+        names: the photos that failed, or the first of them.
+        beside: more figures for the line about speed.
     """
 
     enhanced: int
@@ -89,7 +89,7 @@ class Teller:
             self.screen.print(f"[yellow]Note:[/] {plain(place)}: {plain(note)}.")
 
     def _finish_gallery(self, missing: dict, page: object, write: Callable[[], None]) -> bool:
-        """Write the gallery, name what it lacks; returns whether that is nothing."""
+        """Write the gallery, and report what is missing from it; returns whether it is complete."""
         from qatie_cli.errors import QatieError
 
         try:
@@ -99,11 +99,11 @@ class Teller:
         except OSError as error:
             missing[page] = str(error.strerror or error)
         for place, reason in missing.items():
-            self.screen.print(f"[red]The gallery lacks[/] {_named(place)}: {plain(reason)}")
+            self.screen.print(f"[red]Missing from the gallery:[/] {_named(place)}: {plain(reason)}")
         return not missing
 
     def _tell_totals(self, totals: Totals, how: str) -> None:
-        """What a run has done, and what failed; `how` names the weights and the engine."""
+        """Print what was enhanced and what failed; `how` names the weights and the engine."""
         if not self.quiet:
             already = f", {totals.skipped:,} done already" if totals.skipped else ""
             speed = f"{totals.megapixels / totals.seconds:.1f} MP/s"
@@ -126,7 +126,7 @@ class Teller:
 
 
 def _named(place: object) -> str:
-    """A path, or a URL as people read it."""
+    """A path or URL for display."""
     from qatie_cli.storage.urls import people_s
 
     return plain(people_s(str(place)))

@@ -165,7 +165,7 @@ def _photos(paths: list[Path], needed: bool) -> tuple[Split, str]:
         return Split(found, check), f"{len(check)} photos of scikit-image"
     if needed:
         raise UsageError(
-            "There is no photo to calibrate int8 on.", f"Give some with --photos, or: {installation.extra('import')}"
+            "There are no photos to calibrate int8 on.", f"Give some with --photos, or: {installation.extra('import')}"
         )
     return Split({}, {"": pictures.generated()}), "a generated picture"
 

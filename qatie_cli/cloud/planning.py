@@ -1,4 +1,4 @@
-"""Which photos of stores a run enhances, into which files, and which are done: the rules of `batch.planning`.
+"""The plan of a run over stores: inputs, outputs, and what is done, by the rules of `batch.planning`.
 
 Memory holds one page of the listing; everything else is in the table, on disk.
 """

@@ -13,6 +13,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -175,15 +176,18 @@ def _line(row: dict[str, Any]) -> bytes:
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
     """The lines of outputs, without damaged ones."""
     if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):
+            return
     for line in content.split(b"\n"):
         try:
             row = parsing.from_json(line)
-            if "made" in row and len(row["made"]) == 2 and len(row["from"]) == 3:
-                row["output"], row["settings"]
-                yield row
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
+        match row:
+            case {"output": str(), "made": [int(), str()], "from": [str(), int(), str()], "settings": str()}:
+                yield row
 
 
 def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Iterator[bytes]:

@@ -88,6 +88,8 @@ class Session:
         else:
             self.out = planning.plan(request.places, request.naming, table, self._record)
             self.begun_on = self._record.begun_on
+        if request.naming.overwrite:
+            self.begun_on = ""  # nothing stays as it is
         self.todo, self.done, self.refused = (table.count(state) for state in (TODO, DONE, REFUSED))
         self.counts: Counter[Status] = Counter()
         refused = next(table.pages(REFUSED), [])[:MOST_NAMED]

@@ -73,7 +73,7 @@ class Worker:
     """Enhances batches; called from up to `AT_ONCE` threads."""
 
     def __init__(self, job: Job, enhancer: Enhancer | None = None) -> None:
-        """`enhancer`: None makes the job's.
+        """`enhancer`: None loads the job's engine.
 
         Raises:
             QatieError: the engine does not exist here.

@@ -9,10 +9,11 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qatie_cli import __version__, engines
-from qatie_cli.errors import EngineError, QatieError, UsageError
+from qatie_cli.errors import EngineError, PinnedEngineError, QatieError, UsageError
 
 LOCAL, AUTO = "local", "auto"
 _SECONDS_TO_CONNECT = 10.0
@@ -27,7 +28,7 @@ class Node:
     Attributes:
         name: host name, for messages.
         cpus, memory: what Ray may use; memory in bytes.
-        engines: those it has, if it was asked.
+        engines: those that it has, if it was asked.
     """
 
     id: str
@@ -35,6 +36,18 @@ class Node:
     cpus: float
     memory: float
     engines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Need:
+    """What nodes need beside an engine: `modules` of the extra `extra`, and the float engine."""
+
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+    float_too: bool = False
+
+
+NOTHING = Need()
 
 
 @contextlib.contextmanager
@@ -62,10 +75,12 @@ def connected(address: str) -> Iterator[None]:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise _no_cluster(address, str(error)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints there what happens to nodes, such as the log of one that was killed; some of it as it ends.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _check_that_something_listens(address: str) -> None:
@@ -99,8 +114,11 @@ def nodes() -> list[Node]:
     return found
 
 
-def check(places: Sequence[str], engine: str) -> list[Node]:
+def check(places: Sequence[str], engine: str, needs: Need = NOTHING, begun_on: str = "") -> list[Node]:
     """Check that each node has this version of qatie and the engine, and can access `places` (URLs); return the nodes.
+
+    Args:
+        begun_on: the engine of the batch's existing outputs; the message says so if that is why `engine` is needed.
 
     Raises:
         QatieError: a node fails the check.
@@ -113,11 +131,11 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
         raise QatieError("The Ray cluster has no node with CPUs.", "Add one, or use --cluster local.")
     probe = ray.remote(num_cpus=0, max_retries=1)(_probe)
     there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in here]
-    answers = [probe.options(scheduling_strategy=one).remote(list(places), engine) for one in there]
+    answers = [probe.options(scheduling_strategy=one).remote(list(places), engine, needs) for one in there]
     checked = []
     for node, answer in zip(here, answers, strict=True):
         try:
-            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine))
+            checked.append(_checked(node, ray.get(answer, timeout=_SECONDS), engine, needs, begun_on))
         except ray.exceptions.TaskUnschedulableError:
             continue  # it has left the cluster since it was listed
         except ray.exceptions.GetTimeoutError:
@@ -131,11 +149,11 @@ def check(places: Sequence[str], engine: str) -> list[Node]:
             reason = str(cause).strip().splitlines()[-1:]
             raise QatieError(f"Node {node.name} failed the check: {''.join(reason)}.") from None
     if not checked:
-        raise QatieError("The nodes of the Ray cluster have left it.", "Check it with: ray status")
+        raise QatieError("All nodes have left the Ray cluster.", "Check it with: ray status")
     return checked
 
 
-def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
+def _checked(node: Node, answer: tuple[Any, ...], engine: str, needs: Need = NOTHING, begun_on: str = "") -> Node:
     """The node, with its engines.
 
     Args:
@@ -146,20 +164,25 @@ def _checked(node: Node, answer: tuple[Any, ...], engine: str) -> Node:
             f"Node {node.name} has qatie {answer[0]}, this machine {__version__}.",
             "Install the same version on every node.",
         )
-    _, unseen, lacks, there, compiled = answer
+    _, unseen, lacks, there, compiled, missing = answer
     if unseen:
         raise UsageError(
             f"Node {node.name} cannot access the photos: {unseen}",
             "Mount folders under the same path on every node; give every node the store's credentials.",
         )
+    if lacks and engine == begun_on:
+        raise PinnedEngineError(
+            f"Node {node.name}: the batch was begun on {engine}, and outputs of two engines differ. {lacks}",
+            "Restore it, or continue with an --engine that every node has; --overwrite redoes all.",
+        )
     if lacks:
         raise EngineError(f"Node {node.name}: {lacks}", "Choose an --engine that every node has.")
-    if engine == engines.FLOAT and compiled != engines.has_compiled():
+    if missing:
+        raise UsageError(f"Node {node.name} has no {missing[0]}.", f"Run there: {missing[1]}")
+    if (engine == engines.FLOAT or needs.float_too) and compiled != engines.has_compiled():
         where = f"on node {node.name} but not here" if compiled else f"here but not on node {node.name}"
-        raise EngineError(
-            f"float uses compiled convolutions {where}, so outputs would differ.",
-            "Use --engine onnxruntime, or nodes of the same kind.",
-        )
+        hint = "Use nodes of the same kind." if needs.float_too else "Use --engine onnxruntime, or nodes of one kind."
+        raise EngineError(f"float uses compiled convolutions {where}, so results would differ.", hint)
     return dataclasses.replace(node, engines=tuple(there))
 
 
@@ -169,12 +192,16 @@ def common_engines(machines: Sequence[Node]) -> tuple[str, ...]:
     return tuple(name for name in own if all(name in node.engines for node in machines))
 
 
-def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ...], bool]:
-    """Run on a node: qatie's version, why a place is inaccessible, why the engine is missing, engines, compiled float.
+def _probe(
+    places: list[str], engine: str, needs: Need
+) -> tuple[str, str, str, tuple[str, ...], bool, tuple[str, str] | None]:
+    """Run on a node.
 
-    Engines are listed for `auto` only.
+    Returns qatie's version, why a place is inaccessible, why the engine is missing, the engines (for `auto` only),
+    whether float is compiled, and the modules that are missing with the command that installs them.
     """
     import qatie_cli
+    from qatie_cli import installation
     from qatie_cli.storage import stores, urls
 
     unseen = ""
@@ -194,4 +221,6 @@ def _probe(places: list[str], engine: str) -> tuple[str, str, str, tuple[str, ..
             there = engines.available_without_torch() or engines.available()
     except QatieError as error:
         lacks = str(error)
-    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled()
+    missing = [name for name in needs.modules if not installation.has(name)]
+    install = (", ".join(missing), installation.extra(needs.extra)) if missing else None
+    return qatie_cli.__version__, unseen, lacks, there, engines.has_compiled(), install

@@ -251,6 +251,7 @@ class DegradedSource:
             target = full_frames.target(self._small(clean), self.tone.frames, self.tone.rendering)
             parameters = degradation.sample(config, sampling.photo_rng(self.seed, clean.name))
             degraded = degradation.apply(parameters, target)
+            target = full_frames.held(target, degraded, self.tone.rendering)
             pairs.append(PairPixels(degradation.to_u8(degraded), degradation.to_u8(target)))
         return pairs
 

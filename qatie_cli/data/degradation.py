@@ -188,7 +188,7 @@ def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationPa
         jpeg=round(jpeg) or None,
         noise_seed=int(rng.integers(2**32)),
         highlights=config.highlights.sample(rng, 0.0),
-        # Drawn only where a recipe asks for them: those of before have no values of them in their sequence.
+        # Sampled only if a recipe uses them: the random sequences of older recipes do not contain them.
         colour_noise_correlation=_if_asked(config.colour_noise_correlation, rng),
         jpeg_before=round(_if_asked(config.jpeg_before, rng)) or None,
     )
@@ -196,7 +196,7 @@ def sample(config: DegradationConfig, rng: np.random.Generator) -> DegradationPa
 
 
 def _if_asked(setting: ParameterRange, rng: np.random.Generator) -> float:
-    """A value of a setting that consumes no randomness where its probability is 0."""
+    """A value of a setting; at probability 0 it consumes no randomness."""
     return setting.sample(rng, 0.0) if setting.probability else 0.0
 
 
@@ -255,15 +255,15 @@ def unit_noise(parameters: DegradationParameters, shape: tuple[int, int]) -> np.
 
     Demosaicing and noise reduction spread a pixel's noise. In the real noise of the PolyU photos neighbours correlate
     at 0.65, pixels two and four apart at 0.38 and 0.26, channels at 0.65 to 0.70. White noise has none, and a network
-    trained on it takes real noise for texture. What has no luma of it correlates farther: at 0.92, and at 0.40 eight
-    pixels apart. With `colour_noise_correlation` the model has such blotches: of colour alone, beside a grain of luma.
+    trained on it takes real noise for texture. Its chroma correlates farther: at 0.92 between neighbours, at 0.40 eight
+    pixels apart. `colour_noise_correlation` adds such blotches, of chroma only, to finer noise of luma.
     """
     rng = np.random.default_rng(parameters.noise_seed)
     fine, wide, gray = parameters.noise_correlation, parameters.colour_noise_correlation, parameters.noise_gray
     if wide:
         common = _correlated(rng.standard_normal((*shape, 1), np.float32), fine)
         blotches = _correlated(rng.standard_normal((*shape, 3), np.float32), wide)
-        colours = blotches - luma(blotches)  # developing hides it in colour, and leaves the grain of luma
+        colours = blotches - luma(blotches)  # developing smooths chroma and leaves the finer noise of luma
         noise = np.float32(gray**0.5) * common + np.float32((1 - gray) ** 0.5) * colours
     else:
         noise = _correlated(_white(rng, shape, gray), fine)
@@ -311,7 +311,7 @@ def jpeg_round_trip(photo: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _compressed_before(photo: np.ndarray, parameters: DegradationParameters) -> np.ndarray:
-    """A photo as an earlier JPEG left it, its blocks anywhere: half of such photos were cropped since."""
+    """The photo after an earlier JPEG compression; half of such photos were cropped since, which shifts its blocks."""
     if not parameters.jpeg_before:
         return photo
     rng = np.random.default_rng([parameters.noise_seed, 1])

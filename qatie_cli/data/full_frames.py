@@ -108,17 +108,27 @@ def _photo_samples(
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
     moved = torch.where(touched, 1.0, _undegraded_share(clean, config))
     middle = toward_middle(clean, middle_share(clean, config) * moved)
+    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
     kept = ~touched.flatten()
     middle[kept] = rendering.with_smooth_shadows_of(clean[kept], middle[kept])
     inputs = torch.where(touched, degraded(middle, frames), clean)
-    return inputs, rendering.render(middle, rendered)
+    return inputs, rendering.with_vivid_colours_of(inputs, rendering.render(middle, rendered), rendered.vivid)
 
 
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
     """The target of a degraded photo: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
     middle = toward_middle(clean, middle_share(clean, config))
+    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+
+
+def held(target_hwc: np.ndarray, input_hwc: np.ndarray, rendered: RenderingConfig) -> np.ndarray:
+    """A target (H, W, 3) float32 in 0..1, where its input is vivid held as `rendered.vivid` asks."""
+    target, shown = views.stack([target_hwc]), views.stack([input_hwc])
+    return np.ascontiguousarray(
+        rendering.with_vivid_colours_of(shown, target, rendered.vivid)[0].permute(1, 2, 0).numpy()
+    )
 
 
 def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
@@ -127,10 +137,10 @@ def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
 
 
 def _undegraded_share(photo: Tensor, config: FullFrameConfig) -> Tensor:
-    """Share of that way for photos that are not degraded, (N, 1, 1, 1).
+    """How far photos that are not degraded are moved to the middle, (N, 1, 1, 1).
 
     Bright photos are meant to be bright. Dark ones whose brightest twentieth is nearly white (a face in a dark room)
-    are meant to be dark: they go `middle_full_range` of the others' way.
+    are meant to be dark: they are moved by `middle_full_range` of what others are.
     """
     high = ranked(luma(photo).flatten(1), (_BRIGHT_RANK,)).view(-1, 1, 1, 1)
     room = ((_WHITE - high) / _ROOM).clamp(0, 1)

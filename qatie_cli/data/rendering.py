@@ -32,6 +32,7 @@ class RenderingConfig:
     contrast: float = 0.12  # of an S-curve through the photo's mean
     vibrance: float = 0.2  # more chroma for pale colours, none up to 0.03 and from 0.35 on; half for skin
     hold: float = 0.0  # how strongly bright skin and saturated colours are kept from getting brighter, 0..1
+    vivid: float = 0.0  # how strongly what is vivid in the input is kept from becoming more saturated, 0..1
     black: float = 0.04  # the highest luma that may become black
     deep: float = 0.07  # the same again after lifting shadows, which lifts black
     white: float = 0.9  # the lowest luma that may become white
@@ -40,8 +41,8 @@ class RenderingConfig:
     dark_to: float = 0.32  # mean luma from which it is rendered in full
 
     def __post_init__(self) -> None:
-        if not all(0 <= share <= 1 for share in (self.strength, self.smooth_shadows, self.hold)):
-            raise ValueError("the rendering's strength, smooth_shadows and hold must lie in 0..1")
+        if not all(0 <= share <= 1 for share in (self.strength, self.smooth_shadows, self.hold, self.vivid)):
+            raise ValueError("the rendering's strength, smooth_shadows, hold and vivid must lie in 0..1")
         if not 0 <= self.dark_from < self.dark_to <= 1 or not 0 <= self.black < self.white <= 1:
             raise ValueError("the rendering's dark_from and black must lie below its dark_to and white, all in 0..1")
 
@@ -65,8 +66,7 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
     clearer = y + config.clarity * (y - base) * 4 * base * (1 - base)
     gain = gain * (clearer / y.clamp(min=0.02)).clamp(0.7, 1.4)
     rendered = _with_contrast(with_gain(x, gain), config.contrast)
-    if config.hold:
-        rendered = _held(photo, rendered, config.hold * _bright_colour(photo, radius))
+    rendered = with_bright_colours_of(photo, rendered, config.hold)
     return _vibrant(_deepened(rendered, config.deep), config.vibrance)
 
 
@@ -82,6 +82,37 @@ def with_smooth_shadows_of(photo: Tensor, brighter: Tensor) -> Tensor:
     return photo + (brighter - photo) * (1 - smooth_shadows(y, base_layer(y, radius), radius))
 
 
+def with_bright_colours_of(photo: Tensor, brighter: Tensor, hold: float) -> Tensor:
+    """`brighter` (N, 3, H, W), nearer to `photo` by `hold` (0..1) where that has bright skin or a bright vivid colour.
+
+    Brighter skin is paler, too. What is darker than in `photo` stays.
+    """
+    if not hold:
+        return brighter
+    share = hold * _bright_colour(photo, base_radius(photo)) * (luma(brighter) > luma(photo)).to(photo)
+    return torch.lerp(brighter, photo, share).clamp(0, 1)  # rounding leaves the range, and noise has no root there
+
+
+def with_vivid_colours_of(photo: Tensor, other: Tensor, share: float) -> Tensor:
+    """`other` (N, 3, H, W), where `photo` is vivid at most as saturated (HSV) as it, by `share` in 0..1.
+
+    Undoing haze and setting black raise saturation everywhere: what was vivid before glares.
+    """
+    if not share:
+        return other
+    largest, before = other.amax(1, keepdim=True), _saturation(photo)
+    excess = (_saturation(other) - before).clamp(min=0) / _saturation(other).clamp(min=1e-3)
+    visible = ((photo.amax(1, keepdim=True) - 0.1) / 0.15).clamp(0, 1)  # in the dark, noise is as saturated
+    vivid = ((before - 0.4) / 0.25).clamp(0, 1) * visible
+    return largest - (largest - other) * (1 - share * vivid * excess)
+
+
+def _saturation(photo: Tensor) -> Tensor:
+    """HSV saturation (N, 1, H, W) in 0..1."""
+    largest, smallest = photo.amax(1, keepdim=True), photo.amin(1, keepdim=True)
+    return (largest - smallest) / largest.clamp(min=0.02)
+
+
 def base_radius(photo: Tensor) -> int:
     """Radius in pixels of the base layer of photos (N, C, H, W)."""
     return max(1, round(_BASE_RADIUS * max(photo.shape[-2:])))
@@ -91,8 +122,7 @@ def _bright_colour(photo: Tensor, radius: int) -> Tensor:
     """Where skin or a saturated colour is already bright (N, 1, H, W), 0..1: brighter, it looks blown out or garish."""
     red, green, blue = photo.split(1, dim=1)
     largest, smallest = photo.amax(1, keepdim=True), photo.amin(1, keepdim=True)
-    chroma = largest - smallest
-    saturation = chroma / largest.clamp(min=0.02)
+    chroma, saturation = largest - smallest, _saturation(photo)
     warmth = (green - blue) / (red - blue).clamp(min=0.02)  # hue from red (0) to yellow (1)
     skin = (
         (red > green) & (green > blue) & (warmth > 0.15) & (warmth < 0.75) & (saturation > 0.15) & (saturation < 0.65)
@@ -100,12 +130,6 @@ def _bright_colour(photo: Tensor, radius: int) -> Tensor:
     bright_skin = skin.to(photo) * ((luma(photo) - 0.4) / 0.2).clamp(0, 1)
     vivid = ((chroma - 0.35) / 0.25).clamp(0, 1) * ((largest - 0.5) / 0.2).clamp(0, 1)
     return _box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
-
-
-def _held(photo: Tensor, rendered: Tensor, share: Tensor) -> Tensor:
-    """`rendered`, where it is brighter than the photo by `share` (N, 1, H, W) of that nearer to it."""
-    before, after = luma(photo), luma(rendered)
-    return rendered * (1 - share * (after - before).clamp(min=0) / after.clamp(min=0.02))
 
 
 def base_layer(y: Tensor, radius: int) -> Tensor:

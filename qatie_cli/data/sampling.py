@@ -21,10 +21,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class CropScale:
-    """How much of a frame crops show: native pixels up to the whole of it.
+    """How much of a frame crops show, from native pixels to the whole frame.
 
-    A norm takes its statistics from what it sees, and enhancing shows it whole photos. But a whole frame reduced to
-    a crop is sharper than any photo at its own size: networks that saw many of them took too little noise away.
+    Norms take their statistics from their input, which is a whole photo when enhancing. But a whole frame reduced to a
+    crop is sharper than any photo at native size: networks that saw many of them removed too little noise.
 
     Args:
         whole: share of crops that show the whole frame, at least.

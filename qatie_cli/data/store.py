@@ -39,7 +39,7 @@ def picture(path: Path, longest: int | None = None) -> Picture:
 
 
 def size_in_memory(image: Image.Image) -> int:
-    """Bytes of its pixels; Pillow pads RGB to four."""
+    """Bytes of a picture's pixels; Pillow pads RGB to four."""
     return image.width * image.height * 4
 
 

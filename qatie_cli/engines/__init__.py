@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from qatie_cli import installation, kernels
-from qatie_cli.errors import EngineError, UsageError, WeightsError
+from qatie_cli.errors import EngineError, PinnedEngineError, UsageError, WeightsError
 from qatie_cli.kernels import threads as strips
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.moments import Moments
@@ -96,7 +96,7 @@ class Engine:
             yield
 
     def reusing_memory(self) -> contextlib.AbstractContextManager[None]:
-        """A block in which the network keeps its memory from photo to photo, where it can and that saves time."""
+        """A block in which the network keeps its memory from photo to photo, if that saves time on this engine."""
         reusing = getattr(self.network, "reusing_memory", None)
         return contextlib.nullcontext() if reusing is None else reusing()
 
@@ -177,13 +177,14 @@ def load(
     """Make `weights` ready to run, on `threads` of the processor; 0 is all usable cores, or PyTorch's own number.
 
     Args:
-        begun_on: the engine that `auto` stays on where it can, since outputs of the same batch were made on it.
-        pixels: of all that will be enhanced, where that is known: for a few, `auto` takes what starts fastest.
+        begun_on: the engine that `auto` stays on, since outputs of the same batch were made on it.
+        pixels: of all photos, if known: for few, `auto` takes the engine that starts fastest.
         among: the engines that `auto` may choose from: those that every node of a cluster has.
 
     Raises:
         EngineError: the engine or device does not exist here, int8 was requested on a GPU, or the engine was requested
             and cannot run a network like that of the weights.
+        PinnedEngineError: `auto` cannot stay on `begun_on` here.
         WeightsError: int8 was asked for and the weights were never calibrated.
     """
     if device != "cpu":
@@ -232,19 +233,37 @@ def _asked(weights: Weights, engine: str) -> str:
 
 
 def _chosen(weights: Weights, begun_on: str, pixels: int | None, among: Collection[str] | None) -> tuple[str, str]:
-    """The engine that `auto` stands for, and why it is this one."""
+    """The engine that `auto` stands for, and the reason for it."""
     if weights.activations is None:
         return resolve(FLOAT), "the weights carry no int8 ranges"
-    if begun_on in (*INT8, *WITHOUT_TORCH):
-        with contextlib.suppress(EngineError, UsageError):
-            return _asked(weights, begun_on), "the batch was begun on it"
+    if begun_on:
+        return _begun(weights, begun_on), "the batch was begun on it"
     if among is not None:
         candidates = (name for name in (*WITHOUT_TORCH, *_preferred()) if name in among and _runs(name, weights))
         if (common := next(candidates, None)) is None:
-            raise EngineError("The nodes have no engine in common that runs these weights.", "Use nodes of one kind.")
+            raise EngineError(
+                "The nodes have no engine in common that runs these weights.", "Use nodes that share one."
+            )
         return _asked(weights, common), "the fastest that every node has"
     if pixels is not None and pixels < kernels.WORTH_IMPORTING and _has_light():
         return LIGHT, "it starts fastest, and the photo is small"
+    return _fastest(weights)
+
+
+def _begun(weights: Weights, name: str) -> str:
+    """The engine that the batch was begun on."""
+    try:
+        return _asked(weights, name)
+    except (EngineError, UsageError) as error:
+        instead, _ = _fastest(weights)
+        raise PinnedEngineError(
+            f"The batch was begun on {name}, and outputs of two engines differ. {error}",
+            f"Restore it, or continue with --engine {instead}; with -o, --overwrite redoes all.",
+        ) from None
+
+
+def _fastest(weights: Weights) -> tuple[str, str]:
+    """The fastest engine of this machine that runs `weights`, and why it is the fastest."""
     name = resolve("auto")
     if name == COMPILED and not _runs(name, weights):
         name = LIGHT

@@ -86,7 +86,7 @@ class Rows:
         return found[0] if len(found) == 1 else torch.cat(found, 2)
 
     def let_go(self, before: int) -> list[Tensor]:
-        """Take out the blocks of which all rows lie before this one."""
+        """Remove and return the blocks whose rows all lie before this one."""
         gone = []
         held = sum(block.shape[2] for block in self.blocks)
         while self.blocks and self.height - held + self.blocks[0].shape[2] <= before:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 
 from qatie_cli import kernels
 from qatie_cli.engines import pointwise
@@ -26,6 +25,7 @@ from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import ToneConfig
 from qatie_cli.model.moments import Moments, of_whole
 from qatie_cli.model.tone_map import ToneMap
+from qatie_cli.without_telemetry import onnxruntime
 
 # Measured at the peak of `features`, per pixel of the photo and per unit of width: 2.0 of large photos, of which 1.75
 # are kept between the norms; strips that run at once take 90 MB, a part of this from 3 megapixels on.
@@ -69,7 +69,8 @@ class ToneDecision:
     def __call__(self, pixels_hwc: np.ndarray) -> ToneMap:
         """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
         curves, matrix, *grid = self.graphs.run("tone", view.view_nchw(pixels_hwc, self.config.view_px)[0])
-        return ToneMap(curves, matrix, np.ascontiguousarray(grid[0].transpose(1, 2, 0)) if grid else None)
+        cells = np.ascontiguousarray(grid[0].transpose(1, 2, 0)) if grid else None
+        return ToneMap(curves, matrix, cells, self.config.guide)
 
 
 @dataclass(frozen=True)

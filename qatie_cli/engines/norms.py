@@ -20,11 +20,12 @@ _NUDGES = (0.0, 1e-6, -1e-6, 1e-5, -1e-5)  # in steps of the norm
 
 @dataclass(frozen=True)
 class Norm:
-    """One photo's norm of one block, with its activation.
+    """The norm of a block for one photo, with its activation.
 
-    `factors` and `offsets` (C) float32 give a byte in steps of the norm, and `numbers` (6) the rest
-    (`kernels.convolutions.JoinNumber`). `tables` (C, 256) uint8 are what becomes of every byte of each channel; where
-    float32 does not give these, the others are None. In float there are no tables, and the number is LEAKY_SLOPE.
+    `factors` and `offsets` (C) float32 map a byte to steps of the norm; `numbers` (6) are the scales and zero points of
+    what follows (`kernels.convolutions.JoinNumber`). `tables` (C, 256) uint8 are the results for every byte of each
+    channel; if float32 does not reproduce them, `factors` and `offsets` are None. In float, `tables` is None, and
+    `numbers` is the slope of LeakyReLU.
     """
 
     tables: np.ndarray | None
@@ -69,7 +70,7 @@ class Norms:
         return Norm(tables, factors, offsets, numbers)
 
     def _line(self, name: str, local: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-        """What the values of `local` are multiplied with, and what is then added: (C) float64 each."""
+        """Factors and offsets that the norm applies to the values of `local`, (C) float64 each."""
         mean, variance = moments(name, local)  # of the stored integers
         stored = self._at(f"{name}.local")
         gain, offset = self._affine[name]
@@ -91,7 +92,7 @@ def float_norm(gain: np.ndarray, offset: np.ndarray, mean: np.ndarray, variance:
 
 
 def _computed(factors: np.ndarray, offsets: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Tables in float32, operation for operation as `kernels.convolutions` has them."""
+    """The tables in float32, with the same operations as `kernels.convolutions`."""
     lowest, highest, scale, slope, to_joined, zero = numbers
     steps = np.clip(np.rint(EVERY.astype(_F) * factors[:, None] + offsets[:, None]), lowest, highest)
     values = steps * scale
@@ -100,7 +101,7 @@ def _computed(factors: np.ndarray, offsets: np.ndarray, numbers: np.ndarray) -> 
 
 
 def rescaling(number: int, activations: dict[str, Activation]) -> ByteLayer:
-    """What the encoder leaves for the decoder's fusion `number`, in the scale in which it is joined with the gates."""
+    """Encoder features for the decoder's fusion `number`, rescaled to be joined with the gates."""
     before = activation_at(f"refine{number}.out", activations)
     after = activation_at(f"fuse{number}.encoded", activations)
     return ByteLayer.ramp_of(after.stored(before.real(EVERY)), before, after)

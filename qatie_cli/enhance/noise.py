@@ -1,7 +1,7 @@
-"""How noisy a photo is, judged by what no surface has: colours that differ from pixel to pixel in its calm parts.
+"""An estimate of a photo's noise, from the chroma of its smooth parts.
 
-Plaster, leaves and asphalt are as fine and as strong as noise, but gray or of one colour. What a sensor adds differs
-between its colour filters, so that the chroma of calm parts tells noise from texture where luma cannot.
+Plaster, leaves and asphalt are as fine and as strong as noise, but of one colour. A sensor's noise differs between its
+colour filters, so chroma tells noise from texture where luma cannot.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import numpy as np
 
 NOISY_LEVELS = 0.2  # phones' photos of 2007 to 2015 have 0.2 to 0.75 at full size, most newer ones 0 to 0.16
-CLEAN_LEVELS = 0.1  # below that, more and more of what looks like noise is texture
+CLEAN_LEVELS = 0.1  # below, more and more of what looks like noise is texture
 _BLOCKS, _SIDE = 10, 34  # 10 x 10 blocks of 34 x 34 pixels stand for the photo
-_DARKEST, _WHITE = 6, 250  # levels; blocks darker than the one, or blown beyond the other, say nothing
+_DARKEST, _WHITE = 6, 250  # levels; darker and blown blocks are ignored
 _FEWEST = 8
-_CALMEST = 0.25  # the rank among the blocks: the calm ones have no colours of their own
+_CALMEST = 0.25  # quantile over the blocks: the smoothest have no chroma detail of their own
 
 
 def colour_noise(pixels: np.ndarray) -> float | None:
-    """Standard deviation of chroma against its 3 x 3 mean, in levels of 8 bit, in the calm parts of a photo.
+    """Standard deviation of chroma around its 3 x 3 mean, in 8-bit levels, in the smooth parts of a photo.
 
     Args:
         pixels: (H, W, 1 or 3) uint8 or uint16, encoded.
 
     Returns:
-        None where it cannot be told: of a gray photo, and of one with next to nothing that is neither black nor blown.
+        None if it cannot be measured: for a gray photo, and for one that is almost all black or blown.
     """
     height, width, channels = pixels.shape
     if channels != 3 or min(height, width) < _SIDE:

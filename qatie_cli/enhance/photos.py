@@ -18,7 +18,7 @@ from qatie_cli.photo.beside import renditions
 from qatie_cli.photo.content import Photo
 
 _LARGE = 3 * kernels.WORTH_IMPORTING  # values; larger photos load the compiled kernels
-_LEAST_SHARE = 0.2  # of the residual of a photo without noise: what is left of blocks and soft edges
+_LEAST_SHARE = 0.2  # of the residual, for a photo without noise: enough for JPEG blocks and soft edges
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Effect:
 
     Args:
         strength: 0..1; 0 leaves a photo as it is, 1 is the full effect.
-        fast: show the network photos above 4 megapixels reduced; tone and edges stay at full resolution. None does so
-            but for noisy ones (`noise.colour_noise`): what is to be cleaned is finer than a reduced photo shows.
+        fast: reduce photos above 4 megapixels for the network; tone and edges stay at full resolution. None does so
+            except for noisy ones (`noise.colour_noise`), since reducing hides their noise from the network.
         reduction: reduce by this factor whatever the photo's size; for measurements. None leaves it to `fast`.
     """
 
@@ -37,9 +37,9 @@ class Effect:
     reduction: int | None = None
 
     def refinement_of(self, pixels: np.ndarray) -> Refinement:
-        """How the network sees a photo (H, W, 1 or 3), uint8 or uint16, and what share of its residual is taken.
+        """How the network sees a photo (H, W, 1 or 3), uint8 or uint16, and what share of its residual is applied.
 
-        Reduced, plaster and knitwear are as fine as noise. Where a photo has no noise, little is taken away of them.
+        In a reduced photo plaster and knitwear look like noise. If it has none, little of the residual is applied.
         """
         if self.reduction is not None:
             return Refinement(self.reduction)
@@ -65,7 +65,7 @@ class Enhancer:
         """The photo enhanced: same size, depth, colour space, transparency and metadata; gray stays gray.
 
         Args:
-            how: the network sees it; None asks the effect, and works on the whole photo at once.
+            how: as `Effect.refinement_of` returns it, with tiles if needed; None calls it, and uses no tiles.
 
         Raises:
             ValueError: the strength is not in 0..1.

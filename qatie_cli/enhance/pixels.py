@@ -37,7 +37,7 @@ def enhance(
             own space, so that what sRGB cannot hold is kept.
         reduction: the network sees the photo reduced by this factor, and its residual is brought to full resolution
             guided by the photo (`fast_reduction` says by how much it may be). Tone is decided and applied in full.
-        share: 0..1 of the residual that is taken where the photo is reduced.
+        share: 0..1 of the residual that is applied if the photo is reduced.
 
     Returns:
         (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
@@ -54,40 +54,65 @@ def enhance(
         return pixels.copy()
     toned = TonedPhoto(pixels, engine, colours)
     out = np.empty_like(pixels, order="C")
-    height, width = out.shape[:2]
     if reduction > 1:
-        reduced = toned.reduced(reduction)
-        residual = _residual_to_the_edge(engine.network, reduced, tile_side)
-        if share < 1:
-            residual *= np.float32(share)
-        guided = GuidedResidual(reduced, residual, reduction)
-        if toned.colours is None:
-            toned.finish_by(guided, strength, out)
-            return out
-        for top, bottom in toned.strips(0, height, width):
-            region = Region(top, bottom, 0, width)
-            rows = toned.rows(region)
-            _finish_in_own_space(toned, region, rows, guided.rows(top, rows), strength, out)
-        return out
-    for tile, features in tiled(engine.network, toned, tile_side):
-        left, right = tile.core[2], min(tile.core[3], width)
-        columns = slice(left - tile.seen[2], right - tile.seen[2])
-        bottom_of_tile = min(tile.core[1], height)
-        for top, bottom in toned.strips(tile.core[0], bottom_of_tile, right - left, engine.network.strips_at_once):
-            # The tail works on even rows; a last odd row has its partner in the padding.
-            first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
-            residual = engine.network.residual(features, first, last)[: bottom - top, columns]
-            region = Region(top, bottom, left, right)
-            if toned.colours is None:
-                toned.finish(region, residual, strength, out)
-            else:
-                _finish_in_own_space(toned, region, toned.rows(region), residual, strength, out)
+        _finish_reduced(toned, engine.network, strength, tile_side, reduction, share, out)
+    else:
+        _finish_full(toned, engine.network, strength, tile_side, out)
     return out
 
 
 def fast_reduction(width: int, height: int) -> int:
     """By how much fast mode reduces a photo of `width` x `height` pixels for the network: 1 for small ones."""
     return math.ceil(math.sqrt(width * height / FAST_PIXELS))
+
+
+def _finish_full(
+    toned: TonedPhoto,
+    network: ResidualNetwork[Features],
+    strength: float,
+    tile_side: int | None,
+    out: np.ndarray,
+) -> None:
+    """Fill `out` with the photo, toned, plus the residual that the network gives for it at full size."""
+    height, width = out.shape[:2]
+    for tile, features in tiled(network, toned, tile_side):
+        left, right = tile.core[2], min(tile.core[3], width)
+        columns = slice(left - tile.seen[2], right - tile.seen[2])
+        bottom_of_tile = min(tile.core[1], height)
+        for top, bottom in toned.strips(tile.core[0], bottom_of_tile, right - left, network.strips_at_once):
+            # The tail works on even rows; a last odd row has its partner in the padding.
+            first, last = top - tile.seen[0], bottom + bottom % 2 - tile.seen[0]
+            residual = network.residual(features, first, last)[: bottom - top, columns]
+            region = Region(top, bottom, left, right)
+            if toned.colours is None:
+                toned.finish(region, residual, strength, out)
+            else:
+                _finish_in_own_space(toned, region, toned.rows(region), residual, strength, out)
+
+
+def _finish_reduced(
+    toned: TonedPhoto,
+    network: ResidualNetwork[Features],
+    strength: float,
+    tile_side: int | None,
+    reduction: int,
+    share: float,
+    out: np.ndarray,
+) -> None:
+    """Fill `out` with the photo, toned, plus a share of the residual that the network gives for it at reduced size."""
+    reduced = toned.reduced(reduction)
+    residual = _residual_to_the_edge(network, reduced, tile_side)
+    if share < 1:
+        residual *= np.float32(share)
+    guided = GuidedResidual(reduced, residual, reduction)
+    if toned.colours is None:
+        toned.finish_by(guided, strength, out)
+        return
+    height, width = out.shape[:2]
+    for top, bottom in toned.strips(0, height, width):
+        region = Region(top, bottom, 0, width)
+        rows = toned.rows(region)
+        _finish_in_own_space(toned, region, rows, guided.rows(top, rows), strength, out)
 
 
 def _residual_to_the_edge(network: ResidualNetwork[Features], pixels: np.ndarray, tile_side: int | None) -> np.ndarray:

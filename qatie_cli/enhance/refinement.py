@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Refinement:
-    """How the network sees a photo, and what is taken of its residual.
+    """How the network sees a photo, and how much of its residual is applied.
 
     Attributes:
         reduction: the factor by which it is reduced.
-        share: 0..1 of the residual that is taken.
+        share: 0..1 of the residual that is applied.
         tile_side: of the tiles that bound memory, a multiple of 8; None for the whole photo at once.
     """
 

@@ -11,6 +11,7 @@ from qatie_cli.enhance.guided import GuidedResidual
 from qatie_cli.enhance.tiling import Place, Region, strips
 from qatie_cli.kernels.threads import in_turn, over_rows
 from qatie_cli.model import tone_map
+from qatie_cli.model.config import Guide
 from qatie_cli.model.tone_map import ToneMap, cells_of
 
 _GUIDED_ROWS = 128  # whose lines are fitted at a time: 3 MB of a 12-megapixel photo, and an eighth of the rows twice
@@ -28,12 +29,13 @@ class ToneRows:
     table: np.ndarray
     grid: np.ndarray | None
     size: tuple[int, int]  # height and width of the whole photo
+    guide: Guide = "luma"
 
     @staticmethod
     def of(decided: ToneMap | None, levels: int, size: tuple[int, int]) -> ToneRows:
         """Those of `decided`; None leaves the values as they are."""
         if decided is not None:
-            return ToneRows(decided.table(levels), decided.grid, size)
+            return ToneRows(decided.table(levels), decided.grid, size, decided.guide)
         values = np.arange(levels, dtype=np.float32) / np.float32(levels - 1)
         table = np.zeros((3, levels, 3), np.float32)
         table[range(3), :, range(3)] = values
@@ -43,7 +45,9 @@ class ToneRows:
         """The rows toned, (h, w, 3) float32 in 0..1."""
         if not kernels.usable(region.pixels):
             toned = tone_map.apply_table(region.of(source), self.table)
-            return toned if self.grid is None else tone_map.apply_gains(toned, self.grid, *place, self.size)
+            if self.grid is None:
+                return toned
+            return tone_map.apply_gains(toned, self.grid, *place, self.size, self.guide)
         from qatie_cli.kernels import tone
 
         out = np.empty((region.height, region.width, 3), np.float32)
@@ -146,7 +150,8 @@ class ToneRows:
             left, across = cells_of(place[1], region.width, self.size[1], grid.shape[1])
             starts = np.flatnonzero(np.diff(left, prepend=-1, append=-1))
             cells = left[starts[:-1]]
-        return _frozen(source), region.top, region.left, self.table, grid, above, down, starts, cells, across
+        by_luma = self.guide == "luma"
+        return _frozen(source), region.top, region.left, self.table, grid, by_luma, above, down, starts, cells, across
 
 
 def _levels(result: np.ndarray, before: np.ndarray, strength: float) -> np.ndarray:

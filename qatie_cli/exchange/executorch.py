@@ -25,7 +25,6 @@ from qatie_cli.model import tone_apply
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.network import fold_upsample
 from qatie_cli.model.tone_apply import Decision
-from qatie_cli.model.tone_features import luma
 from qatie_cli.model.whole import Model
 
 
@@ -100,7 +99,7 @@ def _toned(photo: Tensor, decision: Decision) -> Tensor:
     if decision.grids is None:
         return toned
     depth = decision.grids.shape[1]
-    place = luma(toned) * (depth - 1)
+    place = tone_apply.guide_of(toned, decision.guide) * (depth - 1)
     ev = torch.zeros_like(place)
     for layer in range(depth):
         spread = tone_apply.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])

@@ -65,13 +65,13 @@ def onnxruntime(model: bytes | Path, photo: np.ndarray, threads: int = 1) -> np.
     Raises:
         DataError: the runtime refuses the model, or the photo's size.
     """
-    from onnxruntime import InferenceSession, SessionOptions
+    from qatie_cli.without_telemetry import onnxruntime as runtime
 
-    options = SessionOptions()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised as exceptions
     with _refusals("ONNX Runtime"):
-        session = InferenceSession(
+        session = runtime.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
         )
         fed = {}

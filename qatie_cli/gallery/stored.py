@@ -1,4 +1,4 @@
-"""The gallery of an output folder that is worked on from elsewhere: workers make previews, one process the page."""
+"""The gallery of a run over stores or on a cluster: workers make the previews, one process writes the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StoredAlbum:
     """
 
     def __init__(self, out: str, provenance: Provenance) -> None:
-        """Read what earlier runs left.
+        """Read the state of earlier runs.
 
         Raises:
             QatieError: the page is not one that qatie wrote; it stays.

@@ -204,7 +204,7 @@ def gained(ops: Operators[T], photo: T, gain: T) -> T:
 def _ramps(ops: Operators[T], stage: Stage, gains: T) -> T:
     """`Decided.gains` as log-gains of base e: those of the first layer, then how far each is above the one before.
 
-    A pixel's log-gain is the first plus the share of each rise that lies below the pixel's luma, which takes fewer
+    A pixel's log-gain is the first plus the share of each rise that lies below the pixel's guide, which takes fewer
     operators than weights of layers.
     """
     depth = stage.config.depth
@@ -220,7 +220,10 @@ def _sliced(ops: Operators[T], stage: Stage, gains: T, photo: T) -> T:
     cells, depth = stage.config.grid, stage.config.depth
     down, across = (_hats(ops, photo, side, cells) for side in ("height", "width"))
     stacked = ops.stacked(_ramps(ops, stage, gains))
-    place = ops.weighted_plane(photo, [(depth - 1) * weight for weight in LUMA])
+    if stage.config.guide == "luma":
+        place = ops.weighted_plane(photo, [(depth - 1) * weight for weight in LUMA])
+    else:
+        place = ops.mul(ops.plane(ops.channel_max(photo)), depth - 1.0)
 
     def enlarged(layer: int) -> T:
         return ops.products(ops.products(down, ops.rows(stacked, layer * cells, (layer + 1) * cells)), across)
@@ -253,7 +256,7 @@ def _hats(ops: Operators[T], photo: T, side: Literal["height", "width"], cells: 
 class Decided(Generic[T]):
     """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `gains`.
 
-    These are a picture of the grid's size with a channel for each layer along luma, in shares of LARGEST_GAIN_EV.
+    These are a picture of the grid's size with a channel for each layer along the guide, in shares of LARGEST_GAIN_EV.
     """
 
     curves: T

@@ -77,9 +77,9 @@ def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]
 
 
 def pieces(first: int, last: int, rows: float, fewest: int) -> list[tuple[int, int]]:
-    """Pieces of rows first..last, of about so many each; more where threads would go without one, but not tiny ones.
+    """Divide rows first..last into pieces of about `rows`, or smaller ones if some threads would get none.
 
-    None is empty, however few values a row may have.
+    Pieces made smaller for that have at least `fewest` rows.
     """
     height = last - first
     wanted = max(math.ceil(height / max(rows, 1)), min(number(), height // fewest), 1)

@@ -5,6 +5,7 @@
     source: (H, W, 3) uint8 or uint16; the rows to tone start at row `top` and column `left` of it.
     table: (3 inputs, levels, 3 outputs) float32, what each level of each channel adds to the output.
     grid: (rows, columns, depth) float32, gains in EV; rows of 0 for none.
+    by_luma: whether pixels read the grid by their luma, else by their largest channel.
     above, down: of each row the grid's cell above and the share of the one below.
     starts, cells, across: columns starts[i] to starts[i + 1] lie between the grid's cells[i] and cells[i] + 1; of each
         column the share of the right one.
@@ -35,7 +36,7 @@ def _cells_of_row(grid, above, down, line):
 
 
 @kernel
-def _toned(source, table, line, starts, cells, across, planes, scratch):
+def _toned(source, table, line, by_luma, starts, cells, across, planes, scratch):
     """One row (W, 3) of the photo, toned, into `planes` (3, W); `scratch` is (2, W)."""
     width = source.shape[0]
     for x in range(width):
@@ -49,7 +50,8 @@ def _toned(source, table, line, starts, cells, across, planes, scratch):
     places, evs = scratch[0], scratch[1]
     layers, last = _F(line.shape[1] - 1), np.uint32(line.shape[1] - 2)
     for x in range(width):
-        places[x] = ((red[x] * RED + green[x] * GREEN) + blue[x] * BLUE) * layers
+        place = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE if by_luma else max(red[x], green[x], blue[x])
+        places[x] = place * layers
     for i in range(cells.shape[0]):
         near, far = line[cells[i]], line[cells[i] + 1]
         for x in range(starts[i], starts[i + 1]):
@@ -73,35 +75,35 @@ def _toned(source, table, line, starts, cells, across, planes, scratch):
 
 
 @kernel
-def to_float(source, top, left, table, grid, above, down, starts, cells, across, first, last, out):
+def to_float(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, out):
     """Rows first..last of `out` (h, w, 3) float32 in 0..1."""
     width = out.shape[1]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
     line = np.empty(grid.shape[1:], _F)
     for y in range(first, last):
         _cells_of_row(grid, above[y], down[y], line)
-        _toned(source[top + y, left : left + width], table, line, starts, cells, across, planes, scratch)
+        _toned(source[top + y, left : left + width], table, line, by_luma, starts, cells, across, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = planes[c, x]
 
 
 @kernel
-def to_bytes(source, top, left, table, grid, above, down, starts, cells, across, first, last, out):
+def to_bytes(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, out):
     """Rows first..last of `out` (h, w, 3) uint8, rounded."""
     width = across.shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
     line = np.empty(grid.shape[1:], _F)
     for y in range(first, last):
         _cells_of_row(grid, above[y], down[y], line)
-        _toned(source[top + y, left : left + width], table, line, starts, cells, across, planes, scratch)
+        _toned(source[top + y, left : left + width], table, line, by_luma, starts, cells, across, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = np.uint8(np.rint(planes[c, x] * WHITE))
 
 
 @kernel
-def to_means(source, top, left, table, grid, above, down, starts, cells, across, first, last, factor, out):
+def to_means(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, factor, out):
     """Means of factor x factor toned pixels, edges repeated: rows first..last of `out` (h / factor, ..., 3) uint8."""
     height, width = above.shape[0], across.shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
@@ -114,7 +116,8 @@ def to_means(source, top, left, table, grid, above, down, starts, cells, across,
         for y in range(target * factor, (target + 1) * factor):
             if y < height:
                 _cells_of_row(grid, above[y], down[y], line)
-                _toned(source[top + y, left : left + width], table, line, starts, cells, across, planes, scratch)
+                row = source[top + y, left : left + width]
+                _toned(row, table, line, by_luma, starts, cells, across, planes, scratch)
             for c in range(3):
                 plane, total = planes[c], sums[c]
                 for x in range(inside):
@@ -130,7 +133,23 @@ def to_means(source, top, left, table, grid, above, down, starts, cells, across,
 
 @kernel
 def to_result(
-    source, top, left, table, grid, above, down, starts, cells, across, strength, white, residual, first, last, out
+    source,
+    top,
+    left,
+    table,
+    grid,
+    by_luma,
+    above,
+    down,
+    starts,
+    cells,
+    across,
+    strength,
+    white,
+    residual,
+    first,
+    last,
+    out,
 ):
     """Toned rows plus `residual` (h, w, 3) float32, blended with the photo, into their place in `out`, shaped as it."""
     width = across.shape[0]
@@ -139,7 +158,7 @@ def to_result(
     for y in range(first, last):
         _cells_of_row(grid, above[y], down[y], line)
         before = source[top + y, left : left + width]
-        _toned(before, table, line, starts, cells, across, planes, scratch)
+        _toned(before, table, line, by_luma, starts, cells, across, planes, scratch)
         for x in range(width):
             for c in range(3):
                 planes[c, x] = min(max(planes[c, x] + residual[y, x, c], ZERO), ONE) * white
@@ -164,6 +183,7 @@ def to_guided_result(
     left,
     table,
     grid,
+    by_luma,
     above,
     down,
     starts,
@@ -195,7 +215,7 @@ def to_guided_result(
     for y in range(first, last):
         _cells_of_row(grid, above[y], down[y], line)
         before = source[top + y, left : left + width]
-        _toned(before, table, line, starts, cells, across, planes, scratch)
+        _toned(before, table, line, by_luma, starts, cells, across, planes, scratch)
         at_line = line_above[y] - lines_top
         upper, lower = lines[at_line], lines[min(at_line + 1, lines.shape[0] - 1)]
         share = line_down[y]

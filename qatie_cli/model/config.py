@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 SIZE_MULTIPLE = 8  # three halvings: height and width of the network's input must be multiples of this
 LEAKY_SLOPE = 0.2
@@ -18,6 +19,9 @@ GLOBAL_VIEW_PX = 256
 # One that decides from place to place sees all of a view of this side; its statistics, every second pixel.
 LOCAL_VIEW_PX = 128
 LARGEST_GAIN_EV = 1.5
+# By what a pixel finds its gain among those of its place: its luma, or its largest channel (HSV's value), by which a
+# deep blue sky and a red leaf count as bright as they look.
+Guide = Literal["luma", "largest"]
 
 # Ranks of the order statistics, as shares of the pixels: the ends say where black and white lie.
 QUANTILES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997)
@@ -80,17 +84,25 @@ class ToneConfig:
     bins: int = 0  # of the histograms of red, green, blue and luma; 0 for none
     quantiles: bool = False  # of red, green, blue, luma and each pixel's largest and smallest channel
     grid: int = 0  # cells along each side of the photo that gains are decided for: 8, 16 or 32; 0 for none
-    depth: int = 8  # cells of the grid along luma
+    depth: int = 8  # cells of the grid along its guide
+    guide: Guide = "luma"
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:
-            raise ValueError(f"a tone stage needs 2 knots or more and no negative number, not {self}")
+            raise ValueError(f"a tone stage needs at least 2 knots and no negative numbers, not {self}")
         if self.bins == 1 or not (self.channels or self.bins or self.quantiles):
             raise ValueError("a tone stage needs channels, 2 bins or more, or quantiles to see a photo by")
         if self.grid and (self.grid not in (8, 16, 32) or self.depth < 2 or not self.channels or not self.statistics):
             raise ValueError(
-                f"a grid has 8, 16 or 32 cells a side, 2 or more along luma, and needs channels and statistics: {self}"
+                "a grid has 8, 16 or 32 cells a side, 2 or more along its guide, and needs channels and statistics: "
+                f"{self}"
             )
+        if self.guide not in get_args(Guide):
+            raise ValueError(f"the guide of a grid is luma or largest, not {self.guide}")
+
+    def to_table(self) -> dict:
+        """Plain values; the guide is omitted at its default, as in files from before it existed."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("guide", "luma")}
 
     @property
     def statistics(self) -> int:
@@ -133,7 +145,7 @@ class ModelConfig:
 
     def to_table(self) -> dict:
         """Plain values for a JSON header."""
-        return asdict(self) | {"network": self.network.to_table()}
+        return {"network": self.network.to_table(), "tone": None if self.tone is None else self.tone.to_table()}
 
     @staticmethod
     def from_table(table: dict) -> ModelConfig:

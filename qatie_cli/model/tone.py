@@ -8,6 +8,7 @@ depend on the photo's size, but for applying what is decided (`tone_map`).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class ToneStage(nn.Module):
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
         grids = self._grids(x, hidden) * trust[:, :, None, None] if self.config.grid else None
-        return Decision(with_pinned_ends(curves, matrices), matrices, grids)
+        return Decision(with_pinned_ends(curves, matrices), matrices, grids, self.config.guide)
 
     @torch.no_grad()
     def keep_colours(self, share: float) -> None:
@@ -96,6 +97,17 @@ class ToneStage(nn.Module):
             matrix = decided[curves:].unflatten(0, (3, 3))
             gray = torch.eye(3).to(matrix).reshape(3, 3, *[1] * (matrix.dim() - 2)) * matrix.sum(1).mean(0)
             matrix.copy_(torch.lerp(gray, matrix, share))
+
+    @torch.no_grad()
+    def keep_gains(self, shares: Sequence[float]) -> None:
+        """Keep these shares (0..1) of the gains of each layer of the grid, the darkest first.
+
+        Shadows opened as far as targets ask for look hazy, and show their noise. Gains are 1.5 tanh(g) EV, and it is g
+        of which a share is kept.
+        """
+        factors = torch.as_tensor(shares).to(self.gains.bias)
+        self.gains.bias *= factors
+        self.gains.weight *= factors[:, None, None, None]
 
     def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
         """Input features (N, values) of the decision: of the last convolution's output, and statistics."""
@@ -135,4 +147,4 @@ def decide(stage: ToneStage, pixels_hwc: np.ndarray) -> ToneMap:
     """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
     decision = stage(view(pixels_hwc, stage.config.view_px))
     grid = None if decision.grids is None else np.ascontiguousarray(decision.grids[0].permute(1, 2, 0).numpy())
-    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid)
+    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid, decision.guide)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qatie_cli.model.config import Guide
 from qatie_cli.model.tone_features import luma
 from qatie_cli.model.tone_map import BLACK, end_weights
 
@@ -14,12 +15,13 @@ from qatie_cli.model.tone_map import BLACK, end_weights
 class Decision(NamedTuple):
     """The decisions for N photos: `curves` (N, 3, knots), `matrices` (N, 3, 3), `grids` (N, depth, rows, columns).
 
-    `grids` are gains in EV, None where a stage decides for the whole photo only.
+    `grids` are gains in EV, None where a stage decides for the whole photo only; `guide` says where a pixel reads them.
     """
 
     curves: Tensor
     matrices: Tensor
     grids: Tensor | None = None
+    guide: Guide = "luma"
 
 
 def apply(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Tensor:
@@ -29,7 +31,7 @@ def apply(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Ten
     stands for all of it.
     """
     toned = apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
-    return toned if decision.grids is None else apply_grid(toned, decision.grids, boxes)
+    return toned if decision.grids is None else apply_grid(toned, decision.grids, boxes, decision.guide)
 
 
 def apply_global(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
@@ -43,17 +45,22 @@ def apply_global(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(matrices, curved).view(n, 3, height, width)
 
 
-def apply_grid(toned: Tensor, grids: Tensor, boxes: Tensor | None = None) -> Tensor:
-    """Photos (N, 3, H, W) in 0..1 by the gains (N, depth, rows, columns) at their pixels' place and luma.
+def apply_grid(toned: Tensor, grids: Tensor, boxes: Tensor | None = None, guide: Guide = "luma") -> Tensor:
+    """Photos (N, 3, H, W) in 0..1 by the gains (N, depth, rows, columns) at their pixels' place and guide.
 
     Values between the cells are interpolated linearly along all three axes; the outermost cells reach to the edges.
     """
     depth = grids.shape[1]
-    place = luma(toned) * (depth - 1)
+    place = guide_of(toned, guide) * (depth - 1)
     spread = enlarged(grids, toned.shape[-2:], boxes)
     layers = torch.arange(depth, dtype=toned.dtype, device=toned.device).view(1, depth, 1, 1)
     ev = (spread * (1 - (place - layers).abs()).clamp(min=0)).sum(1, keepdim=True)
     return with_gain(toned, torch.exp2(ev))
+
+
+def guide_of(toned: Tensor, guide: Guide) -> Tensor:
+    """What toned photos (N, 3, H, W) read their gains by: (N, 1, H, W) in 0..1."""
+    return luma(toned) if guide == "luma" else toned.amax(1, keepdim=True)
 
 
 def enlarged(grids: Tensor, size: torch.Size, boxes: Tensor | None = None) -> Tensor:

@@ -1,8 +1,8 @@
 """What the tone stage decides, and how it changes a photo: curves and a matrix everywhere, gains from place to place.
 
-The gains stand in a bilateral grid (Chen, Paris and Durand 2007) over position and luma, decided by a network as in
-HDRNet (Gharbi et al. 2017). Two pixels of one place and different luma have gains of their own, so a bright sky and the
-dark roof before it change independently, and no halo appears between them.
+The gains stand in a bilateral grid (Chen, Paris and Durand 2007) over position and brightness, decided by a network as
+in HDRNet (Gharbi et al. 2017). Two pixels of one place and different brightness have gains of their own, so a bright
+sky and the dark roof before it change independently, and no halo appears between them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qatie_cli.model.config import Guide
 from qatie_cli.photo.colour import LUMA
 
 BLACK = 0.01  # what black may become: two and a half levels
@@ -26,12 +27,13 @@ def end_weights(knots: int) -> np.ndarray:
 class ToneMap:
     """One photo's decision: `curves` (3, knots) over input 0..1, `matrix` (3, 3), `grid` (rows, columns, depth) in EV.
 
-    All are float32; `grid` is None where a stage decides for the whole photo only.
+    All are float32; `grid` is None where a stage decides for the whole photo only; `guide` says where a pixel reads it.
     """
 
     curves: np.ndarray
     matrix: np.ndarray
     grid: np.ndarray | None = None
+    guide: Guide = "luma"
 
     def table(self, levels: int) -> np.ndarray:
         """What each input level of each channel adds to the output: (3 inputs, levels, 3 outputs) float32.
@@ -55,7 +57,9 @@ def apply_table(rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.clip(toned, 0, 1, out=toned)
 
 
-def apply_gains(toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
+def apply_gains(
+    toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, size: tuple[int, int], guide: Guide = "luma"
+) -> np.ndarray:
     """`tone_apply.apply_grid` for a part of a photo: rows (h, w, 3) float32 in 0..1, `grid` (rows, columns, depth).
 
     The part's first pixel stands at row `top` and column `left` of the whole photo, which has `size` (height, width).
@@ -65,8 +69,8 @@ def apply_gains(toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, si
     y0, fy = cells_of(top, height, size[0], rows)
     x0, fx = cells_of(left, width, size[1], columns)
     lines = grid[y0] + (grid[y0 + 1] - grid[y0]) * fy[:, None, None]
-    red, green, blue = (toned_hwc[..., channel] * np.float32(weight) for channel, weight in enumerate(LUMA))
-    place = (red + green + blue) * np.float32(depth - 1)
+    largest = toned_hwc.max(axis=2)
+    place = (_luma(toned_hwc) if guide == "luma" else largest) * np.float32(depth - 1)
     z0 = np.minimum(place.astype(np.int32), depth - 2)
     fz = place - z0.astype(np.float32)
     values, cell = lines.reshape(-1), (np.arange(height)[:, None] * columns + x0) * depth + z0
@@ -77,7 +81,13 @@ def apply_gains(toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, si
 
     near = at(0)
     gain = exp2(near + (at(depth) - near) * fx)
-    return toned_hwc * (gain / (1 + (gain - 1) * toned_hwc.max(axis=2)))[..., None]
+    return toned_hwc * (gain / (1 + (gain - 1) * largest))[..., None]
+
+
+def _luma(toned_hwc: np.ndarray) -> np.ndarray:
+    """Luma (h, w) of (h, w, 3) float32."""
+    red, green, blue = (toned_hwc[..., channel] * np.float32(weight) for channel, weight in enumerate(LUMA))
+    return red + green + blue
 
 
 def exp2(ev: np.ndarray) -> np.ndarray:

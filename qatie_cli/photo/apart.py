@@ -46,7 +46,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def takes(self, path: Path, suspect: bool = False) -> bool:
-        """Whether a file is decoded in the other process, as far as one can be started."""
+        """Whether a file is decoded in the other process, if one can be started."""
         return suspect or is_for_apart(path)
 
     def read(self, path: Path, max_pixels: int, suspect: bool = False) -> Photo:

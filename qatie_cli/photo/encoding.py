@@ -15,7 +15,7 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, tiff
+from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, heic_size, tiff
 from qatie_cli.photo.beside import renditions, writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
@@ -145,9 +145,10 @@ def _encode(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str)
             _write_png(file, photo)
         elif fmt in DEEP and photo.pixels.dtype == np.uint16:
             carried = photo if _exif_fits(photo, fmt) else dataclasses.replace(photo, exif=None)
-            file.write(deep.encoded(carried, fmt, _setting(photo, fmt, quality)))
+            content = deep.encoded(carried, fmt, _setting(photo, fmt, quality))
+            file.write(heic_size.checked(content, name) if fmt == "heic" else content)
         else:
-            _write_lossy(file, photo, fmt, quality)
+            _write_lossy(file, photo, fmt, quality, name)
     except (ValueError, KeyError, struct.error, RuntimeError, SyntaxError, OverflowError) as error:
         raise PhotoError(f"{name} could not be encoded: {error}.", "Try another --format.") from error
 
@@ -178,7 +179,7 @@ def _write_png(file: BinaryIO, photo: Photo) -> None:
     file.write(memoryview(content)[header:])
 
 
-def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> None:
+def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name: str) -> None:
     options: dict = {"quality": _setting(photo, fmt, quality)}
     if fmt == "heic":
         open_heif()
@@ -207,6 +208,8 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality) -> No
     image.save(content, FORMATS[fmt][1], **options)
     if block and fmt == "avif":  # Pillow would rebuild it, and break the offsets in maker notes
         file.write(avif_items.added(content.getvalue(), block, None, None))
+    elif fmt == "heic":
+        file.write(heic_size.checked(content.getvalue(), name))
     else:
         file.write(content.getbuffer())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ _GOOGLE = ("gs", "gcs")
 _AZURE = ("az", "abfs", "abfss")
 _KEYS_A_PAGE = 1000  # S3's maximum
 _MD5_DIGITS = 32
+_S3_WHOLE = 5 << 29  # bytes; s3fs puts files in parts from twice that on, and S3 takes 5 GiB at once
 _VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -85,6 +87,7 @@ class Store:
         """The files below `folder`, a page at a time.
 
         A page of S3 is 1,000 keys. Elsewhere it is one folder, in the order of names. A missing folder has no pages.
+        On this machine, links are followed, and a folder that is reached twice is searched once.
 
         Raises:
             StoreError: it cannot be listed.
@@ -92,19 +95,21 @@ class Store:
         if self.protocol in _S3:
             yield from self._pages_of_s3(folder, recursive)
             return
-        left = [folder]
+        left, seen = [folder], set[tuple[int, int]]()
         while left:
             here = left.pop()
+            if self.protocol == urls.FILE and not _is_new(here, seen):
+                continue
             try:
                 listed = self._try(here, functools.partial(self._system.ls, self._path(here), detail=True))
             except FileNotFoundError:
                 continue
             found = {urls.join(here, urls.name(str(info["name"]))): info for info in listed}
             found.pop(here, None)
-            yield [self._entry(url, info) for url, info in sorted(found.items()) if info["type"] != "directory"]
+            folders = {url for url, info in found.items() if _is_folder(url, info)}
+            yield [self._entry(url, info) for url, info in sorted(found.items()) if url not in folders]
             if recursive:
-                inner = [u for u, info in found.items() if info["type"] == "directory" and not info.get("islink")]
-                left += sorted(inner, reverse=True)
+                left += sorted(folders, reverse=True)
 
     def _pages_of_s3(self, folder: str, recursive: bool) -> Iterator[list[Entry]]:
         bucket, _, prefix = self._path(folder).partition("/")
@@ -177,7 +182,7 @@ class Store:
 
     def _typed(self, content_type: str) -> dict[str, Any]:
         if self.protocol in _S3:
-            return {"ContentType": content_type}
+            return {"ContentType": content_type, "chunksize": _S3_WHOLE}
         if self.protocol in _GOOGLE:
             return {"content_type": content_type}
         if self.protocol in _AZURE:
@@ -193,13 +198,13 @@ class Store:
             StoreError: one cannot be removed.
         """
         for start in range(0, len(names), _KEYS_A_PAGE):
-            paths = [self._path(url) for url in names[start : start + _KEYS_A_PAGE]]
+            page = names[start : start + _KEYS_A_PAGE]
             try:
-                self._try(names[start], functools.partial(self._system.rm, paths))
+                self._try(page[0], functools.partial(self._system.rm, [self._path(url) for url in page]))
             except FileNotFoundError:
-                for path in paths:
+                for url in page:
                     with contextlib.suppress(FileNotFoundError):
-                        self._system.rm_file(path)
+                        self._try(url, functools.partial(self._system.rm_file, self._path(url)))
 
     # --- within -------------------------------------------------------------------------------------------------------
 
@@ -239,7 +244,29 @@ def _opened(protocol: str) -> Store:
         package = str((known or {}).get("class", "")).partition(".")[0]
         raise UsageError(f"{protocol}:// needs {package}.", f"Run: pip install {package}") from None
     # fsspec would cache listings forever. It shares connections between instances with the same options.
-    return Store(protocol, kind(use_listings_cache=False))
+    system = kind(use_listings_cache=False)
+    if protocol in _S3 and system.session is None:
+        _parse_times_fast(system)
+    return Store(protocol, system)
+
+
+def _parse_times_fast(system: Any) -> None:
+    """Parse the times of listed keys by `_time`: botocore's own parser is four fifths of a listing's processor time."""
+    from aiobotocore.session import AioSession
+
+    system.session = AioSession(**system.kwargs)  # as s3fs would make it
+    system.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+
+
+def _time(text: Any) -> datetime.datetime:
+    """What botocore's parser returns."""
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # a number, or the form of HTTP headers
+        from botocore.utils import parse_timestamp
+
+        parsed: datetime.datetime = parse_timestamp(text)
+        return parsed
 
 
 def check_writable(url: str) -> None:
@@ -249,6 +276,24 @@ def check_writable(url: str) -> None:
             f"Writes to {protocol}:// are not atomic, so qatie cannot use it for outputs.",
             "Use s3://, gs://, az:// or a folder with -o.",
         )
+
+
+def _is_folder(url: str, info: dict[str, Any]) -> bool:
+    """Whether it is a folder or, on this machine, a link to one."""
+    linked = bool(info.get("islink")) and urls.protocol(url) == urls.FILE
+    return info["type"] == "directory" or (linked and urls.to_path(url).is_dir())
+
+
+def _is_new(url: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder of this machine is none of those `seen`, to which it is added."""
+    try:
+        status = urls.to_path(url).stat()
+    except OSError:  # reported when it is listed
+        return True
+    identity = status.st_dev, status.st_ino
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
 
 
 def _md5_beside(info: dict[str, Any]) -> str:

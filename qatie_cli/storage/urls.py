@@ -12,6 +12,7 @@ from qatie_cli.errors import UsageError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_SIGNED = re.compile(r"[?&](sig|[^=&]*(key|secret|token|password|signature|credential)[^=&]*)=", re.IGNORECASE)
 _QUERY = re.compile(r"(?<=\?)[^\s'\"<>]+")
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CONNECTION_STRING", re.IGNORECASE)
 _SHORTEST_SECRET = 8  # characters; a shorter value may be an ordinary word
@@ -33,11 +34,11 @@ def checked(text: str) -> str:
     """The URL without a trailing slash.
 
     Raises:
-        UsageError: it contains a password, has no bucket or folder, or is a chain.
+        UsageError: it contains a password or a signature, has no bucket or folder, or is a chain.
     """
-    if _PASSWORD.search(text):
+    if _PASSWORD.search(text) or _SIGNED.search(text):
         raise UsageError(
-            f"{shown(text)} contains a password, which would end up in logs and reports.",
+            f"{shown(text)} contains a password or a signature, which would end up in logs and reports.",
             "Set credentials as for the store's own tools: in environment variables or a profile.",
         )
     if "::" in text:

@@ -107,9 +107,9 @@ def matched_tone(target: Tensor, base: Tensor) -> Tensor:
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """PSNR, as hundredths of a dB below 53 dB, where it saturates, mean over the photos.
+    """Hundredths of a dB by which PSNR is below 53 dB, where it saturates; mean over the photos.
 
-    A photo with a little noise counts as much as one with a lot, which a mean error would be all about.
+    A photo with little noise counts as much as one with a lot, which would dominate a mean error.
     """
     squared = (output - target).square().mean((1, 2, 3))
     return (10 * torch.log10(squared / _DETAIL_SQUARED_ERROR + 1) / 100).mean()

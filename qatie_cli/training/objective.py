@@ -52,8 +52,8 @@ def _thinned(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
 class NetworkObjective(nn.Module):
     """The network behind the finished tone stage; with `agreement`, also its distance from unrounded output.
 
-    Agreement alone is had most cheaply by a network that changes little. With a `teacher`, the output shall also stay
-    that of a network that was trained without rounding.
+    Agreement alone favours a network that changes little. With a `teacher`, the output is also kept close to that of a
+    network trained without rounding.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class NetworkObjective(nn.Module):
         distillation: float = 0.0,
         mixed: bool = False,
     ) -> None:
-        """The options' weights and the network that is learnt from.
+        """Set the weights of the terms, and the network to learn from.
 
         Args:
             agreement: weight of the L1 between rounded and float output.
-            teacher: a network of the same photos; it is not trained.
+            teacher: a network that is given the same photos; it is not trained.
             distillation: weight of the L1 between the rounded output and the teacher's.
             mixed: whether convolutions are computed in bfloat16.
         """
@@ -82,7 +82,7 @@ class NetworkObjective(nn.Module):
         self.weights, self.agreement, self.distillation, self.mixed = weights, agreement, distillation, mixed
 
     def forward(self, batch: TrainingBatch, rounding: Rounding) -> tuple[Tensor, Terms]:
-        """The loss of a batch with the network in the arithmetic `rounding`, and its terms by name."""
+        """The loss of a batch with the network rounded by `rounding`, and its terms by name."""
         if self._decide is None:
             base, target = batch.input.clamp(0, 1), batch.target
         else:

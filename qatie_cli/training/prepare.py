@@ -145,36 +145,38 @@ def prepare(
             _list_skipped(validated.skipped, options.out / VALIDATION_LEFT_OUT_FILE)
         photos: Pairs | CleanPhotos
         source: Source
-        view_px = recipe.config.tone.view_px if recipe.config.tone else THUMBNAIL_PX
-        share, separate = recipe.validation_share, validated is not None
         if "clean" in notes:
-            photos = clean_photos.load(Path(notes["clean"]), store, share, recipe.seed, separate_validation=separate)
-            source = DegradedSource(
-                photos,
-                recipe.degradation,
-                recipe.seed,
-                recipe.crop,
-                validated,
-                view_px,
-                recipe.tone_sampling,
-                recipe.crop_scale,
-            )
+            photos, source = _degraded(Path(notes["clean"]), store, recipe, validated)
         else:
             photos = paired.load(
                 Path(notes["data"]),
                 store,
-                share,
+                recipe.validation_share,
                 recipe.seed,
                 recipe.crop,
                 folders=folders,
-                separate_validation=separate,
+                separate_validation=validated is not None,
                 on_start=on_start,
                 on_read=on_read,
             )
-            source = PairSource(photos, recipe.seed, validated, view_px, recipe.crop_scale)
+            source = PairSource(photos, recipe.seed, validated, _view_px(recipe), recipe.crop_scale)
             if group.leads:
                 _list_skipped(photos.skipped, options.out / LEFT_OUT_FILE)
         yield Prepared(source, recipe, setting, options.resume, photos, validated)
+
+
+def _degraded(
+    folder: Path, store: Store, recipe: Recipe, validated: ValidationSet | None
+) -> tuple[CleanPhotos, DegradedSource]:
+    """The good photos of a folder, and the source that degrades them."""
+    share, separate = recipe.validation_share, validated is not None
+    photos = clean_photos.load(folder, store, share, recipe.seed, separate_validation=separate)
+    shown = _view_px(recipe), recipe.tone_sampling, recipe.crop_scale
+    return photos, DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop, validated, *shown)
+
+
+def _view_px(recipe: Recipe) -> int:
+    return recipe.config.tone.view_px if recipe.config.tone else THUMBNAIL_PX
 
 
 def _settled(options: Options) -> tuple[Recipe, dict[str, str], Weights | None]:
@@ -202,7 +204,7 @@ def _shape(init: Weights) -> dict[str, object]:
     stage = init.config.tone
     if stage is not None:
         table |= {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}
-        table |= {"tone_grid": stage.grid, "tone_depth": stage.depth}
+        table |= {"tone_grid": stage.grid, "tone_depth": stage.depth, "tone_guide": stage.guide}
     return table
 
 
@@ -219,7 +221,8 @@ def merged(table: Mapping[str, object], settings: Sequence[str]) -> Recipe:
         try:
             parsed = parsing.from_toml(f"value = {value}")["value"]
         except ValueError:
-            parsed = None
+            takes_words = isinstance(getattr(Recipe, name.strip(), None), str)
+            parsed = value.strip() if takes_words else None  # whose quotes the shell took
         if not equals or parsed is None:
             raise UsageError(f"Invalid setting '{text}'.", "Write it as name=value, as in rate=1e-3.")
         if dot and isinstance(part := values.get(section, {}), dict):

@@ -17,7 +17,7 @@ from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.sampling import CropScale
 from qatie_cli.data.uneven_light import LightConfig
 from qatie_cli.errors import UsageError
-from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
+from qatie_cli.model.config import Guide, ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.training.losses import LossWeights
 
 _Numbers = LossWeights | FullFrameConfig | RenderingConfig
@@ -43,7 +43,8 @@ class Recipe:
     tone_bins: int = 32  # of the histograms it sees, 0 for none
     tone_quantiles: bool = True  # whether it also sees quantiles
     tone_grid: int = 0  # cells along each side of the photo that it decides gains for: 8, 16, 32, or 0 for none
-    tone_depth: int = 8  # of those cells along luma
+    tone_depth: int = 8  # of those cells along their guide
+    tone_guide: Guide = "luma"  # by what pixels find their gain: luma, or the largest channel
     tone_steps: int = 3000  # the tone stage alone, on whole photos at thumbnail size
     steps: int = 2500  # the network in float, behind the finished tone stage
     qat_steps: int = 0  # the network with int8's rounding
@@ -59,6 +60,8 @@ class Recipe:
     tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
     tone_colour: float = 1.0  # share of what it decides about colours that is kept when it is trained
+    # Share of the gains of each layer of its grid, the darkest first, that is kept when it is trained; () for all.
+    tone_gains: tuple[float, ...] = ()
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -103,6 +106,10 @@ class Recipe:
             raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
         if not 0 <= self.tone_colour <= 1:
             raise ValueError(f"tone_colour must lie in 0..1, not {self.tone_colour}")
+        if self.tone_gains and len(self.tone_gains) != (self.tone_depth if self.tone_grid else 0):
+            raise ValueError("tone_gains needs a number for each of the tone_depth layers of a grid")
+        if not all(isinstance(share, float | int) and 0 <= share <= 1 for share in self.tone_gains):
+            raise ValueError(f"tone_gains must lie in 0..1, not {list(self.tone_gains)}")
         if not 0 < self.validation_share < 1:
             raise ValueError("the validation share must lie between 0 and 1")
         if self.crop % 8 or self.crop < 32:
@@ -140,7 +147,7 @@ class Recipe:
         known = {f.name for f in dataclasses.fields(Recipe)}
         if unknown := sorted(set(table) - known):
             raise ValueError(f"unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        values = dict(table)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
                 raise ValueError(f"{name} = {value!r} has the wrong type")
@@ -173,6 +180,7 @@ class Recipe:
                 quantiles=self.tone_quantiles,
                 grid=self.tone_grid,
                 depth=self.tone_depth,
+                guide=self.tone_guide,
             )
         network = NetworkConfig(self.width, self.residual, self.fusion_refiner, self.encoder_refiner)
         return ModelConfig(network, stage)

@@ -61,8 +61,8 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
     init = setting.init
     if init is not None and not states.fits(init.config, recipe):
         raise UsageError(
-            "The recipe's network is neither that of the first weights nor a wider one of its kind, "
-            "or the two have no tone stage in common.",
+            "The initial weights do not fit the recipe. It needs their network, or one with a multiple of their width, "
+            "and a tone stage of their kind.",
             "Leave out --width and the network's options, or name weights that fit.",
         )
     if resume:
@@ -73,7 +73,7 @@ def check(recipe: Recipe, setting: Setting, resume: bool) -> None:
             )
         return
     if setting.group.broadcast((setting.out / STATE_FILE).exists()):
-        raise DataError(f"{setting.out} holds a run already.", "Go on with --resume, or choose another --out.")
+        raise DataError(f"{setting.out} holds a run already.", "Continue it with --resume, or choose another --out.")
     try:
         files.check_writable(setting.out)
     except OSError as error:

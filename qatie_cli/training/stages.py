@@ -220,6 +220,8 @@ class ToneTraining(Stage):
         kept = copy.deepcopy(_tone(state.ema))
         if self.recipe.tone_colour < 1:
             kept.keep_colours(self.recipe.tone_colour)
+        if self.recipe.tone_gains:
+            kept.keep_gains(self.recipe.tone_gains)
         state.best_tone = _copied(kept)
 
 
@@ -302,7 +304,7 @@ class QatTraining(FloatTraining):
             checkpoint.write(self.inputs.setting.out / results.FLOAT_FILE, post_training)
 
     def resume(self, state: State) -> None:
-        """Read what the stage began with, if it is learnt from."""
+        """Read the network that the stage started from, if it is the teacher."""
         if not self.recipe.distillation:
             return
         begun = checkpoint.read(self.inputs.setting.out / results.FLOAT_FILE)

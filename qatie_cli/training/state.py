@@ -64,19 +64,19 @@ def fits(start: ModelConfig, recipe: Recipe) -> bool:
 def models(recipe: Recipe, init: Weights | None, device: torch.device) -> tuple[Model, Model]:
     """The model to train and its moving average before the first step; `init` None starts from random weights."""
     trained, average = (whole.create(recipe.config, recipe.seed) for _ in range(2))
-    if init is not None and not recipe.keep_network:
-        stage = {n: t for n, t in init.state.items() if n.startswith("tone.")}
+    if init is not None:
+        given = _given(init, recipe)
         for model in (trained, average):
-            model.load_state_dict(model.state_dict() | {n: torch.as_tensor(t) for n, t in stage.items()})
-    elif init is not None:
-        if init.config.network != recipe.config.network:
-            init = widening.widened(init, recipe.width, recipe.seed)
-        same = init.config.tone == recipe.config.tone
-        tensors = init.state if same else {n: t for n, t in init.state.items() if not n.startswith("tone.")}
-        for model in (trained, average):
-            own = {} if same else {n: t for n, t in model.state_dict().items() if n.startswith("tone.")}
-            model.load_state_dict({n: torch.as_tensor(t) for n, t in (tensors | own).items()})
+            model.load_state_dict(model.state_dict() | given)
     return trained.to(device), average.to(device).requires_grad_(False)
+
+
+def _given(init: Weights, recipe: Recipe) -> dict[str, Tensor]:
+    """The tensors that a run takes from its initial weights: network and tone stage, each unless it is trained anew."""
+    if recipe.keep_network and init.config.network != recipe.config.network:
+        init = widening.widened(init, recipe.width, recipe.seed)
+    kept = {"network": recipe.keep_network, "tone": init.config.tone == recipe.config.tone}
+    return {name: torch.as_tensor(values) for name, values in init.state.items() if kept[name.partition(".")[0]]}
 
 
 def save(path: Path, state: State, fingerprint: str) -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from commands import FRAGILE_QATIE
 from PIL import Image
 from samples import inverted, small_photos
 
+from qatie_cli import files
 from qatie_cli.batch import planning, session
 from qatie_cli.batch.claims import Claim, Claims
 from qatie_cli.batch.journal import Journal
@@ -59,6 +61,23 @@ def test_a_photo_that_failed_is_not_suspect(tmp_path):
     _taken(claims, "a.jpg").give_up(made=False)
     assert not any(tmp_path.iterdir())
     assert not _taken(claims, "a.jpg").suspect
+
+
+def test_a_claim_that_was_given_up_while_it_was_taken_is_taken_anew(tmp_path, monkeypatch):
+    """Else the file that is locked has no name any more, and the next process claims the photo too."""
+    claims, lock = Claims(tmp_path), files.try_lock
+    owned = [_taken(claims, "a.jpg")]
+
+    def once_given_up(file: IO[str]) -> bool:
+        for claim in owned:
+            claim.give_up()
+        owned.clear()
+        return lock(file)
+
+    monkeypatch.setattr(files, "try_lock", once_given_up)
+    claim = _taken(claims, "a.jpg")
+    assert claims.take("a.jpg", False, lambda: True) is None
+    claim.give_up()
 
 
 def test_stale_claims_stay_while_their_photos_are_not_made(tmp_path):

@@ -23,6 +23,7 @@ from qatie_cli.batch.made import Ledger, State
 from qatie_cli.batch.planning import Naming
 from qatie_cli.batch.running import Result, Runner, Writing
 from qatie_cli.batch.settings import Settings
+from qatie_cli.photo import decoding
 
 SETTINGS = Settings("qatie-c16", "0" * 64)
 
@@ -78,6 +79,21 @@ def test_a_changed_photo_is_redone(folder, tmp_path):
     _run(folder, tmp_path / "out")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "1.png")
     assert _run(folder, tmp_path / "out") == DONE | {"1.png": "enhanced"}
+
+
+def test_a_photo_that_changed_while_it_was_enhanced_is_redone(folder, tmp_path):
+    """Its output is of what was read, not of what was there when it was written."""
+
+    def edited(photo, _):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "0.png")
+        return inverted(photo)
+
+    (folder / "1.png").unlink()
+    (folder / "2.png").unlink()
+    (folder / "3.png").unlink()
+    assert _run(folder, tmp_path / "out", enhance=edited) == {"0.png": "enhanced"}
+    assert _run(folder, tmp_path / "out") == {"0.png": "enhanced"}
+    assert _run(folder, tmp_path / "out") == {"0.png": "done"}
 
 
 def test_what_somebody_changed_is_named_and_left(folder, tmp_path):
@@ -149,6 +165,18 @@ def test_a_run_killed_between_record_and_replacement_changes_nothing(folder, tmp
     assert _run(folder, out) == DONE
     assert _run(folder, out, other) == ENHANCED
     assert _run(folder, out, other) == DONE
+
+
+def test_half_a_line_of_another_run_is_read_when_it_is_whole(folder, tmp_path):
+    out = tmp_path / "out"
+    _run(folder, out)
+    record = out / made.FOLDER / "made.jsonl"
+    whole = record.read_bytes()
+    ledger = Ledger(out, SETTINGS)
+    for end in (len(whole) - 30, len(whole)):
+        record.write_bytes(whole[:end])
+        found = [ledger.find(out / name, folder / name).state for name in ALL]
+    assert found == [State.DONE] * len(ALL)
 
 
 def test_a_record_that_cannot_be_written_keeps_the_output_from_appearing(folder, tmp_path, monkeypatch):
@@ -279,6 +307,24 @@ def test_the_claim_of_a_photo_ends_when_it_is_written(folder, tmp_path):
 
     Runner(inverted, Writing(ledger=ledger, settings=SETTINGS)).run(tasks, written)
     assert free == ALL
+
+
+def test_the_claim_of_a_photo_that_becomes_png_for_its_transparency_ends_then_too(tmp_path, coffee):
+    decoding.open_heif()
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("0.heic", "1.heic"):
+        Image.fromarray(np.dstack([coffee[:40, :60], np.full((40, 60), 99, np.uint8)])).save(folder / name)
+    ledger = Ledger(out, SETTINGS)
+    tasks = planning.plan([folder], out, Naming(), ledger=ledger).tasks
+    claimed = []
+
+    def written(result: Result) -> None:
+        assert result.task.output.suffix == ".png"
+        claimed.append(len(list((out / made.FOLDER / "claims").iterdir())))
+
+    Runner(inverted, Writing(ledger=ledger, settings=SETTINGS)).run(tasks, written)
+    assert claimed[-1] == 0
 
 
 def test_an_interrupted_run_gives_its_claims_back(folder, tmp_path):

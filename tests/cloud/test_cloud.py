@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import io
 import json
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from qatie_cli.batch.settings import Settings
 from qatie_cli.cli import app
 from qatie_cli.cloud import record, scratch, session
 from qatie_cli.cloud.here import Here
-from qatie_cli.cloud.items import ItemOutcome
+from qatie_cli.cloud.items import Done, ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.session import Request
 from qatie_cli.cloud.work import Job, Worker
@@ -43,8 +44,9 @@ def memory_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty memory:// store, and no waiting."""
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
     monkeypatch.setattr(patience, "SECONDS", 1.0)
+    system = fsspec.filesystem("memory")  # before a test hides fsspec
     yield
-    fsspec.filesystem("memory").store.clear()
+    system.store.clear()
 
 
 def _png(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -118,6 +120,8 @@ def test_the_tree_is_kept_and_every_output_is_the_photo_s():
     found, _ = _run()
     assert found == dict.fromkeys(("0.png", "1.png", "2.png"), "enhanced")
     assert _urls(OUT) == ["0.png", "a/1.png", "a/b/2.png"]
+    own = [entry.url for page in stores.of(OUT).pages(f"{OUT}/.qatie") for entry in page]
+    assert [url.startswith(f"{OUT}/.qatie/made/") for url in own] == [True]
     made = np.asarray(Image.open(io.BytesIO(stores.of(OUT).read(f"{OUT}/a/1.png"))))
     assert (made == 255 - np.asarray(Image.open(io.BytesIO(_png(1))))).all()
 
@@ -172,6 +176,20 @@ def test_with_a_suffix_earlier_outputs_are_no_inputs():
     assert _urls("memory://shop/in") == ["0-q.png", "0.png"]
 
 
+def test_a_plan_is_estimated_from_photos_of_all_its_parts():
+    small, large = _png(0, (10, 10)), _png(0, (50, 40))
+    damaged = set(random.Random(0).sample(range(200), 40))
+    for index in range(200):
+        content = b"no photo" if index in damaged else large if index >= 100 else small
+        _put(f"memory://shop/in/{index:03}.png", content)
+    with session.opened(_request()) as run:
+        estimate = run.estimate(share=3)
+        readable = [sum(index not in damaged for index in part) for part in (range(100), range(100, 200))]
+        assert estimate.megapixels == pytest.approx((readable[0] * 100 + readable[1] * 2000) / 1e6, rel=0.2)
+        assert estimate.unreadable == pytest.approx(40, abs=20)
+        assert estimate.speed == pytest.approx(3 * run.estimate().speed)
+
+
 def test_a_folder_that_is_not_there_is_one_line():
     with pytest.raises(UsageError, match="There is no file or folder memory://shop/in"):
         _run()
@@ -198,6 +216,45 @@ def test_a_second_run_redoes_what_was_made_otherwise_and_leaves_what_others_chan
     others = dataclasses.replace(SETTINGS, strength=0.5)
     assert _run(_request(settings=others))[0]["3.png"] == "enhanced"
     assert set(_run(_request(Naming(overwrite=True)))[0].values()) == {"enhanced"}
+
+
+def test_a_run_is_bound_to_the_engine_of_the_outputs_unless_it_redoes_them():
+    _fill(["0.png", "1.png"])
+    _, first = _run()
+    assert first.begun_on == ""
+    for naming, engine in ((Naming(), "none"), (Naming(overwrite=True), "")):
+        with session.opened(_request(naming)) as again:
+            assert again.begun_on == engine
+
+
+def test_where_a_store_gives_digests_changes_of_equal_size_are_seen(monkeypatch):
+    plain = stores.Store._entry
+
+    def with_digest(self, url, info):
+        digest = record.md5(self.read(url))
+        return dataclasses.replace(plain(self, url, info), version=digest, md5=digest)
+
+    def raw(level: int) -> bytes:
+        content = io.BytesIO()
+        Image.new("RGB", (40, 30), (level, 0, 0)).save(content, "PNG", compress_level=0)
+        return content.getvalue()
+
+    def changed(url: str) -> None:
+        _put(url, bytes(len(stores.of(url).read(url))))
+
+    monkeypatch.setattr(stores.Store, "_entry", with_digest)
+    for index in range(3):
+        _put(f"memory://shop/in/{index}.png", raw(index))
+    with session.opened(_request()) as run:
+        changed("memory://shop/in/0.png")
+        (batch,) = run.table.batches()
+        done = Worker(_job(run), _Inverter()).run(batch)
+    assert "0.png was changed since it was listed" in done.outcomes[0].reason
+    changed(f"{OUT}/1.png")
+    _put("memory://shop/in/2.png", raw(9))
+    found, _ = _run()
+    assert "was changed since qatie made it" in found["1.png"]
+    assert found["2.png"] == "enhanced"
 
 
 def test_an_output_of_another_photo_is_left():
@@ -236,6 +293,29 @@ def test_a_worker_lost_after_it_put_some_outputs_is_followed_by_one_that_puts_th
     assert set(_run()[0].values()) == {"done"}
 
 
+def test_outputs_of_an_earlier_run_are_not_taken_for_those_of_a_lost_worker(monkeypatch):
+    names = ["0.png", "1.png"]
+    _fill(names)
+    _run()
+
+    class Black(_Inverter):
+        def __call__(self, photo, how):
+            return photo.with_pixels(np.zeros_like(photo.rgb()))
+
+    def lost(self, item, outcome, path):
+        raise KeyboardInterrupt
+
+    with session.opened(_request(settings=dataclasses.replace(SETTINGS, strength=0.5))) as run:
+        (batch,) = run.table.batches()
+        with monkeypatch.context() as patch:
+            patch.setattr(Worker, "_put", lost)
+            with pytest.raises(KeyboardInterrupt):
+                Worker(_job(run), Black()).run(batch)
+        Worker(_job(run), Black()).run(batch)
+    for name in names:
+        assert not np.asarray(Image.open(io.BytesIO(stores.of(OUT).read(f"{OUT}/{name}")))).any()
+
+
 def test_an_interruption_leaves_whole_outputs_and_the_same_command_goes_on():
     names = [f"{index:02}.png" for index in range(80)]
     _fill(names)
@@ -261,6 +341,7 @@ def test_an_interruption_leaves_whole_outputs_and_the_same_command_goes_on():
         counts = json.loads(b"".join(run.report("", "", "", 1.0)))["counts"]
         assert counts == {"enhanced": run.reached, "not begun": 80 - run.reached}
     there = _urls(OUT)
+    assert len(there) == run.reached
     assert all(Image.open(io.BytesIO(stores.of(OUT).read(f"{OUT}/{name}"))).size == (40, 30) for name in there)
     found, _ = _run()
     assert {name for name, what in found.items() if what == "done"} == set(there)
@@ -279,6 +360,42 @@ def test_files_of_batches_are_merged_and_say_the_same(monkeypatch):
     whole = [gzip.decompress(c) if u in merged else c for u, c in zip(left, contents, strict=True)]
     lines = b"".join(whole).splitlines()
     assert sorted(json.loads(line)["output"] for line in lines if b'"output"' in line) == names
+    assert set(_run()[0].values()) == {"done"}
+
+
+def test_damaged_records_are_as_good_as_none(monkeypatch):
+    monkeypatch.setattr(record, "MERGED", 2)
+    names = [f"{index:02}.png" for index in range(34)]
+    _fill(names)
+    _run()
+    folder = f"{OUT}/.qatie/made"
+    (merged,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".gz")]
+    whole = stores.of(OUT).read(merged)
+    (plain,) = [e.url for page in stores.of(OUT).pages(folder) for e in page if e.url.endswith(".jsonl")]
+    line = json.loads(stores.of(OUT).read(plain).splitlines()[-1])
+    for wrong in ({"from": [5, 1, "x"]}, {"output": None}, {"made": "ab"}, {"settings": 1}):
+        _put(f"{folder}/0-wrong.jsonl", json.dumps(line | wrong).encode() + b'\n5\n"x"\n[]\n{')
+        assert set(_run()[0].values()) == {"done"}
+    for damaged in (whole[: len(whole) // 2], whole[:10] + bytes(20), whole[:-8] + bytes(8)):
+        _put(merged, damaged)
+        found = _run()[0]
+        assert sum("qatie has no record" in why for why in found.values()) == 32
+        assert list(found.values()).count("done") == 2
+
+
+def test_records_stay_where_they_cannot_be_merged(monkeypatch):
+    monkeypatch.setattr(record, "MERGED", 2)
+    _fill([f"{index:02}.png" for index in range(40)])
+    put = stores.Store.put
+
+    def put_no_merged(self, url, *given):
+        if "merged-" in url:
+            raise patience.StoreError("There is no room.")
+        put(self, url, *given)
+
+    monkeypatch.setattr(stores.Store, "put", put_no_merged)
+    assert set(_run()[0].values()) == {"enhanced"}
+    monkeypatch.setattr(stores.Store, "put", put)
     assert set(_run()[0].values()) == {"done"}
 
 
@@ -322,6 +439,26 @@ def test_a_store_that_stays_down_ends_the_run_and_the_rest_is_not_begun(monkeypa
     assert run.exit_code() is Exit.NOTHING_DONE
 
 
+def test_a_store_that_fails_every_other_batch_does_not_end_the_run():
+    _fill([f"{index:03}.png" for index in range(160)])
+
+    class Unsteady:
+        workers = 1
+
+        def run(self, batches, on_done):
+            for batch in batches:
+                silent = batch.number % 2 == 0
+                status = Status.FAILED if silent else Status.ENHANCED
+                made = (ItemOutcome(i.number, i.output, status=status, unreachable=silent) for i in batch.items)
+                if not on_done(Done(batch.number, tuple(made))):
+                    return
+
+    with session.opened(_request()) as run:
+        run.run(Unsteady(), lambda outcome: None)
+        assert run.counts == {Status.FAILED: 80, Status.ENHANCED: 80}
+        assert run.exit_code() is Exit.SOME_FAILED
+
+
 def test_a_photo_that_changes_after_it_was_listed_fails_alone():
     _fill(["0.png", "1.png"])
     with session.opened(_request()) as run:
@@ -339,9 +476,16 @@ def test_no_credential_is_told(monkeypatch):
         patience.patiently("az://b/k", lambda: (_ for _ in ()).throw(ValueError(said)))
     assert "123456" not in raised.value.one_line()
     assert "pass@" not in raised.value.one_line()
-    with pytest.raises(UsageError) as refused:
-        Places.of(["s3://key:secret@bucket/in"], OUT)
-    assert "secret" not in refused.value.one_line()
+    for url in (
+        "s3://key:secret@bucket/in",
+        "https://host/a.jpg?sv=2030&sig=secret",
+        "https://host/a.jpg?X-Amz-Signature=secret",
+        "https://host/a.jpg?X-Goog-Credential=secret",
+        "gs://bucket/a.jpg?access_token=secret",
+    ):
+        with pytest.raises(UsageError, match="contains a password or a signature") as refused:
+            Places.of([url], OUT)
+        assert "secret" not in refused.value.one_line()
 
 
 def test_a_store_that_does_not_answer_at_first_is_one_line_soon(monkeypatch):
@@ -390,11 +534,12 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(module, url, na
 
 def test_a_cluster_without_ray_is_one_line_that_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--cluster", "local"])
-    assert isinstance(done.exception, UsageError)
-    assert installation.extra("cluster") in done.exception.one_line()
+    for command in (["enhance", str(tmp_path), "-o", str(tmp_path / "out")], ["evaluate", "--data", str(tmp_path)]):
+        done = CliRunner().invoke(app, [*command, "--cluster", "local"])
+        assert isinstance(done.exception, UsageError)
+        assert done.exception.one_line() == f"--cluster needs ray. Run: {installation.extra('cluster')}"
     done = CliRunner().invoke(app, ["enhance", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "2"])
-    assert "--workers is for --cluster" in str(done.exception)
+    assert "--workers needs --cluster" in str(done.exception)
 
 
 def test_a_protocol_that_nobody_knows_or_that_writes_halves_is_refused():

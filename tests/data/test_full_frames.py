@@ -112,6 +112,42 @@ def test_bright_skin_and_vivid_colours_become_no_brighter_where_they_are_held(co
     torch.testing.assert_close(held[..., 100:120, 100:120], free[..., 100:120, 100:120])
 
 
+def test_what_is_vivid_in_the_input_becomes_no_more_saturated_in_the_target():
+    """A vivid blue, a pale one, and a blue as dark as noise, each beside its more saturated rendering."""
+    shown = torch.tensor([[0.15, 0.3, 0.6], [0.5, 0.55, 0.6], [0.02, 0.04, 0.08]]).T[None, :, None]
+    target = shown.clone()
+    target[:, :2] *= 0.5
+    free, held = (rendering.with_vivid_colours_of(shown, target, share) for share in (0.0, 1.0))
+    torch.testing.assert_close(free, target)
+    torch.testing.assert_close(held[0, [0, 2], 0, 0], shown[0, [0, 2], 0, 0])  # the least and the largest channel
+    torch.testing.assert_close(held[..., 1:], target[..., 1:])
+    duller = shown * 0.5 + 0.2
+    torch.testing.assert_close(rendering.with_vivid_colours_of(shown, duller, 1.0), duller)
+
+
+def test_the_move_to_the_middle_holds_bright_skin():
+    config, held = FullFrameConfig(untouched=1, middle=1, middle_untouched=1), RenderingConfig(strength=0, hold=1)
+    face = np.full((64, 64, 3), 0.15, np.float32) * (
+        1 + (np.indices((64, 64)).sum(0) % 2)[..., None].astype(np.float32) / 2
+    )
+    face[20:44, 20:44] = (0.85, 0.65, 0.52)
+    brighter = [
+        full_frames.samples([Frame(face, Kind.PHOTO)], config, rendered).target[0, :, 32, 32]
+        for rendered in (RenderingConfig(strength=0), held)
+    ]
+    assert luma(brighter[0].view(1, 3, 1, 1)) > luma(torch.tensor([0.85, 0.65, 0.52]).view(1, 3, 1, 1)) + 0.05
+    torch.testing.assert_close(brighter[1], torch.tensor([0.85, 0.65, 0.52]), atol=5e-3, rtol=0)
+
+
+def test_holding_colours_leaves_no_value_below_black():
+    """A value of -1e-9 has no shot noise: not a number, which ended a training."""
+    rng = np.random.default_rng(0)
+    photo = torch.from_numpy(rng.choice([0.0, 1e-8, 0.6, 0.9], (4, 3, 64, 64)).astype(np.float32))
+    brighter = (photo + 1e-7 * torch.from_numpy(rng.random((4, 3, 64, 64)).astype(np.float32))).clamp(0, 1)
+    for hold in (0.3, 1.0):
+        assert rendering.with_bright_colours_of(photo, brighter, hold).min() >= 0
+
+
 def test_smooth_shadows_of_an_undegraded_photo_are_not_moved_to_the_middle():
     """A sky at night on the left, as dark grass on the right."""
     photo = _photo(0.15, 0.15).clone()

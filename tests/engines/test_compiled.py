@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from qatie_cli.engines.floating import FloatNetwork
 from qatie_cli.engines.norms import Norms
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
-from qatie_cli.errors import EngineError
+from qatie_cli.errors import EngineError, PinnedEngineError
 from qatie_cli.kernels import machine_code, threads
 from qatie_cli.model import checkpoint, folding, shipped
 from qatie_cli.model.quantization.integers import integer_convs
@@ -87,6 +89,15 @@ def test_the_tail_is_that_of_floats(name):
     convs["tail"].phases(stored, found)
     assert np.abs(found - expected).max() < 0.01 / 255
     assert np.ptp(expected) > 10 / 255
+
+
+def test_sums_of_the_tail_fit_into_int32_however_even_its_weights_are(narrow, monkeypatch):
+    even = np.ones((12, 48, 3, 3)), np.zeros(12)
+    monkeypatch.setattr(compiled_convs, "fold_tail", lambda state: even)
+    tail = compiled_convs._tail(narrow, {})
+    weights = tail.weights.astype(np.int64).reshape(-1, compiled_convs.LANES, 2).sum((0, 2))[:12]
+    assert (weights * 255 <= np.iinfo(np.int32).max).all()
+    assert (weights * 255 > 0.99 * np.iinfo(np.int32).max).all()  # and are as fine as that allows
 
 
 @needs_llvm
@@ -220,6 +231,26 @@ def test_tanh_is_that_of_numpy(narrow):
     assert np.abs(product - expected**2).max() < 6e-7
 
 
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+@needs_llvm
+@pytest.mark.parametrize("name", ["llvm", "float"])
+def test_features_take_the_memory_that_is_counted_for_them(name, narrow, coffee):
+    """NumPy reports its arrays to tracemalloc. Tiles are chosen by this number; strips take more of a smaller photo."""
+    photo = np.tile(coffee, (5, 4, 1))[:2000, :2000]
+    network = engines.load(narrow, name).network
+    network.features(np.ascontiguousarray(photo[:64, :64]))  # compiles its kernels
+    with threads.limited(1):
+        tracemalloc.start()
+        try:
+            network.features(photo)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert 0.6 < peak / photo[..., 0].size / network.bytes_per_pixel < 1.05
+
+
 # --- code that is kept --------------------------------------------------------------------------------------------
 
 
@@ -236,6 +267,18 @@ def test_code_is_compiled_once_and_a_damaged_file_is_made_anew(narrow, empty_hom
     monkeypatch.setattr(machine_code, "_compiled", lambda *given: pytest.fail("it is there"))
     compiled_convs._functions.cache_clear()
     compiled_convs.integers(narrow)
+
+
+@needs_llvm
+def test_code_of_another_generator_is_not_taken_for_this_one_s(tmp_path, monkeypatch):
+    """As after an update of qatie: the shapes are the same."""
+    keys = []
+    monkeypatch.setattr(machine_code, "functions", lambda source, names, key: keys.append(key) or dict.fromkeys(names))
+    for index in range(2):
+        (tmp_path / f"{index}.py").write_text(f"# version {index}")
+        writers = SimpleNamespace(__file__=str(tmp_path / f"{index}.py"))
+        compiled_convs._functions.__wrapped__(frozenset([compiled_convs.Shape(16, 1, 8, "stored")]), writers)
+    assert len(set(keys)) == 2
 
 
 @needs_llvm
@@ -267,7 +310,8 @@ def test_networks_that_it_cannot_run_are_named(kind, astronaut):
     with pytest.raises(EngineError, match=f"llvm cannot run a network of width {kind['width']}"):
         engines.load(weights, "llvm")
     assert engines.load(weights).name == "onnxruntime"
-    assert engines.load(weights, begun_on="llvm").name == "onnxruntime"
+    with pytest.raises(PinnedEngineError, match="begun on llvm"):
+        engines.load(weights, begun_on="llvm")
 
 
 def test_on_another_processor_auto_takes_onnxruntime(narrow, monkeypatch):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import qatie_here
 from PIL import Image
-from samples import LOCAL, random_weights, with_local_tone
+from samples import LOCAL, LOCAL_BY_LUMA, random_weights, with_local_tone
 
 import qatie_cli
 from qatie_cli import engines, installation, kernels, metrics
@@ -22,13 +22,13 @@ from qatie_cli.engines import built
 from qatie_cli.engines.light import Graphs
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
-from qatie_cli.errors import EngineError, UsageError
+from qatie_cli.errors import EngineError, PinnedEngineError, UsageError
 from qatie_cli.graphs import parts
 from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, folding, network, shipped, tensors, tone, whole
 from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 
-TONES = [None, ToneConfig(), ToneConfig(channels=0, bins=16, quantiles=True), LOCAL]
+TONES = [None, ToneConfig(), ToneConfig(channels=0, bins=16, quantiles=True), LOCAL, LOCAL_BY_LUMA]
 
 
 def _without_torch(code: str, *arguments: object) -> str:
@@ -295,6 +295,22 @@ def _operators(graph: bytes) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
+def test_nothing_is_kept_to_be_sent(photo, tmp_path):
+    """onnxruntime leaves an ID of the machine and events in the home of its user, where it is not told otherwise."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {n: v for n, v in os.environ.items() if n != "ORT_DISABLE_TELEMETRY" and not n.startswith("XDG_")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "qatie_cli", "enhance", photo, "-o", tmp_path / "out", "--engine", "onnxruntime"],
+        env=environment | {"HOME": str(home), "QATIE_HOME": str(tmp_path / "qatie")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.relative_to(home) for path in home.rglob("*") if path.is_file()] == []
+
+
 # --- graphs that are kept -----------------------------------------------------------------------------------------
 
 
@@ -330,8 +346,21 @@ def test_auto_says_why(weights):
     assert engines.load(weights, "onnxruntime").reason == "as asked"
     assert "begun" in engines.load(weights, begun_on="fbgemm").reason
     assert engines.load(weights, begun_on="fbgemm").name == "fbgemm"
-    assert engines.load(weights, begun_on="an engine of another machine").name == "onnxruntime"
     assert engines.load(weights, "onnxruntime", begun_on="fbgemm").name == "onnxruntime"
+
+
+@pytest.mark.parametrize("begun_on", ["fbgemm", "float", "llvm", "an engine of another machine"])
+def test_auto_does_not_go_on_with_another_engine(begun_on, weights, monkeypatch):
+    monkeypatch.setattr(installation, "has", lambda module: module != "torch")
+    monkeypatch.setattr(engines, "has_compiled", lambda: False)
+    with pytest.raises(
+        PinnedEngineError, match=f"begun on {begun_on}, .* PyTorch|{begun_on} on this machine"
+    ) as refused:
+        engines.load(weights, begun_on=begun_on)
+    assert "--engine onnxruntime" in refused.value.hint
+    assert refused.value.exit_code == 1
+    assert "\n" not in refused.value.one_line()
+    assert engines.load(weights, "onnxruntime", begun_on=begun_on).name == "onnxruntime"
 
 
 def test_where_there_is_no_engine_at_all_that_is_said(monkeypatch):

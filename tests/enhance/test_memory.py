@@ -216,6 +216,20 @@ def test_a_photo_waits_until_another_has_given_its_memory_back():
     _check_waiting(budget, 60, until=70)
 
 
+def test_all_photos_go_on_that_what_is_given_back_is_enough_for():
+    budget = memory.Budget(100)
+    budget.take(100)
+    waiting = [threading.Thread(target=budget.take, args=(50,), daemon=True) for _ in range(2)]
+    for photo in waiting:
+        photo.start()
+        photo.join(0.1)
+        assert photo.is_alive()
+    budget.give_back(100)
+    for photo in waiting:
+        photo.join(5)
+        assert not photo.is_alive()
+
+
 def test_a_photo_larger_than_the_budget_gets_all_of_it():
     budget = memory.Budget(100)
     budget.take(1000)

@@ -47,6 +47,14 @@ def test_black_and_blown_parts_say_nothing():
     assert colour_noise(_noisy(half, 2)) is None
 
 
+def test_a_photo_full_of_fine_colours_is_judged_by_its_smooth_parts():
+    photo = np.full((400, 600, 3), 120, np.uint8)
+    photo[:240] = np.random.default_rng(1).integers(60, 200, (240, 600, 3))  # confetti, a meadow
+    assert colour_noise(photo) == 0
+    smooth = _noisy(photo[240:], 4)
+    assert colour_noise(np.concatenate([photo[:240], smooth])) == pytest.approx(colour_noise(smooth), rel=0.15)
+
+
 @pytest.mark.parametrize("shape", [(400, 600, 1), (20, 600, 3)])
 def test_of_gray_and_tiny_photos_it_cannot_be_told(shape):
     photo = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)

@@ -43,7 +43,12 @@ def _tone_rows(photo: np.ndarray, kind: str) -> ToneRows:
     curves = np.linspace(0, 1, 17, dtype=np.float32) + rng.normal(0, 0.05, (3, 17)).astype(np.float32)
     matrix = (np.eye(3) + rng.normal(0, 0.1, (3, 3))).astype(np.float32)
     grid = np.clip(rng.normal(0, 0.7, (16, 8, 5)), -1.5, 1.5).astype(np.float32)
-    decided = {"none": None, "global": ToneMap(curves, matrix), "local": ToneMap(curves, matrix, grid)}[kind]
+    decided = {
+        "none": None,
+        "global": ToneMap(curves, matrix),
+        "local": ToneMap(curves, matrix, grid),
+        "local by largest": ToneMap(curves, matrix, grid, "largest"),
+    }[kind]
     return ToneRows.of(decided, np.iinfo(photo.dtype).max + 1, photo.shape[:2])
 
 
@@ -51,7 +56,7 @@ REGIONS = [Region(0, 400, 0, 600), Region(37, 118, 51, 384), Region(399, 400, 0,
 
 
 @needs_numba
-@pytest.mark.parametrize("kind", ["none", "global", "local"])
+@pytest.mark.parametrize("kind", ["none", "global", "local", "local by largest"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("region", REGIONS)
 def test_tone_is_that_of_numpy_bit_by_bit(compiled, coffee, kind, dtype, region):

@@ -8,9 +8,10 @@ import torch
 from samples import as_tensor
 
 from qatie_cli.model import config, tone, tone_apply, tone_features, tone_map
-from qatie_cli.model.config import ToneConfig
+from qatie_cli.model.config import ModelConfig, ToneConfig
 from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.tone_map import ToneMap
+from qatie_cli.photo.colour import LUMA
 
 
 def _stage(spread: float) -> ToneStage:
@@ -28,7 +29,7 @@ def test_untrained_stage_leaves_a_photo_as_it_is(astronaut):
 
 
 def test_curves_never_fall(astronaut):
-    curves, _, _ = _stage(3.0)(tone.view(astronaut))
+    curves = _stage(3.0)(tone.view(astronaut)).curves
     assert (curves.diff(dim=-1) >= 0).all()
 
 
@@ -45,7 +46,7 @@ def test_a_share_of_the_colours_is_kept_and_all_of_the_brightness(astronaut):
     torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
     torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), 0.25 * (of_gray[0] - of_gray[0].mean()))
     after.keep_colours(0.0)
-    colourless, matrix, _ = after(view)
+    colourless, matrix = after(view)[:2]
     torch.testing.assert_close(colourless[0, 0], colourless[0, 2])
     torch.testing.assert_close(matrix[0], matrix[0, 0, 0] * torch.eye(3))
 
@@ -83,7 +84,7 @@ def _of_contrast(contrast: float) -> torch.Tensor:
 def test_a_photo_of_one_thing_is_left_alone(contrast, share):
     stage, seen = _stage(0.3), _of_contrast(contrast)
     assert tone_features.confidence(seen) == pytest.approx(share, abs=1e-5)
-    curves, matrices, _ = stage(seen)
+    curves, matrices = stage(seen)[:2]
     identity = (torch.linspace(0, 1, 17).expand(1, 3, 17), torch.eye(3)[None])
     changed = max((given - same).abs().max() for given, same in zip((curves, matrices), identity, strict=True))
     assert changed > 0.1 if share else changed < 1e-5
@@ -144,9 +145,9 @@ def test_thumbnail_is_the_mean_of_the_whole_photo(coffee):
     np.testing.assert_allclose(small.mean((2, 3))[0], coffee.mean((0, 1)) / 255, atol=2e-3)
 
 
-def _local_stage(spread: float) -> ToneStage:
+def _local_stage(spread: float, guide: config.Guide = "luma") -> ToneStage:
     torch.manual_seed(0)
-    stage = ToneStage(ToneConfig(channels=4, bins=8, quantiles=True, grid=16)).requires_grad_(False)
+    stage = ToneStage(ToneConfig(channels=4, bins=8, quantiles=True, grid=16, guide=guide)).requires_grad_(False)
     for layer in (stage.decide, stage.gains):
         layer.weight.normal_(0, spread)
         layer.bias.normal_(0, spread)
@@ -159,13 +160,14 @@ def test_an_untrained_local_stage_leaves_a_photo_as_it_is(astronaut):
     assert (toned - photo).abs().max() < 1e-5
 
 
-def test_gains_are_the_same_in_training_and_in_use(astronaut):
-    stage = _local_stage(0.3)
+@pytest.mark.parametrize("guide", ["luma", "largest"])
+def test_gains_are_the_same_in_training_and_in_use(astronaut, guide):
+    stage = _local_stage(0.3, guide)
     trained = tone_apply.apply(as_tensor(astronaut), stage(tone.view(astronaut, 128)))[0].permute(1, 2, 0).numpy()
     decided = tone.decide(stage, astronaut)
     used = tone_map.apply_table(astronaut, decided.table(256))
     parts = [
-        tone_map.apply_gains(used[t : t + 100, left : left + 300], decided.grid, t, left, (512, 512))
+        tone_map.apply_gains(used[t : t + 100, left : left + 300], decided.grid, t, left, (512, 512), decided.guide)
         for left in (0, 300)
         for t in range(0, 512, 100)
     ]
@@ -180,6 +182,23 @@ def test_a_crop_takes_the_gains_of_its_place(astronaut):
     box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
     crop = tone_apply.apply(photo[..., 256:384, 128:256], decision, box)
     torch.testing.assert_close(crop, whole[..., 256:384, 128:256], atol=1e-5, rtol=0)
+
+
+def test_a_vivid_pixel_reads_the_gain_of_its_luma_or_of_its_largest_channel():
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1) * 0.8
+    grid = torch.linspace(-1, 1, 9).view(1, 9, 1, 1).expand(1, 9, 8, 8)  # -1 EV for black, 1 EV for white
+    for guide, brightness in (("luma", 0.8 * LUMA[2]), ("largest", 0.8)):
+        toned = tone_apply.apply_grid(blue, grid, guide=guide)
+        expected = tone_apply.with_gain(blue, torch.full((1, 1, 1, 1), 2.0 ** (2 * brightness - 1)))
+        torch.testing.assert_close(toned, expected)
+
+
+def test_files_from_before_the_guide_are_read_and_written_as_they_were():
+    before = ModelConfig(tone=ToneConfig(bins=8, grid=16)).to_table()
+    assert "guide" not in before["tone"]
+    assert ModelConfig.from_table(before).tone.guide == "luma"
+    by_largest = ModelConfig(tone=ToneConfig(bins=8, grid=16, guide="largest"))
+    assert ModelConfig.from_table(by_largest.to_table()) == by_largest
 
 
 def test_gains_keep_hue_and_black_and_white():
@@ -197,7 +216,9 @@ def test_a_flat_photo_takes_no_gains():
     assert decision.grids.abs().max() == 0
 
 
-@pytest.mark.parametrize("wrong", [{"grid": 12}, {"grid": 16, "depth": 1}, {"grid": 16, "channels": 0, "bins": 8}])
+@pytest.mark.parametrize(
+    "wrong", [{"grid": 12}, {"grid": 16, "depth": 1}, {"grid": 16, "channels": 0, "bins": 8}, {"guide": "red"}]
+)
 def test_impossible_grids_are_refused(wrong):
     with pytest.raises(ValueError, match="grid"):
         ToneConfig(**wrong)

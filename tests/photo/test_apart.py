@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -129,6 +131,37 @@ def test_jpeg_png_bmp_and_missing_files_need_no_process(folder, coffee):
     with pytest.raises(PhotoError, match="no file"):
         reader.read(folder / "none.webp", MAX_PIXELS)
     assert reader._works
+
+
+def test_the_time_limit_of_a_photo_ends_with_it(folder, monkeypatch):
+    """Else the process is killed while it decodes a later one."""
+    limits: list[threading.Timer] = []
+    timer = threading.Timer
+    monkeypatch.setattr(threading, "Timer", lambda *given: limits.append(timer(*given)) or limits[-1])
+    reader = apart.Reader()
+    try:
+        for name in ("a.webp", "none.tif", "z.webp"):
+            with contextlib.suppress(PhotoError):
+                reader.read(folder / name, MAX_PIXELS, suspect=True)
+    finally:
+        reader.close()
+    assert len(limits) == 3
+    assert all(limit.finished.is_set() for limit in limits)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared memory is Linux's")
+def test_memory_shared_with_a_process_is_freed_when_it_ends(folder):
+    def shared() -> int:
+        return sum("memfd:photo" in os.path.realpath(path) for path in Path("/proc/self/fd").iterdir())
+
+    before = shared()
+    reader = apart.Reader(SERVING_FRAGILE)
+    for name in ("a.webp", "aborts.tif", "c.tif", "killed.tif", "z.webp"):
+        with contextlib.suppress(PhotoError):
+            reader.read(folder / name, MAX_PIXELS)
+    assert shared() == before + 1
+    reader.close()
+    assert shared() == before
 
 
 def test_the_process_ends_with_its_reader_and_with_the_command(folder, tmp_path):

@@ -26,7 +26,7 @@ FLOORS = [
     ["files"],
     ["sizes"],
     ["installation"],
-    ["chatter", "errors", "parsing", "threads"],
+    ["chatter", "errors", "parsing", "threads", "without_telemetry"],
 ]
 DEPTH = {room: depth for depth, floor in enumerate(FLOORS) for room in floor}
 ENTRANCES = ("__init__.py", "__main__.py")  # on no floor: they only open the doors
@@ -95,6 +95,16 @@ def test_quantized_types_stay_behind_one_door():
     private = ("torch.ops.quantized", "quint8", "quantize_per_tensor(", "int_repr", "_make_per_")
     texts = {path: text.replace("fake_quantize_per_tensor", "") for path, text in FILES.items()}
     _check({path: {n for n in private if n in text} for path, text in texts.items() if path != "engines/int8.py"})
+
+
+def test_what_sends_usage_data_is_imported_without():
+    _check(
+        {
+            path: {n for n in names if n.split(".")[0] == "onnxruntime"}
+            for path, names in IMPORTS.items()
+            if path != "without_telemetry.py"
+        }
+    )
 
 
 def test_files_are_short():

@@ -99,6 +99,7 @@ def test_photos_come_from_one_folder(tmp_path, given):
         ("speed", "Invalid setting 'speed'"),
         ("rate=fast", "Invalid setting 'rate=fast'"),
         ("speed=1", "unknown setting speed"),
+        ("tone_gains=[0.5]", "tone_gains needs a number for each"),
         ("degradation.smear=[0, 1, 2]", "degradation.smear is now called degradation.denoise_blur"),
     ],
 )
@@ -108,7 +109,11 @@ def test_settings_that_make_no_sense_are_refused(setting, message):
 
 
 def test_settings_override_the_recipe_and_its_sections():
-    recipe = preparing.merged({"rate": 1e-3, "loss": {"l1": 2.0}}, ["rate=5e-4", "loss.psnr_y=1", "longest=900"])
+    settings = ["rate=5e-4", "loss.psnr_y=1", "longest=900", "tone_guide=largest"]
+    recipe = preparing.merged({"rate": 1e-3, "loss": {"l1": 2.0}}, settings)
+    assert recipe.tone_guide == "largest"
+    kept = ["tone_grid=16", "tone_channels=4", "tone_depth=3", "tone_gains=[1, 0.5, 0]"]
+    assert preparing.merged({}, kept).tone_gains == (1, 0.5, 0)
     assert (recipe.rate, recipe.loss.l1, recipe.loss.psnr_y, recipe.longest) == (5e-4, 2.0, 1, 900)
 
 

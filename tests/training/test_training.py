@@ -260,6 +260,21 @@ def test_the_trained_tone_stage_keeps_a_share_of_its_colours(clean, tmp_path):
     assert apart[0] > 1e-3 and apart[1] < 1e-6
 
 
+def test_the_trained_tone_stage_keeps_shares_of_its_gains(clean, tmp_path):
+    recipe = dataclasses.replace(
+        TINY, tone_steps=3, steps=0, qat_steps=0, tone_rate=1e-2, ema=0.0, tone_channels=4, tone_grid=16
+    )
+    shares = (0.0, 0.5, *[1.0] * 6)
+    whole, part = (
+        checkpoint.read(train(clean, dataclasses.replace(recipe, tone_gains=asked), tmp_path / name).weights).state
+        for name, asked in (("whole", ()), ("part", shares))
+    )
+    for name in ("tone.gains.bias", "tone.gains.weight"):
+        assert np.abs(whole[name]).max() > 0
+        factors = np.reshape(shares, (-1, *[1] * (whole[name].ndim - 1)))
+        np.testing.assert_allclose(part[name], factors * whole[name], rtol=1e-6)
+
+
 def test_a_run_leaves_metrics_and_pictures(whole_run):
     folder = whole_run.weights.parent
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
