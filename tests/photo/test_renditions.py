@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import imagecodecs
 import numpy as np
@@ -189,6 +190,29 @@ def test_a_map_that_contradicts_its_picture_is_left_out_and_named(coffee, transf
     again = decoding.read(encoding.encoded(photo, "avif"))
     assert again.gain_map is None
     assert leftovers.GAIN_MAP in again.notes
+
+
+def test_a_jpeg_whose_map_leads_down_from_hdr_is_named(coffee):
+    """Eight bits in sRGB are no HDR picture."""
+    values = np.ascontiguousarray(coffee[:20, :30, :1])
+    packet = dialects.as_hdrgm(COLOURED).replace(b'"False"', b'"True"')
+    first, second = io.BytesIO(), io.BytesIO()
+    Image.fromarray(coffee[:80, :120]).save(first, "JPEG")
+    Image.fromarray(values[..., 0]).save(second, "JPEG", xmp=packet)
+    photo = decoding.read(first.getvalue() + second.getvalue())
+    assert photo.gain_map is None
+    assert photo.notes == (leftovers.GAIN_MAP,)
+
+
+@pytest.mark.parametrize("fmt", ["heic", "avif"])
+def test_the_further_rendition_is_charged(coffee, fmt, tmp_path):
+    photo = _of_both(coffee)
+    headers = []
+    for name, written in (("both", photo), ("alone", photo.without(gain_map=True))):
+        path = tmp_path / f"{name}.{fmt}"
+        path.write_bytes(encoding.encoded(written, fmt))
+        headers.append(decoding.header(path))
+    assert headers[0].beside_bytes - headers[1].beside_bytes == 18 * 240 * 320
 
 
 @pytest.mark.parametrize(
