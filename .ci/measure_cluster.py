@@ -3,7 +3,7 @@
 Photos go from S3 to S3, on moto's server on loopback. The nodes are Ray's, on this machine: two logical CPUs each, and
 memory for one worker of one thread. Outputs must be equal byte for byte, and reports but for times. Throughput is in
 photos a second, from the first photo that is read to the last output that is put; beside it stand the seconds of the
-run (in the report) and of the whole command. Two nodes need two cores and a quiet machine. Takes about 5 minutes.
+run (in the report) and of the whole command. Two nodes need two cores and a quiet machine: about 5 minutes there.
 
 With --trouble two nodes work once more: the server refuses some requests, one node is killed after a third of the
 outputs, and the driver after two thirds; then the command is run again.
@@ -159,7 +159,7 @@ def main() -> None:
     options.add_argument("--size", default="960x1280")
     options.add_argument("--trouble", action="store_true")
     asked = options.parse_args()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     server = s3.Server()
     os.environ.update(s3.ENVIRONMENT | QUIET | {"AWS_ENDPOINT_URL": server.url, "PYTHONPATH": str(ROOT)})
     os.environ.pop("RAY_ADDRESS", None)
