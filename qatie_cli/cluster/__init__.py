@@ -1,1 +1,1 @@
-"""Batches on a Ray cluster."""
+"""Batches and evaluations on a Ray cluster."""

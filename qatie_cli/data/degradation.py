@@ -20,7 +20,7 @@ from PIL import Image
 from qatie_cli.photo.colour import luma
 
 _HIGHLIGHT_HEADROOM_EV = 0.2  # by which highlights may become brighter and clip sooner
-_PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that are averaged to one of a thumbnail's
+_PIXELS_IN_A_POINT = 10  # of a photo of 1024 pixels that one pixel of its thumbnail averages
 _JPEG_BLOCK_PX = 16  # side of a block of 4:2:0
 _FINE_PX = 5.0  # standard deviation of the Gaussian that separates fine detail from coarse
 SHARES = ("untouched",)  # settings that are one number, not a range

@@ -44,11 +44,11 @@ DRAWINGS = (Kind.PAGE, Kind.SCREEN, Kind.FLAT, Kind.NIGHT)
 class FullFrameConfig:
     """What the tone stage is trained on."""
 
-    untouched: float = 0.2  # share of the photos that are not degraded; rendered they are
-    middle: float = 0.55  # share of the way to a mean luma of 0.48 for darker photos' targets
+    untouched: float = 0.2  # share of the photos that are rendered but not degraded
+    middle: float = 0.55  # how far, 0..1, targets of darker photos are moved to a mean luma of 0.48
     middle_bright: float = 0.4  # the same for brighter ones
-    middle_untouched: float = 0.5  # share of that way for dark photos that are not degraded: most of them are right
-    middle_full_range: float = 1.0  # share of that again for those that have white: they are meant to be dark
+    middle_untouched: float = 0.5  # the same for dark photos that are not degraded: most are exposed well
+    middle_full_range: float = 1.0  # factor of that for those with white in them: they are meant to be dark
     # Shares of the samples that must keep their tone:
     extreme: float = 0.02
     page: float = 0.05

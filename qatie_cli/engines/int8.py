@@ -2,10 +2,8 @@
 
 This is the only module that touches quantized data types. Nothing quantized is ever stored: the integers are made from
 a weights file's float tensors and ranges when the engine is built. Only the tail, from the last features to the
-residual, runs in float, so that the residual shows no steps in skies.
-
-PyTorch deprecates quantized types. `torch.ops.onednn.qconv2d_pointwise` computes the same integers from plain bytes in
-the same time (four layers of width 16, PyTorch 2.13), which leaves onednn a way on without them.
+residual, runs in float, so that the residual shows no steps in skies. PyTorch deprecates quantized types;
+`torch.ops.onednn.qconv2d_pointwise` computes the same integers from plain bytes as fast (width 16, PyTorch 2.13).
 """
 
 from __future__ import annotations

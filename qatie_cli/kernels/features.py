@@ -120,7 +120,7 @@ def gated(pair, words, table, product, factors, first, last, out):
 def fused(phases, encoded, table, ramp, pair, first, last, out, margin):
     """Phases (see `network.interleave`) interleaved, `encoded` mapped, `pair`: side by side in rows of `out`.
 
-    All in words, but `encoded`, which passes through a function of one byte and has `margin` pixels more to each side.
+    All are words except `encoded`, whose bytes a function maps, and which has `margin` more pixels on each side.
     """
     width = out.shape[1]
     row = np.empty(width * encoded.shape[2], np.uint8)

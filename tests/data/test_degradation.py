@@ -227,3 +227,33 @@ def test_settings_that_came_later_leave_the_sequences_of_earlier_recipes_alone()
     rngs = np.random.default_rng(4), np.random.default_rng(4)
     first, second = (degradation.sample(config, rng) for config, rng in zip((earlier, asked), rngs, strict=True))
     assert second == dataclasses.replace(first, jpeg_before=40)
+
+
+def test_a_thumbnail_is_as_noisy_as_the_mean_of_ten_pixels():
+    parameters = DegradationParameters(read_noise=0.01, noise_seed=1)
+    gray = np.full((128, 128, 3), 0.5, np.float32)
+    assert degradation.averaged_noise(parameters, (128, 128)).var() == pytest.approx(0.1, rel=0.05)
+    seen, whole = (degradation.apply(parameters, gray, tone_only=thumbnail).std() for thumbnail in (True, False))
+    assert seen == pytest.approx(whole / np.sqrt(10), rel=0.1)
+
+
+def test_jpeg_halves_the_resolution_of_colour_below_quality_90_as_phones_do():
+    stripes = np.zeros((64, 64, 3), np.float32)
+    stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 1
+    lost = [np.abs(degradation.jpeg_round_trip(stripes, quality) - stripes).mean() for quality in (89, 90)]
+    assert lost[0] > 0.2 > 5 * lost[1]
+
+
+def test_untouched_photos_leave_the_sequence_of_the_others_as_it_is():
+    rngs = np.random.default_rng(4), np.random.default_rng(4)
+    for share, rng in zip((0.0, 1.0), rngs, strict=True):
+        degradation.sample(DegradationConfig(untouched=share), rng)
+    assert rngs[0].random() == rngs[1].random()
+
+
+def test_without_noise_all_else_stays():
+    parameters = DegradationParameters(exposure=-0.5, shot_noise=0.001, read_noise=0.005, noise_seed=1)
+    gray = np.full((16, 16, 3), 0.5, np.float32)
+    clean = degradation.apply(degradation.without_noise(parameters), gray)
+    assert np.ptp(clean) == 0
+    assert clean.mean() == pytest.approx(degradation.apply(parameters, gray).mean(), abs=0.01)
