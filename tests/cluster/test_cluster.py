@@ -461,7 +461,7 @@ def test_nodes_that_would_mix_engines_are_refused_in_one_line(monkeypatch):
         nodes._checked(_node("a"), answer(compiled=False), "float")
     assert nodes._checked(_node("a"), answer(compiled=False), "onnxruntime")
     with pytest.raises(UsageError, match=r"Node a cannot access the photos: there is no /photos\."):
-        nodes._checked(_node("a"), (__version__, "there is no /photos.", "", (), True), "auto")
+        nodes._checked(_node("a"), (__version__, "there is no /photos.", "", (), True, None), "auto")
     with pytest.raises(QatieError, match="Node a has qatie"):
         nodes._checked(_node("a"), ("0.1", "", ""), "auto")
 

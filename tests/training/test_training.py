@@ -129,7 +129,7 @@ def test_resuming_with_another_recipe_or_nothing_is_refused(clean, tmp_path):
 
 
 def test_weights_of_another_width_are_no_start(clean, tmp_path, weights):
-    with pytest.raises(UsageError, match="nor a wider one"):
+    with pytest.raises(UsageError, match="do not fit the recipe"):
         train(clean, TINY, tmp_path / "run", init=weights)
 
 
@@ -146,7 +146,7 @@ def test_an_ablation_is_trained_through_every_stage(option, clean, tmp_path):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_weights_of_another_kind_of_network_are_no_start(option, clean, tmp_path, weights):
     recipe = dataclasses.replace(TINY, width=weights.config.network.width, **{option: False})
-    with pytest.raises(UsageError, match="nor a wider one"):
+    with pytest.raises(UsageError, match="do not fit the recipe"):
         train(clean, recipe, tmp_path / "run", init=weights)
 
 
