@@ -105,9 +105,9 @@ class ToneStage(nn.Module):
         Shadows opened as far as targets ask for look hazy, and show their noise. Gains are 1.5 tanh(g) EV, and it is g
         of which a share is kept.
         """
-        factors = torch.as_tensor(shares).to(self.gains.bias)
-        self.gains.bias *= factors
-        self.gains.weight *= factors[:, None, None, None]
+        factors = torch.as_tensor(shares).to(self.gains.weight)
+        for parameter in self.gains.parameters():
+            parameter *= factors.view(-1, *[1] * (parameter.dim() - 1))
 
     def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
         """Input features (N, values) of the decision: of the last convolution's output, and statistics."""

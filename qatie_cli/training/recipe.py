@@ -147,7 +147,7 @@ class Recipe:
         known = {f.name for f in dataclasses.fields(Recipe)}
         if unknown := sorted(set(table) - known):
             raise ValueError(f"unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         for name, value in values.items():
             if not isinstance(value, _KINDS[name]) or (isinstance(value, bool) and _KINDS[name] is not bool):
                 raise ValueError(f"{name} = {value!r} has the wrong type")
