@@ -107,7 +107,7 @@ class ToneStage(nn.Module):
         """
         factors = torch.as_tensor(shares).to(self.gains.weight)
         for parameter in self.gains.parameters():
-            parameter *= factors.view(-1, *[1] * (parameter.dim() - 1))
+            parameter.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
 
     def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
         """Input features (N, values) of the decision: of the last convolution's output, and statistics."""
