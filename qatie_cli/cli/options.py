@@ -201,7 +201,7 @@ def need_extra(extra: str, *modules: str, subject: str = "This") -> None:
 def check_cluster(cluster: str | None, workers: str | None) -> None:
     """Raise UsageError for --workers without --cluster, and for --cluster without its extra."""
     if workers is not None and cluster is None:
-        raise UsageError("--workers is for --cluster.", "Add --cluster, or leave it out.")
+        raise UsageError("--workers needs --cluster.", "Add --cluster, or leave out --workers.")
     if cluster is not None:
         need_extra("cluster", "ray", "pyarrow", subject="--cluster")
 
