@@ -16,6 +16,7 @@ from qatie_cli.photo.content import to_eight_bit
 
 # AREA averages the pixels that a new one covers; CUBIC is a = -0.5 and widened when reducing, like LANCZOS (a = 3).
 AREA, CUBIC, LANCZOS = Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
+LINEAR = Image.Resampling.BILINEAR
 # Averages whole pixels down to this many times the size before filtering: faster, at a small loss of exactness.
 REDUCING_GAP = 2.0
 _STRIP_PIXELS = 1 << 20  # passed to Pillow at a time, which takes four bytes for each

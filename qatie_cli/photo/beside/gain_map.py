@@ -144,6 +144,8 @@ class GainMap:
         Args:
             height, width: of the photo.
         """
+        from qatie_cli.photo import resize  # which imports the photo that has gain maps
+
         scale = len(self.values) / height
         margin = 2 * max(1, math.ceil(scale))
         first = max(0, math.floor(top * scale) - margin)
@@ -151,7 +153,7 @@ class GainMap:
         box = (0, top * scale - first, stops.shape[1], min(bottom * scale - first, len(stops)))
         channels = (Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(stops, 2, 0))
         size = width, bottom - top
-        return np.dstack([np.asarray(c.resize(size, Image.Resampling.BILINEAR, box)) for c in channels])
+        return np.dstack([np.asarray(resize.to_size(c, size, resize.LINEAR, box=box)) for c in channels])
 
     def following(self, before: np.ndarray, after: np.ndarray) -> GainMap:
         """The map of a photo whose SDR rendition changed from `before` to `after`: both offsets as shadows changed.
