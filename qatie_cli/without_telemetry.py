@@ -1,6 +1,6 @@
-"""Libraries that send usage data, imported with that turned off. Nothing else imports them.
+"""Libraries that collect usage data, imported with that turned off. Nothing else imports them.
 
-onnxruntime 1.32 writes an ID of the machine to ~/.cache/Microsoft as soon as it is imported, and sends it to
+onnxruntime 1.32 writes an ID of the machine to ~/.cache/Microsoft as soon as it is imported, and beside it events for
 mobile.events.data.microsoft.com with the kind of processor, the system and the path of the program.
 """
 
