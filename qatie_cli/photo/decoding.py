@@ -178,7 +178,8 @@ def _read(reopen: Callable[[], BinaryIO], name: str, max_pixels: int, file_size:
     if file_size == 0:
         raise PhotoError(f"{name} is empty.", _COPY_AGAIN)
     with reopen() as file, reopen() as own, _opened(own, file, name) as image:
-        _refuse(image, name, max_pixels)
+        _refuse(image, file, name, max_pixels)
+        file.seek(0)
         try:
             return _decode(image, file)
         except DECODE_ERRORS as error:
@@ -223,7 +224,7 @@ def _decode_truncated(content: bytes, name: str) -> Photo:
     return dataclasses.replace(photo, notes=(*photo.notes, "its end is missing; the last rows may be gray"))
 
 
-def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+def _refuse(image: ImageFile.ImageFile, file: BinaryIO, name: str, max_pixels: int) -> None:
     """Raise PhotoError for files that qatie does not read."""
     count = image.width * image.height
     if count > max_pixels:
@@ -238,7 +239,7 @@ def _refuse(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     if image.format not in OF_CONTENT:
         kind = "JPEG 2000" if image.format == "JPEG2000" else image.format
         raise PhotoError(f"{name} is a {kind} file, which qatie does not read.", "Save it as PNG or TIFF first.")
-    if image.format == "TIFF" and pages.tile_pixels(image) > max(count, _LARGEST_TILE_PIXELS):
+    if image.format == "TIFF" and pages.tile_pixels(image, file) > max(count, _LARGEST_TILE_PIXELS):
         raise PhotoError(f"{name} is damaged: its tiles are larger than its picture.", _COPY_AGAIN)
 
 

@@ -35,10 +35,15 @@ def left_out(file: BinaryIO) -> tuple[str, ...]:
     return tuple(named)
 
 
-def tile_pixels(image: ImageFile.ImageFile) -> int:
-    """Pixels of a tile of the page that Pillow has opened; 0 for a page in strips."""
-    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIDES)  # type: ignore[attr-defined]
-    return int(width) * int(height) if isinstance(width, int) and isinstance(height, int) else 0
+def tile_pixels(image: ImageFile.ImageFile, file: BinaryIO) -> int:
+    """Pixels of a tile of the page that Pillow has opened; 0 for a page in strips.
+
+    Pillow stops at a tag that it cannot read, libtiff goes on to the tiles' sides; BigTIFF only Pillow reads.
+    """
+    table = chosen_table(file)
+    found = [first_number(file, table.get(tag)) or image.tag_v2.get(tag, 0) for tag in _TILE_SIDES]  # type: ignore[attr-defined]
+    width, height = (side if isinstance(side, int) else 0 for side in found)
+    return width * height
 
 
 def chosen(file: BinaryIO) -> int:

@@ -140,3 +140,8 @@ def test_a_tiff_whose_tiles_are_far_larger_than_its_picture_is_refused(coffee):
     content[tag.valueoffset : tag.valueoffset + 4] = struct.pack(tag.parent.byteorder + "I", 16 << 20)
     with pytest.raises(PhotoError, match="tiles are larger"):
         decoding.read(bytes(content))
+    # Pillow reads no tag behind one whose value lies outside the file; libtiff does.
+    software = page.tags["Software"]
+    content[software.offset + 8 : software.offset + 12] = struct.pack(tag.parent.byteorder + "I", 1 << 30)
+    with pytest.raises(PhotoError, match="tiles are larger"):
+        decoding.read(bytes(content))
