@@ -109,7 +109,7 @@ FilesFrom = Annotated[
     Path | None,
     typer.Option(
         help="More inputs, a line each (or ended by NUL, as find -print0 does); - is standard input. Relative "
-        "paths are kept under OUT; folders are searched, but for . and /.",
+        "paths are kept under OUT; folders are searched, except . and /.",
         show_default=False,
     ),
 ]
