@@ -107,8 +107,7 @@ def _photo_samples(
     """Inputs and targets of photos, (N, 3, side, side) each."""
     touched = torch.tensor([frame.parameters != UNTOUCHED for frame in frames])[:, None, None, None]
     moved = torch.where(touched, 1.0, _undegraded_share(clean, config))
-    middle = toward_middle(clean, middle_share(clean, config) * moved)
-    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
+    middle = _moved(clean, middle_share(clean, config) * moved, rendered)
     kept = ~touched.flatten()
     middle[kept] = rendering.with_smooth_shadows_of(clean[kept], middle[kept])
     inputs = torch.where(touched, degraded(middle, frames), clean)
@@ -118,9 +117,13 @@ def _photo_samples(
 def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingConfig) -> np.ndarray:
     """The target of a degraded photo: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
-    middle = toward_middle(clean, middle_share(clean, config))
-    middle = rendering.with_bright_colours_of(clean, middle, rendered.hold)
+    middle = _moved(clean, middle_share(clean, config), rendered)
     return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+
+
+def _moved(clean: Tensor, share: Tensor, rendered: RenderingConfig) -> Tensor:
+    """Good photos moved `share` of the way to the middle, but for the colours that `rendered.hold` holds."""
+    return rendering.with_bright_colours_of(clean, toward_middle(clean, share), rendered.hold)
 
 
 def held(target_hwc: np.ndarray, input_hwc: np.ndarray, rendered: RenderingConfig) -> np.ndarray:

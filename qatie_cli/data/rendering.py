@@ -100,8 +100,8 @@ def with_vivid_colours_of(photo: Tensor, other: Tensor, share: float) -> Tensor:
     """
     if not share:
         return other
-    largest, before = other.amax(1, keepdim=True), _saturation(photo)
-    excess = (_saturation(other) - before).clamp(min=0) / _saturation(other).clamp(min=1e-3)
+    largest, before, after = other.amax(1, keepdim=True), _saturation(photo), _saturation(other)
+    excess = (after - before).clamp(min=0) / after.clamp(min=1e-3)
     visible = ((photo.amax(1, keepdim=True) - 0.1) / 0.15).clamp(0, 1)  # in the dark, noise is as saturated
     vivid = ((before - 0.4) / 0.25).clamp(0, 1) * visible
     return largest - (largest - other) * (1 - share * vivid * excess)
