@@ -327,11 +327,15 @@ def test_an_interruption_leaves_whole_outputs_and_the_same_command_goes_on():
             self.inner = inner
 
         def run(self, batches, on_done):
-            def once(done):
-                on_done(done)
-                raise KeyboardInterrupt
+            interruptions = iter([KeyboardInterrupt])
 
-            self.inner.run(batches, once)
+            def interrupted_once(done):
+                on_done(done)
+                for interruption in interruptions:
+                    raise interruption
+                return True
+
+            self.inner.run(batches, interrupted_once)
 
     with session.opened(_request()) as run:
         with pytest.raises(KeyboardInterrupt):
