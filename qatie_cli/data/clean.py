@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from qatie_cli.data import degradation, drawn, full_frames, sampling, source, splitting, uneven_light, views
+from qatie_cli.data import degradation, detail, drawn, full_frames, sampling, source, splitting, uneven_light, views
 from qatie_cli.data.checking import SMALLEST_SIDE
 from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.data.detail import DetailConfig
 from qatie_cli.data.full_frames import Frame, FullFrameConfig, Kind
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.sampling import EVERY_SCALE, CropScale
@@ -148,10 +149,11 @@ class DegradedSource:
         view_px: int = THUMBNAIL_PX,
         tone: ToneSampling = ToneSampling(),
         scale: CropScale = EVERY_SCALE,
+        rendered: DetailConfig = detail.UNCHANGED,
     ) -> None:
         self.photos, self.config, self.seed, self.crop = photos, config, seed, crop
         self.validation_set, self.view_px, self.tone = validation, view_px, tone
-        self.scale = scale
+        self.scale, self.rendered = scale, rendered
 
     @property
     def summary(self) -> dict[str, object]:
@@ -189,6 +191,7 @@ class DegradedSource:
             parameters = degradation.sample(self.config, rng)
             target = self._textured(target, rng)
             inputs.append(degradation.apply(parameters, target))
+            target = self._clear(target)
             targets.append(target)
             restored.append(degradation.apply(degradation.without_noise(parameters), target, tone_only=True))
             whole.append(degradation.apply(parameters, view, tone_only=True))
@@ -206,6 +209,12 @@ class DegradedSource:
         if not deviation:
             return target
         return np.clip(target + np.float32(deviation) * drawn.surface(rng, self.crop)[..., None], 0, 1)
+
+    def _clear(self, target: np.ndarray) -> np.ndarray:
+        """A crop (crop, crop, 3) with its detail rendered as the network is to render it."""
+        if not self.rendered.clarity:
+            return target
+        return np.ascontiguousarray(detail.render(views.stack([target]), self.rendered)[0].permute(1, 2, 0).numpy())
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         frames = [self._frame(sampling.full_frame_rng(self.seed, step, row)) for row in rows]

@@ -72,7 +72,7 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
 
 def smooth_shadows(y: Tensor, base: Tensor, radius: int) -> Tensor:
     """Where luma `y` (N, 1, H, W) is dark and without texture around its base layer, 0..1: night skies, silhouettes."""
-    texture = _box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
+    texture = box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
     return (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
 
 
@@ -129,20 +129,20 @@ def _bright_colour(photo: Tensor, radius: int) -> Tensor:
     )
     bright_skin = skin.to(photo) * ((luma(photo) - 0.4) / 0.2).clamp(0, 1)
     vivid = ((chroma - 0.35) / 0.25).clamp(0, 1) * ((largest - 0.5) / 0.2).clamp(0, 1)
-    return _box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
+    return box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
 
 
 def base_layer(y: Tensor, radius: int) -> Tensor:
     """Luma (N, 1, H, W) without texture, edges kept: the guided filter of `y` by itself (He et al. 2010), twice."""
     for _ in range(2):
-        mean = _box_mean(y, radius)
-        variance = (_box_mean(y * y, radius) - mean * mean).clamp(min=0)
+        mean = box_mean(y, radius)
+        variance = (box_mean(y * y, radius) - mean * mean).clamp(min=0)
         slope = variance / (variance + _BASE_EPSILON)
-        y = _box_mean(slope, radius) * y + _box_mean(mean - slope * mean, radius)
+        y = box_mean(slope, radius) * y + box_mean(mean - slope * mean, radius)
     return y
 
 
-def _box_mean(x: Tensor, radius: int) -> Tensor:
+def box_mean(x: Tensor, radius: int) -> Tensor:
     """Means over windows of 2 * `radius` + 1 pixels; at the edges over the pixels that there are."""
     for axis in (2, 3):
         pixels = torch.arange(x.shape[axis], device=x.device)

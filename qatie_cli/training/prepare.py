@@ -171,7 +171,7 @@ def _degraded(
     """The good photos of a folder, and the source that degrades them."""
     share, separate = recipe.validation_share, validated is not None
     photos = clean_photos.load(folder, store, share, recipe.seed, separate_validation=separate)
-    shown = _view_px(recipe), recipe.tone_sampling, recipe.crop_scale
+    shown = _view_px(recipe), recipe.tone_sampling, recipe.crop_scale, recipe.detail
     return photos, DegradedSource(photos, recipe.degradation, recipe.seed, recipe.crop, validated, *shown)
 
 

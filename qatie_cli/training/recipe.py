@@ -12,6 +12,7 @@ from typing import Any
 from qatie_cli import parsing
 from qatie_cli.data.clean import ToneSampling
 from qatie_cli.data.degradation import DegradationConfig
+from qatie_cli.data.detail import DetailConfig
 from qatie_cli.data.full_frames import FullFrameConfig
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.sampling import CropScale
@@ -20,12 +21,13 @@ from qatie_cli.errors import UsageError
 from qatie_cli.model.config import Guide, ModelConfig, NetworkConfig, ToneConfig
 from qatie_cli.training.losses import LossWeights
 
-_Numbers = LossWeights | FullFrameConfig | RenderingConfig
+_Numbers = LossWeights | FullFrameConfig | RenderingConfig | DetailConfig
 # Sections whose settings are all numbers.
 _OF_NUMBERS: dict[str, type[_Numbers]] = {
     "loss": LossWeights,
     "full_frames": FullFrameConfig,
     "rendering": RenderingConfig,
+    "detail": DetailConfig,
 }
 
 
@@ -80,6 +82,7 @@ class Recipe:
     full_frames: FullFrameConfig = FullFrameConfig()
     light: LightConfig = LightConfig()
     rendering: RenderingConfig = RenderingConfig()
+    detail: DetailConfig = DetailConfig()
 
     def __post_init__(self) -> None:
         if min(self.width, self.batch, self.tone_batch, self.validate_every) < 1:

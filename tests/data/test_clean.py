@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from qatie_cli.data import clean as clean_photos
-from qatie_cli.data import degradation, full_frames, sampling, splitting
+from qatie_cli.data import degradation, detail, full_frames, sampling, splitting
 from qatie_cli.data.clean import DegradedSource, ToneSampling
 from qatie_cli.data.degradation import DegradationConfig, ParameterRange
+from qatie_cli.data.detail import DetailConfig
 from qatie_cli.data.full_frames import FullFrameConfig
 from qatie_cli.data.rendering import RenderingConfig
 from qatie_cli.data.store import Store
@@ -76,6 +77,18 @@ def test_what_is_restored_has_the_detail_of_the_target_at_the_tone_of_the_input(
     batch = DegradedSource(clean, noisy, 0, 32).crops(0, range(8))
     error = batch.input - batch.restored
     assert error.std() > 0.02 and abs(float(error.mean())) < 0.02
+
+
+def test_detail_is_rendered_in_what_the_network_is_to_restore_and_nowhere_else(clean):
+    never = ParameterRange(0, 0, 0)
+    kept = dataclasses.replace(DegradationConfig(), untouched=1.0, faint=never, surface=never, softness=never)
+    plain, clear = (
+        DegradedSource(clean, kept, 0, 32, rendered=d).crops(0, range(6)) for d in (detail.UNCHANGED, DetailConfig(0.7))
+    )
+    assert torch.equal(plain.input, clear.input) and torch.equal(plain.view, clear.view)
+    for asked in (clear.restored, clear.target):
+        torch.testing.assert_close(asked, detail.render(plain.target, DetailConfig(0.7)), rtol=0, atol=1e-6)
+    assert (clear.restored - plain.restored).abs().mean() > 0.5 / 255
 
 
 def test_crops_reach_from_native_pixels_to_the_whole_frame():
