@@ -23,17 +23,16 @@ class DetailConfig:
     clarity: float = 0.0  # share of the detail between `finest` and `radius` that is added to it
     radius: int = 6  # pixels; of the base layer that detail stands out from
     finest: float = 0.8  # pixels; standard deviation of the Gaussian below which detail is as it was
-    faint: float = (
-        0.015  # deviation of luma at which half of the clarity is added: next to nothing where there is noise
-    )
+    faint: float = 0.02  # deviation of luma at which half of the clarity is added: next to none where there is noise
     busy: float = 0.1  # deviation from which on it is half again: what is rich in contrast would look harsh
     most: float = 0.08  # change of luma that is never exceeded
+    lit: float = 0.35  # luma from which on it is added in full; in the dark, noise would stand out first
 
     def __post_init__(self) -> None:
-        if min(self.clarity, self.faint) < 0 or min(self.radius, self.finest, self.busy, self.most) <= 0:
-            raise ValueError(
-                "the detail's clarity and faint must be at least 0; its radius, finest, busy and most must be above 0"
-            )
+        if min(self.clarity, self.faint) < 0:
+            raise ValueError("the detail's clarity and faint must be at least 0")
+        if min(self.radius, self.finest, self.busy, self.most, self.lit) <= 0:
+            raise ValueError("the detail's radius, finest, busy, most and lit must be above 0")
 
 
 UNCHANGED = DetailConfig()
@@ -50,7 +49,7 @@ def render(photo: Tensor, config: DetailConfig) -> Tensor:
     share = power / (power + config.faint**2) * config.busy**2 / (power + config.busy**2)
     change = config.clarity * share * detail
     change = config.most * torch.tanh(change / config.most)
-    room = (y / 0.15).clamp(0, 1) * ((1 - y) / 0.08).clamp(0, 1)
+    room = (y / config.lit).clamp(0, 1) * ((1 - y) / 0.08).clamp(0, 1)
     return (photo + change * room).clamp(0, 1)
 
 

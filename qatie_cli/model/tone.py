@@ -99,6 +99,22 @@ class ToneStage(nn.Module):
             matrix.copy_(torch.lerp(gray, matrix, share))
 
     @torch.no_grad()
+    def keep_casts(self, share: float) -> None:
+        """Keep this share (0..1) of how grays are tinted; saturation, brightness and contrast stay as decided.
+
+        A cast is corrected by a guess, and where that is wrong pale skies turn lilac. Curves move towards their mean
+        over the channels, and so do the sums of the matrix's rows, which are what gray becomes.
+        """
+        curves = 3 * self.config.knots
+        for decided in (self.decide.weight, self.decide.bias):
+            of_channels = decided[:curves].unflatten(0, (3, -1))
+            of_channels.copy_(torch.lerp(of_channels.mean(0, keepdim=True), of_channels, share))
+            matrix = decided[curves:].unflatten(0, (3, 3))
+            gray = matrix.sum(1)
+            for channel, excess in enumerate((1 - share) * (gray - gray.mean(0))):
+                matrix[channel, channel] -= excess
+
+    @torch.no_grad()
     def keep_gains(self, shares: Sequence[float]) -> None:
         """Keep these shares (0..1) of the gains of each layer of the grid, the darkest first.
 

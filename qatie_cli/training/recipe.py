@@ -62,6 +62,7 @@ class Recipe:
     tone_dropout: float = 0.0  # of the tone stage's hidden features
     tone_smoothness: float = 0.4  # weight of the differences between the gains of neighbouring cells
     tone_colour: float = 1.0  # share of what it decides about colours that is kept when it is trained
+    tone_cast: float = 1.0  # share of how it tints grays that is kept then
     # Share of the gains of each layer of its grid, the darkest first, that is kept when it is trained; () for all.
     tone_gains: tuple[float, ...] = ()
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
@@ -107,8 +108,9 @@ class Recipe:
         shares = {"warm_up": self.warm_up, "ema": self.ema, "tone_dropout": self.tone_dropout}
         if wrong := [name for name, value in shares.items() if not 0 <= value < 1]:
             raise ValueError(f"{', '.join(wrong)} must be at least 0 and below 1")
-        if not 0 <= self.tone_colour <= 1:
-            raise ValueError(f"tone_colour must lie in 0..1, not {self.tone_colour}")
+        for name in ("tone_colour", "tone_cast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         if self.tone_gains and len(self.tone_gains) != (self.tone_depth if self.tone_grid else 0):
             raise ValueError("tone_gains needs a number for each of the tone_depth layers of a grid")
         if not all(isinstance(share, float | int) and 0 <= share <= 1 for share in self.tone_gains):

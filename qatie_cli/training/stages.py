@@ -220,6 +220,8 @@ class ToneTraining(Stage):
         kept = copy.deepcopy(_tone(state.ema))
         if self.recipe.tone_colour < 1:
             kept.keep_colours(self.recipe.tone_colour)
+        if self.recipe.tone_cast < 1:
+            kept.keep_casts(self.recipe.tone_cast)
         if self.recipe.tone_gains:
             kept.keep_gains(self.recipe.tone_gains)
         state.best_tone = _copied(kept)

@@ -38,6 +38,10 @@ def test_structure_stands_out_by_the_clarity_and_what_is_as_faint_as_noise_hardl
     assert _gain(_texture(0.04), DetailConfig(clarity=0.35)) == pytest.approx((1 + _gain(_texture(0.04))) / 2, abs=0.02)
 
 
+def test_the_dark_where_noise_shows_first_gets_less():
+    assert _gain(_texture(0.03, mean=0.1)) - 1 < 0.5 * (_gain(_texture(0.03)) - 1)
+
+
 def test_what_is_rich_in_contrast_is_raised_less():
     assert _gain(_texture(0.15)) < _gain(_texture(0.04)) - 0.1
     assert _gain(_texture(0.1)) < _gain(_texture(0.1), DetailConfig(clarity=0.7, busy=100.0)) - 0.05

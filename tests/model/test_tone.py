@@ -51,6 +51,32 @@ def test_a_share_of_the_colours_is_kept_and_all_of_the_brightness(astronaut):
     torch.testing.assert_close(matrix[0], matrix[0, 0, 0] * torch.eye(3))
 
 
+def test_a_share_of_the_casts_is_kept_and_all_of_the_saturation():
+    before, after = _stage(0.5), _stage(0.5)
+    after.keep_casts(0.25)
+    raw = [stage.decide(torch.nn.functional.leaky_relu(torch.linspace(-1, 1, 64), 0.2)) for stage in (before, after)]
+    curves, matrices = ([r[part].unflatten(0, (3, -1)) for r in raw] for part in (slice(0, 51), slice(51, None)))
+    apart = [c - c.mean(0) for c in curves]
+    torch.testing.assert_close(apart[1], 0.25 * apart[0])
+    torch.testing.assert_close(curves[1].mean(0), curves[0].mean(0))
+    of_gray = [m.sum(1) for m in matrices]
+    torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
+    torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), 0.25 * (of_gray[0] - of_gray[0].mean()))
+    carried = ~torch.eye(3, dtype=torch.bool)  # what a channel takes from the others is its saturation
+    torch.testing.assert_close(matrices[1][carried], matrices[0][carried])
+
+
+def test_without_casts_gray_stays_gray(astronaut):
+    stage = _stage(3.0)
+    gray = torch.linspace(0, 1, 32).expand(1, 3, 1, 32)
+    for share, most in ((1.0, None), (0.0, 1e-4)):
+        stage.keep_casts(share)
+        decision = stage(tone.view(astronaut))
+        tinted = tone_apply.apply_global(gray, decision.curves, decision.matrices)
+        tint = float((tinted.amax(1) - tinted.amin(1)).max())
+        assert tint > 0.01 if most is None else tint < most
+
+
 def test_white_stays_white_and_black_black():
     matrix = torch.tensor([[[1.02, -0.03, -0.01], [0.01, 0.98, 0.0], [-0.02, 0.0, 1.03]]])
     gray = torch.linspace(0.1, 0.8, 17).expand(1, 3, 17)

@@ -260,6 +260,16 @@ def test_the_trained_tone_stage_keeps_a_share_of_its_colours(clean, tmp_path):
     assert apart[0] > 1e-3 and apart[1] < 1e-6
 
 
+def test_the_trained_tone_stage_keeps_a_share_of_its_casts(clean, tmp_path):
+    recipe = dataclasses.replace(TINY, tone_steps=3, steps=0, qat_steps=0, tone_rate=1e-2, ema=0.0)
+    whole, none = (
+        checkpoint.read(train(clean, dataclasses.replace(recipe, tone_cast=share), tmp_path / str(share)).weights)
+        for share in (1.0, 0.0)
+    )
+    rows = [w.state["tone.decide.bias"][3 * 17 :].reshape(3, 3).sum(1) for w in (whole, none)]
+    assert np.ptp(rows[0]) > 1e-3 and np.ptp(rows[1]) < 1e-6
+
+
 def test_the_trained_tone_stage_keeps_shares_of_its_gains(clean, tmp_path):
     recipe = dataclasses.replace(
         TINY, tone_steps=3, steps=0, qat_steps=0, tone_rate=1e-2, ema=0.0, tone_channels=4, tone_grid=16
