@@ -204,7 +204,7 @@ def _show(found: Bench) -> None:
         table.add_row(
             plain(_label(row.name, row.arithmetic)),
             f"{t.median:.3f}",
-            f"{t.p10:.2f}-{t.p90:.2f}",
+            f"{t.p10:.3f}-{t.p90:.3f}",
             _cell(row.processor_seconds, "{:.3f}"),
             f"{row.megapixels_per_second:.1f}",
             _cell(row.rate, "{:.0f}", 1e9),
