@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FLOAT, INT8 = "float", "int8"
-CHANGED = "their photos changed"  # why an output is made again
+CHANGED = "changed photos"  # why an output is made again
 _OPTIONS = {"weights_sha256": "--weights", "arithmetic": "--engine"}  # the others are named like their options
 _ADDED = ("no_hdr", "no_motion", "sidecars")
 
@@ -47,7 +47,7 @@ class Settings:
     def unlike(self, before: Mapping[str, object] | None) -> str:
         """How outputs with the settings `before` (None where they are not recorded) were made, against these."""
         if before is None:
-            return "they were made with other settings"
+            return "other settings"
         ours = dataclasses.asdict(self)
         theirs = {name: before.get(name, False if name in _ADDED else None) for name in ours}
         options = [
@@ -55,4 +55,4 @@ class Settings:
             for name in ours
             if name != "weights" and theirs[name] != ours[name]
         ]
-        return f"they were made with other settings ({', '.join(options)})" if options else self.unlike(None)
+        return f"other settings ({', '.join(options)})" if options else self.unlike(None)

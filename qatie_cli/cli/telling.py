@@ -82,7 +82,7 @@ class Teller:
         """Report how many outputs of earlier runs are made again, a line for each reason."""
         for reason, number in () if self.quiet else reasons.items():
             outputs = "1 output" if number == 1 else f"{number:,} outputs"
-            self.screen.print(f"[yellow]Made again:[/] {outputs}, since {plain(reason)}.")
+            self.screen.print(f"[yellow]Made again:[/] {outputs}, because of {plain(reason)}.")
 
     def _tell_nothing_to_do(self, done: int, refused: int) -> None:
         if not self.quiet and (done or not refused):

@@ -378,11 +378,11 @@ def test_gps_goes_in_a_second_run(tmp_path, coffee):
         assert "1 photo already done" in qatie_here("enhance", source, "-o", target).stderr
         done = qatie_here("enhance", source, "-o", target, "--strip-gps", *options)
         assert "1 photo enhanced" in done.stderr
-        assert "Made again: 1 output, since they were made with other settings (--strip-gps)." in done.stderr
+        assert "Made again: 1 output, because of other settings (--strip-gps)." in done.stderr
         assert "location left out" in done.stderr
         assert not _has_gps(written)
         back = qatie_here("enhance", source, "-o", target, "--dry-run", "--strength", 0.5).stderr
-        assert "Made again: 1 output, since they were made with other settings (--strength, --strip-gps)." in back
+        assert "Made again: 1 output, because of other settings (--strength, --strip-gps)." in back
         assert "location left out" not in back
         second = json.loads((tmp_path / "r.json").read_text())
         for report, stripped in ((first, False), (second, True)):
@@ -398,14 +398,14 @@ def test_a_plan_says_why_outputs_are_made_again(folder, tmp_path):
     photo = folder / "1.png"
     os.utime(photo, ns=(1, 1))
     changed = planning.plan([folder], out, Naming(), ledger=Ledger(out, SETTINGS))
-    assert {task.source.name: why for task, why in changed.again.items()} == {"1.png": "their photos changed"}
+    assert {task.source.name: why for task, why in changed.again.items()} == {"1.png": "changed photos"}
     weaker = dataclasses.replace(SETTINGS, strength=0.5, weights_sha256="others")
     plan = planning.plan([folder], out, Naming(), ledger=Ledger(out, weaker))
     assert [*plan.again] == [*plan.tasks]
-    assert set(plan.again.values()) == {"they were made with other settings (--weights, --strength)"}
+    assert set(plan.again.values()) == {"other settings (--weights, --strength)"}
     ledger.write_text("".join(f"{line}\n" for line in filter(None, lines) if "are" not in json.loads(line)))
     plan = planning.plan([folder], out, Naming(), ledger=Ledger(out, weaker))
-    assert set(plan.again.values()) == {"they were made with other settings"}
+    assert set(plan.again.values()) == {"other settings"}
     assert not planning.plan([folder], out, Naming(overwrite=True), ledger=Ledger(out, weaker)).again
 
 

@@ -216,11 +216,11 @@ def test_a_second_run_redoes_what_was_made_otherwise_and_leaves_what_others_chan
     assert stores.of(OUT).read(f"{OUT}/1.png") == b"edited"
     others = dataclasses.replace(SETTINGS, strength=0.5)
     with session.opened(_request(settings=others)) as planned:
-        assert planned.table.reasons(TODO) == {"they were made with other settings (--strength)": 3}
+        assert planned.table.reasons(TODO) == {"other settings (--strength)": 3}
     _put("memory://shop/in/3.png", _png(11))
     with session.opened(_request()) as planned:
         reasons = {row.output: row.reason for page in planned.table.pages(TODO) for row in page}
-    assert reasons[f"{OUT}/3.png"] == "their photos changed"
+    assert reasons[f"{OUT}/3.png"] == "changed photos"
     assert _run(_request(settings=others))[0]["3.png"] == "enhanced"
     assert set(_run(_request(Naming(overwrite=True)))[0].values()) == {"enhanced"}
 
