@@ -124,7 +124,7 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "sound.jpg": (plain + b"RIFF and sound" * 9, "data after the picture"),
         "behind-preview.jpg": (_with_index(big, 0x010001, _jpeg(small)) + b"sound" * 9, "data after the picture"),
         "thermal.jpg": (_jpeg(big, (0xE1, b"FLIR\0\1\0\0temperatures")), ""),
-        "c2pa.jpg": (_jpeg(big, (0xEB, b"JP\0\1content credentials")), "C2PA"),
+        "c2pa.jpg": (_jpeg(big, (0xEB, b"JP\0\1\0\0\0\1\0\0\0\x10jumb\0\0\0\x08jumd")), "C2PA"),
         "flashpix.jpg": (_jpeg(big, (0xE2, b"FPXR\0\0 sound")), "FlashPix data (APP2)"),
         "unknown-exif-like.jpg": (_jpeg(big, (0xE1, b"somebody's own")), "APP1"),
         "two-comments.jpg": (_jpeg(big, (0xFE, b"one"), (0xFE, b"two")), "comment"),
