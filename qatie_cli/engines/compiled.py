@@ -24,7 +24,7 @@ from qatie_cli.model.moments import Moments, of_whole
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 1 << 25, 1 << 24, 1 << 21
 # Values per pixel that kept memory holds beside those counted: 0.7 to 3.6 measured in int8 at 0.4 to 3 megapixels, 4 in
 # float at 1.6.
-_KEPT_VALUES = 4
+_KEPT_VALUES = 5
 _SHORTEST = 8  # rows of a strip, if the features have that many
 _DEEP = {1: "decode2", 2: "bottleneck"}  # what a fusion upsamples
 

@@ -267,8 +267,7 @@ def test_memory_that_is_kept_is_counted(narrow, coffee):
         finally:
             tracemalloc.stop()
         counted = network.bytes_per_pixel
-    assert peak / photo[..., 0].size > 1.03 * bare
-    assert 0.85 < peak / photo[..., 0].size / counted < 1.03
+    assert bare < peak / photo[..., 0].size < counted < 1.2 * bare
     assert network.bytes_per_pixel == bare
 
 
