@@ -76,7 +76,7 @@ __all__ = [
 
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 PathLike = str | os.PathLike[str]
-Format = Literal["keep", "jpeg", "png", "webp", "tiff", "heic", "avif"]
+Format = Literal["keep", "same", "jpeg", "png", "webp", "tiff", "heic", "avif"]
 
 
 class Model:
@@ -303,6 +303,16 @@ class Summary:
     not_photos: tuple[Path, ...] = ()
     unsearched: tuple[tuple[Path, str], ...] = ()
 
+    def __str__(self) -> str:
+        """How many photos have each status, and a line for each that failed and each folder that was not searched."""
+        counts = {status: len(self.with_status(status)) for status in Status}
+        told = ", ".join(f"{number:,} {status.value}" for status, number in counts.items() if number)
+        photos = "1 photo" if len(self.results) == 1 else f"{len(self.results):,} photos"
+        lines = [f"{photos}: {told}" if told else "no photos"]
+        lines += [result.reason for result in self.with_status(Status.FAILED)]
+        lines += [f"{folder}: {reason}" for folder, reason in self.unsearched]
+        return "\n".join(lines)
+
     def with_status(self, status: Status | str) -> tuple[PhotoResult, ...]:
         """The results with a status, such as "enhanced" or "failed"."""
         return tuple(result for result in self.results if result.status == status)
@@ -347,7 +357,8 @@ def enhance_folder(
             existed. An exception that it raises ends the run after the photos in progress.
         strength: as for `Model.enhance`.
         fast: likewise.
-        format: "keep" writes HEIC as JPEG and BMP as PNG, and leaves other photos their format.
+        format: "keep" writes HEIC as JPEG and BMP as PNG, and leaves other photos their format; "same" leaves HEIC its
+            format, too.
         quality: as for `write`.
         suffix: appended to the stem of every output: a.jpg becomes aSUFFIX.jpg.
         recursive: search the folders below `source`, too.
@@ -362,8 +373,8 @@ def enhance_folder(
         QatieError: `source` is not a folder, `target` cannot be written, or every output would replace an original.
     """
     folder, out = Path(source), Path(target)
-    if format != "keep" and format not in formats.FORMATS:
-        raise ValueError(f"format is 'keep' or one of {', '.join(formats.FORMATS)}, not {format!r}")
+    if format not in (formats.KEEP, formats.SAME, *formats.FORMATS):
+        raise ValueError(f"format is 'keep', 'same' or one of {', '.join(formats.FORMATS)}, not {format!r}")
     if not 0 <= strength <= 1:  # once, rather than as the failure of every photo
         raise ValueError(f"strength lies in 0..1, not {strength}")
     if not folder.is_dir():

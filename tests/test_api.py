@@ -311,6 +311,7 @@ def test_a_folder_is_enhanced_resumed_and_summed_up(folder, tmp_path, model):
         "a.jpg": "enhanced", "b.png": "enhanced", "broken.jpg": "failed",
     }  # fmt: skip
     assert not summary.complete
+    assert str(summary).splitlines() == ["3 photos: 2 enhanced, 1 failed", summary.with_status("failed")[0].reason]
     (failed,) = summary.with_status("failed")
     assert "broken.jpg" in failed.reason
     assert summary.not_photos == (folder / "notes.txt",)
@@ -322,6 +323,7 @@ def test_a_folder_is_enhanced_resumed_and_summed_up(folder, tmp_path, model):
     again = qatie_cli.enhance_folder(folder, tmp_path / "out", model=model)
     assert {r.source.name: r.status for r in again.results} == {"a.jpg": "enhanced", "b.png": "skipped"}
     assert again.complete
+    assert str(again) == "2 photos: 1 enhanced, 1 skipped"
 
 
 def test_a_folder_that_could_not_be_searched_is_not_complete():

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qatie_cli import files, parsing
 from qatie_cli.batch.claims import Claim, Claims
-from qatie_cli.batch.settings import Settings
+from qatie_cli.batch.settings import CHANGED, Settings
 
 FOLDER = ".qatie"
 _REDO = "Use --overwrite to redo it, or another folder with -o."
@@ -34,13 +34,13 @@ class State(Enum):
 
     MISSING = auto()
     DONE = auto()  # made from this source with these settings
-    STALE = auto()  # made from another version or with other settings, and unchanged since
+    STALE = auto()  # made from another version or with other settings, and unchanged since: `Found.reason` says which
     LEFT = auto()  # must not be replaced; `Found.reason` says why
 
 
 @dataclass(frozen=True)
 class Found:
-    """The state of an output, and the reason to leave it alone."""
+    """The state of an output, and the reason to leave it alone or to make it again."""
 
     state: State
     reason: str = ""
@@ -71,7 +71,7 @@ class Ledger:
         self._claims = Claims(out / FOLDER / "claims")
         self._known: dict[str, list[_Made]] = {}  # by name, oldest first; after a crash any of them may be current
         self._engines: dict[str, str] = {}  # by name, of outputs with these settings; the last made is the last here
-        self._told: set[str] = set()  # digests of settings that the file spells out
+        self._told: dict[str, dict] = {}  # settings that the file spells out, by digest
         self._read = 0  # bytes of the file
         self._lock = threading.Lock()
 
@@ -97,8 +97,10 @@ class Ledger:
             origin = Path(os.path.normpath(os.path.join(self._base, made.source)))  # noqa: PTH118 (as relpath made it)
             if seen is not None and _seen(origin) is not None and not _same(origin, source):
                 return Found(State.LEFT, f"{output} was made from another photo, {made.source}. {_REDO}")
-        current = (made.source_size, made.source_time_ns) == seen and made.settings == self._digest
-        return Found(State.DONE if current else State.STALE)
+        if made.settings != self._digest:
+            return Found(State.STALE, self.settings.unlike(self._told.get(made.settings)))
+        current = (made.source_size, made.source_time_ns) == seen
+        return Found(State.DONE) if current else Found(State.STALE, CHANGED)
 
     def _catch_up(self) -> None:
         """Read the lines that were appended since the last call, here or by another run."""
@@ -116,7 +118,7 @@ class Ledger:
             try:
                 row = parsing.from_json(line)
                 if "are" in row:
-                    self._told.add(row["settings"])
+                    self._told[str(row["settings"])] = dict(row["are"])
                     continue
                 size, time_ns, content = row["made"]
                 source, source_size, source_time_ns = row["from"]

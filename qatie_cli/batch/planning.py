@@ -8,9 +8,10 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from qatie_cli.batch import listing
 from qatie_cli.batch.journal import Journal
@@ -85,6 +86,7 @@ class Plan:
 
     Attributes:
         refused: photos that cannot be enhanced as asked; the others are.
+        again: of `tasks`, those whose output was made before, and why it is made again.
         not_photos: files without a photo's suffix.
         unsearched: folders that could not be listed, with the reason.
         system_folders: folders of a system's or another program's own, which are left out.
@@ -93,6 +95,7 @@ class Plan:
     tasks: tuple[Task, ...]
     done: tuple[Task, ...]
     refused: tuple[Refused, ...] = ()
+    again: Mapping[Task, str] = field(default_factory=dict)
     not_photos: tuple[Path, ...] = ()
     unsearched: tuple[tuple[Path, str], ...] = ()
     system_folders: tuple[Path, ...] = ()
@@ -108,13 +111,20 @@ class _Found:
     unsearched: list[tuple[Path, str]] = field(default_factory=list)
     system_folders: list[Path] = field(default_factory=list)
 
-    def plan(self, tasks: Sequence[Task], done: Sequence[Task], refused: Sequence[Refused]) -> Plan:
+    def plan(
+        self,
+        tasks: Sequence[Task],
+        done: Sequence[Task],
+        refused: Sequence[Refused],
+        again: Mapping[Task, str] = MappingProxyType({}),
+    ) -> Plan:
         """The plan of these tasks, with what was found beside them."""
         entries = [Refused(Task(path, path), reason) for path, reason in self.refused.items()]
         return Plan(
             tuple(tasks),
             tuple(done),
             (*entries, *refused),
+            again,
             tuple(self.not_photos),
             tuple(self.unsearched),
             tuple(self.system_folders),
@@ -279,7 +289,7 @@ def _search(
 
 def _named(source: Path, out: Path, naming: Naming) -> Task:
     wanted = formats.format_of_name(out)
-    if naming.fmt not in ("keep", wanted):
+    if naming.fmt != formats.KEEP and formats.output_format(source, naming.fmt) != wanted:
         raise UsageError(f"-o {out.name} and --format {naming.fmt} contradict each other.", "Leave one out.")
     return Task(source, out)
 
@@ -326,6 +336,7 @@ def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger 
     without = {refusal.task for refusal in refused}
     left: list[Task] = []
     done: list[Task] = []
+    again: dict[Task, str] = {}
     for task in tasks:
         if task in without:
             continue
@@ -334,7 +345,9 @@ def _split(found: _Found, tasks: Sequence[Task], naming: Naming, ledger: Ledger 
             refused.append(Refused(task, there.reason))
         else:
             (done if there.state is State.DONE else left).append(task)
-    return found.plan(left, done, refused)
+        if there.state is State.STALE:
+            again[task] = there.reason
+    return found.plan(left, done, refused, again)
 
 
 def _refused(tasks: Sequence[Task]) -> list[Refused]:
@@ -368,6 +381,7 @@ def state_of(task: Task, ledger: Ledger | None) -> Found:
     if ledger is None:  # outputs are written atomically, so one that is not empty is complete
         return Found(State.DONE if any(map(_is_complete, places)) else State.MISSING)
     found = [ledger.find(path, task.source) for path in places]
+    found.sort(key=lambda there: there.state is State.MISSING)  # the one that is there, if one is
     return next((there for there in found if there.state is State.DONE), found[0])
 
 

@@ -161,14 +161,11 @@ class Session:
         for record in (self._writing.ledger, self._writing.journal):
             if record is not None:
                 record.engine = enhancer.engine.name
-        pixel_bytes = enhancer.engine.network.bytes_per_pixel
-        runner = Runner(
-            enhancer, self._writing, pixel_bytes, self._request.max_memory, enhancer.effect.refinement_of, previews
-        )
-        bounded = self._request.max_memory is not None
+        most, refinement = self._request.max_memory, enhancer.effect.refinement_of
         try:
-            with contextlib.nullcontext() if bounded else enhancer.engine.reusing_memory():
-                runner.run(self.plan.tasks, keep)
+            with contextlib.nullcontext() if most is not None else enhancer.engine.reusing_memory():
+                pixel_bytes = enhancer.engine.network.bytes_per_pixel  # more while memory is kept
+                Runner(enhancer, self._writing, pixel_bytes, most, refinement, previews).run(self.plan.tasks, keep)
         except KeyboardInterrupt:
             self.interrupted = True
             raise

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 FLOAT, INT8 = "float", "int8"
+CHANGED = "changed photos"  # why an output is made again
+_OPTIONS = {"weights_sha256": "--weights", "arithmetic": "--engine"}  # the others are named like their options
 _ADDED = ("no_hdr", "no_motion", "sidecars")
 
 
@@ -40,3 +43,16 @@ class Settings:
             if not shaping[added]:  # as before the option existed, so that older outputs count as done
                 del shaping[added]
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:16]
+
+    def unlike(self, before: Mapping[str, object] | None) -> str:
+        """How outputs with the settings `before` (None where they are not recorded) were made, against these."""
+        if before is None:
+            return "other settings"
+        ours = dataclasses.asdict(self)
+        theirs = {name: before.get(name, False if name in _ADDED else None) for name in ours}
+        options = [
+            _OPTIONS.get(name, "--" + name.replace("_", "-"))
+            for name in ours
+            if name != "weights" and theirs[name] != ours[name]
+        ]
+        return f"other settings ({', '.join(options)})" if options else self.unlike(None)

@@ -27,14 +27,17 @@ def enhance(source: Path | bytes, fmt: str | None, writing: Writing, better: Cal
 
     Args:
         source: a file, or its content.
-        fmt: a key of `formats.FORMATS`; None keeps the photo's own format (`formats.kept_format`).
+        fmt: a key of `formats.FORMATS`, or which own format of the photo (`formats.own_format`); None is the default.
 
     Raises:
         PhotoError: the photo cannot be read, or the format cannot hold it.
     """
     photo = writing.prepared(decoding.read(source, writing.max_pixels))
-    own = "png" if photo.source_format == "heic" and photo.has_transparency else photo.source_format
-    chosen = fmt or formats.kept_format(own)
+    asked = fmt or formats.KEEP
+    own = photo.source_format
+    if asked == formats.KEEP and own == "heic" and photo.has_transparency:
+        own = "png"
+    chosen = asked if asked in formats.FORMATS else formats.own_format(own, asked)
     encoding.check_encodable(photo, chosen)
     return Enhanced(better(photo), chosen, photo.notes + encoding.left_out(photo, chosen))
 

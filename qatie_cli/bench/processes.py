@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,14 @@ class Figures:
     end_to_end: Command | None = None
 
 
-def measured(contenders: Sequence[Contender], weights: str, photo: np.ndarray, threads: int) -> list[Figures]:
-    """Figures of each contender on `photo` (H, W, 3) uint8.
+def measured(
+    contenders: Sequence[Contender],
+    weights: str,
+    photo: np.ndarray,
+    threads: int,
+    on_begin: Callable[[Contender], None] = lambda contender: None,
+) -> list[Figures]:
+    """Figures of each contender on `photo` (H, W, 3) uint8; `on_begin` is called before each.
 
     Raises:
         DataError: a process failed.
@@ -54,6 +60,7 @@ def measured(contenders: Sequence[Contender], weights: str, photo: np.ndarray, t
         Image.fromarray(photo).save(file, quality=92)
         np.save(pixels, photo)
         for contender in contenders:
+            on_begin(contender)
             given = str(contender.file or weights), str(pixels), str(threads)
             alone = _run("qatie_cli.bench.alone", contender.name, contender.arithmetic, *given).memory
             if not contender.is_engine:

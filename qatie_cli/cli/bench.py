@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qatie_cli import chatter
-from qatie_cli.cli.console import console, plain, progress
+from qatie_cli.cli.console import console, plain, steps
 from qatie_cli.cli.options import EngineName, Quiet, Threads, WeightsOption, need_torch, use_threads
 from qatie_cli.errors import DataError, PhotoError, UsageError
 from qatie_cli.model.shipped import DEFAULT
@@ -68,7 +68,7 @@ def bench(
 
     Prints seconds, share of the processor's peak, memory, start-up time and agreement with float. Engines take turns in
     one process, so ratios hold on a busy machine, too. ONNX Runtime, OpenVINO and LiteRT are measured where they are
-    installed (extra `bench`).
+    installed (extra `bench`). Standard error says what is being measured.
     """
     need_torch("bench")
     import torch
@@ -87,25 +87,38 @@ def bench(
     photo = pictures.resized(seen[0] if seen else pictures.generated(), asked)
     same_size = [photo, *(pictures.resized(other, photo.shape[1::-1]) for other in seen[1:])]
     same_size = [measuring.as_seen(loaded, picture) for picture in same_size]
-    machine = measuring.measure_machine(threads)
-    with chatter.hidden():  # LiteRT's delegate announces itself
-        ready = [
-            contenders.load(name, arithmetic, loaded, same_size[0], threads)
-            for name in names
-            for arithmetic in contenders.arithmetics(name, loaded, runtimes)
-        ]
-        ready += [contenders.load_file(path, threads) for path in against or []]
-    with progress("{task.fields[text]}", quiet=quiet) as bar:
-        shown = bar.add_task("", total=rounds + measuring.WARM_UP, text="rounds")
-        others = measuring.race(ready, rounds, lambda done: bar.update(shown, completed=done))
+    with steps(quiet) as step:
+        step("Measuring the peak rates of this machine")
+        machine = measuring.measure_machine(threads)
+        ready = []
+        for name in names:
+            for arithmetic in contenders.arithmetics(name, loaded, runtimes):
+                step(f"Loading {_label(name, arithmetic)}")
+                with chatter.hidden():  # LiteRT's delegate announces itself
+                    ready.append(contenders.load(name, arithmetic, loaded, same_size[0], threads))
+        for path in against or []:
+            step(f"Loading {path.name}")
+            with chatter.hidden():
+                ready.append(contenders.load_file(path, threads))
+        every = rounds + measuring.WARM_UP
+        step(f"Timing {len(ready)} in turns, {every} rounds", 0, every)
+        others = measuring.race(ready, rounds, lambda done: step(f"Round {done} of {every} done", done, every))
         machine = dataclasses.replace(machine, others=others)
-        bar.update(shown, total=None, text="agreement with float")
+        step("Running float to compare with")
         exact = measuring.exact_residuals(loaded, same_size, threads)
         reference = next((c for c in ready if c.name == engines.FLOAT), None)
-        rows = [measuring.judged(c, machine, loaded, same_size, exact, reference) for c in ready]
+        rows = []
+        for contender in ready:
+            step(f"Comparing {_label(contender.name, contender.arithmetic)} with float")
+            rows.append(measuring.judged(contender, machine, loaded, same_size, exact, reference))
         if commands:
-            bar.update(shown, text="whole processes")
-            figures = processes.measured(ready, weights, photo, threads)
+            figures = processes.measured(
+                ready,
+                weights,
+                photo,
+                threads,
+                lambda c: step(f"Running {_label(c.name, c.arithmetic)} in processes of its own"),
+            )
             rows = [
                 dataclasses.replace(row, memory=f.alone, start_up=f.start_up, end_to_end=f.end_to_end)
                 for row, f in zip(rows, figures, strict=True)
@@ -189,9 +202,9 @@ def _show(found: Bench) -> None:
     for row in found.rows:
         t = row.network
         table.add_row(
-            f"{plain(row.name)} {row.arithmetic}" if row.arithmetic != row.name else row.name,
+            plain(_label(row.name, row.arithmetic)),
             f"{t.median:.3f}",
-            f"{t.p10:.2f}-{t.p90:.2f}",
+            f"{t.p10:.3f}-{t.p90:.3f}",
             _cell(row.processor_seconds, "{:.3f}"),
             f"{row.megapixels_per_second:.1f}",
             _cell(row.rate, "{:.0f}", 1e9),
@@ -220,6 +233,10 @@ def _tell_what_slows(machine: Machine) -> None:
         screen.print(f"[yellow]The machine is busy:[/] other processes took {busy}. Rely on ratios, not on seconds.")
     if not kernels.installed():
         screen.print("[yellow]numba is not installed[/]: tone and the int8 network's pointwise layers run uncompiled.")
+
+
+def _label(name: str, arithmetic: str) -> str:
+    return name if arithmetic == name else f"{name} {arithmetic}"
 
 
 def _cell(value: float | None, form: str, unit: float = 1) -> str:

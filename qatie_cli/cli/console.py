@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from qatie_cli.errors import QatieError, UsageError
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _UNLIMITED_COLUMNS = 240
+
+
+class Step(Protocol):
+    """Tells what a command is doing (`steps`)."""
+
+    def __call__(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """Tell one step."""
 
 
 def console() -> Console:
@@ -72,3 +81,21 @@ def progress(*columns: str, quiet: bool = False) -> Progress:
         disable=quiet or not screen.is_terminal,
         transient=True,
     )
+
+
+@contextlib.contextmanager
+def steps(quiet: bool = False) -> Iterator[Step]:
+    """Yields a function that tells what a long command is doing: in a bar on a terminal, else by a line for each step.
+
+    It takes the step and, where these are known, how many parts are done and how many there are.
+    """
+    with progress("{task.fields[text]}", quiet=quiet) as bar:
+        shown = bar.add_task("", total=None, text="")
+        lines = not quiet and not console().is_terminal
+
+        def step(text: str, done: int = 0, total: int | None = None) -> None:
+            bar.update(shown, completed=done, total=total, text=plain(text))
+            if lines:
+                console().print(f"{plain(text)}.")
+
+        yield step

@@ -35,4 +35,7 @@ def demo(
         table.add_row(row.name, f"{row.before_db:.1f}", f"{row.after_db:.1f}")
     screen = console()
     screen.print(table)
+    for row in shown:
+        if row.remark:
+            screen.print(f"[yellow]Note:[/] {row.remark}")
     screen.print(f"Before/after pictures: {out / 'before-after'}")

@@ -38,7 +38,7 @@ from qatie_cli.cli.options import (
     load_engine,
     parse_quality,
 )
-from qatie_cli.cli.telling import count
+from qatie_cli.cli.telling import count, how
 from qatie_cli.errors import Exit, UsageError
 from qatie_cli.model.shipped import DEFAULT
 from qatie_cli.photo import MAX_PIXELS
@@ -74,7 +74,12 @@ def enhance(
     ] = 1,
     fast: Fast = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="Output format; keep turns HEIC into JPEG, BMP into PNG.")
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Output format; keep turns HEIC into JPEG and BMP into PNG, same only BMP.",
+        ),
     ] = Format.keep,
     quality: QualityOption = None,
     sidecars: Sidecars = False,
@@ -155,7 +160,7 @@ def enhance(
             raise typer.Exit(Exit.SOME_FAILED if run.refused or run.plan.unsearched else Exit.OK)
         has_gallery = galleries.wanted(out, gallery, run.plan)
         follower.check_report(report)
-        follower.tell_left_out()
+        follower.tell_remarks()
         if in_place and run.plan.tasks and not yes:
             _ask(len(run.plan.tasks))
         run.prepare()
@@ -165,7 +170,7 @@ def enhance(
         engine_used = None if ready is None else ready.engine
         if report is not None and not follower.write_report(report, run.report(engine_used, weights, strength)):
             code = Exit.SOME_FAILED if code is Exit.OK else code
-        follower.summarize("" if engine_used is None else f"{weights}, {engine_used.described}", album)
+        follower.summarize("" if engine_used is None else how(weights, engine_used, strip_gps or strip_metadata), album)
     raise typer.Exit(code)
 
 
@@ -190,7 +195,7 @@ def _check(
             raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
         if gallery:
             raise UsageError("--gallery shows originals, which --in-place replaces.", "Use -o with a folder.")
-        if naming.fmt != "keep" or naming.suffix:
+        if naming.fmt not in ("keep", "same") or naming.suffix:
             raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
         if stream.DASH in inputs:
             raise UsageError("Standard input cannot be replaced in place.", "Use -o.")

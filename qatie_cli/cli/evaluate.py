@@ -21,7 +21,6 @@ from qatie_cli.cli.options import (
     WeightsOption,
     WorkersOption,
     check_cluster,
-    load_engine,
     need_extra,
     need_torch,
 )
@@ -128,11 +127,12 @@ class _Asked:
 
 def _here(asked: _Asked, on_one: Callable[[str], None]) -> tuple[str, list[Outcome]]:
     """The engine, and the outcomes of all pairs."""
+    from qatie_cli import engines
     from qatie_cli.evaluation import measuring
     from qatie_cli.model import checkpoint, shipped
 
-    engine = load_engine(asked.weights, asked.engine, asked.threads)
     found = checkpoint.read(shipped.locate(asked.weights))
+    engine = engines.load(found, asked.engine, threads=asked.threads)
     measure = measuring.measurer(found, engine, asked.threads, asked.how)
     outcomes = []
     for pair in asked.pairs:
@@ -145,6 +145,7 @@ def _on_cluster(
     asked: _Asked, data: Path, cluster: str, workers: str | None, on_one: Callable[[str], None]
 ) -> tuple[str, list[Outcome]]:
     """The same on a cluster, whose nodes all have the data under its path."""
+    from qatie_cli import engines
     from qatie_cli.cluster import actors, nodes, scoring
     from qatie_cli.model import checkpoint, shipped
     from qatie_cli.storage import urls
@@ -157,7 +158,7 @@ def _on_cluster(
     with nodes.connected(cluster):
         machines = nodes.check([urls.of_path(data)], wanted, nodes.Need(_MODULES, "train", float_too=True))
         among = nodes.common_engines(machines) if wanted == EngineName.auto else None
-        engine = load_engine(asked.weights, wanted, threads, among=among)
+        engine = engines.load(found, wanted, threads=threads, among=among)
         job = scoring.Job(found, engine.name, threads, asked.how)
         return engine.name, scoring.outcomes(job, asked.pairs, machines, chosen, on_one)
 

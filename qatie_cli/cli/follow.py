@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from qatie_cli.cli.console import plain, progress
@@ -33,10 +34,11 @@ class Follower(Teller):
         for task in plan.tasks:
             print(f"{task.source} -> {task.output}")
         self._tell_estimate(len(plan.tasks), len(plan.done), self.run.estimate())
-        self.tell_left_out()
+        self.tell_remarks()
 
-    def tell_left_out(self) -> None:
-        """Report files that are not photos, folders that are not searched, and photos that are refused."""
+    def tell_remarks(self) -> None:
+        """Report outputs that are made again, files that are not photos, folders not searched, and refused photos."""
+        self._tell_again(Counter(self.run.plan.again.values()))
         if not self.quiet:
             self._tell_others()
         self._tell_system_folders()

@@ -35,12 +35,14 @@ class Follower(Teller):
             for row in page:
                 print(f"{people_s(row.source)} -> {people_s(row.output)}")
         self._tell_estimate(run.todo, run.done, run.estimate(), " on one machine")
-        self.tell_left_out()
+        self.tell_remarks()
 
-    def tell_left_out(self) -> None:
-        """Report how many files are not photos and how many folders are not searched, and each refused photo."""
+    def tell_remarks(self) -> None:
+        """Report how many outputs are made again, files are not photos, folders not searched, and refused photos."""
         from qatie_cli.batch import report
+        from qatie_cli.cloud.table import TODO
 
+        self._tell_again(self.run.table.reasons(TODO))
         for kind, what in (
             (report.NOT_A_PHOTO, "files not named like photos"),
             (report.NOT_SEARCHED, "folders of a system's own"),

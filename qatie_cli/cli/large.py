@@ -14,6 +14,7 @@ from qatie_cli.cli import galleries
 from qatie_cli.cli.console import console, show_error
 from qatie_cli.cli.options import Device, EngineName, check_cluster, need_extra
 from qatie_cli.cli.stream import DASH
+from qatie_cli.cli.telling import how
 from qatie_cli.errors import Exit, QatieError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
             follower.show_plan()
             return Exit.SOME_FAILED if large.refused or large.unsearched else Exit.OK
         follower.check_report(shown.report)
-        follower.tell_left_out()
+        follower.tell_remarks()
         has_gallery = galleries.wanted_in_store(large, shown.gallery)
         large.prepare()
         machines = until_done.enter_context(_nodes(asked, where.cluster, large)) if large.todo else None
@@ -123,8 +124,9 @@ def run(asked: Asked, where: Where, shown: Shown) -> Exit:
                 code = Exit.SOME_FAILED
         if not (album is None or follower.finish(album)) and code is Exit.OK:
             code = Exit.SOME_FAILED
-        how = "" if enhancer is None else f"{asked.settings.weights}, {enhancer.engine.described}"
-        follower.summarize(how, album)
+        without_gps = asked.settings.strip_gps or asked.settings.strip_metadata
+        done_by = "" if enhancer is None else how(asked.settings.weights, enhancer.engine, without_gps)
+        follower.summarize(done_by, album)
         return code
 
 

@@ -51,6 +51,7 @@ class Format(StrEnum):
     """Choices of --format."""
 
     keep = "keep"
+    same = "same"
     jpeg = "jpeg"
     png = "png"
     webp = "webp"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qatie_cli.data.checking import Alignment
     from qatie_cli.data.layouts import SkippedFile
 
+_FINEST_PX = 0.1  # what the measurement of misalignment can tell from none
 LISTED = 10  # files named on the screen; a run's folder has the whole list
 
 app = typer.Typer(help="Check and make pairs of photos.", no_args_is_help=True)
@@ -102,10 +103,18 @@ def show_alignment(alignment: Alignment | None) -> None:
     """Say how far targets are shifted against their inputs."""
     if alignment is None:
         return
-    text = (
-        f"Misalignment over {alignment.measured} pairs: median {alignment.median:.1f} px, 90% below "
-        f"{alignment.p90:.1f} px, worst {alignment.worst:.1f} px ({plain(alignment.worst_pair)})"
-    )
+    if alignment.worst < _FINEST_PX:
+        shifts = f"below {_FINEST_PX} px in all"
+    else:
+        shifts = (
+            f"median {_px(alignment.median)}, 90% of them below {max(alignment.p90, _FINEST_PX):.1f} px, "
+            f"worst {_px(alignment.worst)} ({plain(alignment.worst_pair)})"
+        )
+    text = f"Misalignment over {alignment.measured} pairs: {shifts}"
     mark = "[yellow]Warning:[/] " if alignment.matters else ""
     hint = ". Shifts of more than a pixel blur the result: align the pairs first" if mark else ""
     console().print(f"{mark}{text}{hint}.")
+
+
+def _px(shift: float) -> str:
+    return f"{shift:.1f} px" if shift >= _FINEST_PX else f"below {_FINEST_PX} px"

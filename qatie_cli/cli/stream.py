@@ -73,7 +73,7 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     named = None if out == DASH else formats.format_of_name(out)
     if fmt != "keep" and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
-    wanted = named or (None if fmt == "keep" else fmt)
+    wanted = named or fmt
     enhanced = single.enhance(sys.stdin.buffer.read() if source == DASH else source, wanted, writing, better)
     if out != DASH:
         single.write(enhanced, out, writing.quality)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from qatie_cli.batch.session import Estimate
+    from qatie_cli.engines import Engine
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,19 @@ class Teller:
         how = "as in the last run here" if estimate.measured else "typical of two cores"
         parts = [f"{count(photos)} to enhance, {estimate.megapixels:,.1f} MP"]
         parts += [f"about {duration}{where} at {estimate.speed:.1f} MP/s, {how}"]
-        parts += [f"{done:,} done already"] if done else []
+        parts += [f"{done:,} already done"] if done else []
         parts += [f"{estimate.unreadable:,} of them cannot be read"] if estimate.unreadable else []
         self.screen.print("; ".join(parts) + ".")
 
+    def _tell_again(self, reasons: Mapping[str, int]) -> None:
+        """Report how many outputs of earlier runs are made again, a line for each reason."""
+        for reason, number in () if self.quiet else reasons.items():
+            outputs = "1 output" if number == 1 else f"{number:,} outputs"
+            self.screen.print(f"[yellow]Made again:[/] {outputs}, because of {plain(reason)}.")
+
     def _tell_nothing_to_do(self, done: int, refused: int) -> None:
         if not self.quiet and (done or not refused):
-            self.screen.print(f"Nothing to do: {count(done)} done already." if done else "No photos found.")
+            self.screen.print(f"Nothing to do: {count(done)} already done." if done else "No photos found.")
 
     def _tell_failure(self, reason: str) -> None:
         self.screen.print(f"[red]Failed:[/] {plain(reason)}")
@@ -105,7 +112,7 @@ class Teller:
     def _tell_totals(self, totals: Totals, how: str) -> None:
         """Print what was enhanced and what failed; `how` names the weights and the engine."""
         if not self.quiet:
-            already = f", {totals.skipped:,} done already" if totals.skipped else ""
+            already = f", {totals.skipped:,} already done" if totals.skipped else ""
             speed = f"{totals.megapixels / totals.seconds:.1f} MP/s"
             figures = "; ".join((f"{totals.megapixels:.1f} MP in {totals.seconds:.1f} s, {speed}", *totals.beside))
             self.screen.print(f"{count(totals.enhanced)} enhanced{already} ({figures}; {plain(how)}).")
@@ -130,6 +137,11 @@ def _named(place: object) -> str:
     from qatie_cli.storage.urls import people_s
 
     return plain(people_s(str(place)))
+
+
+def how(weights: str, engine: Engine, without_gps: bool) -> str:
+    """What the closing line says about how photos were enhanced."""
+    return f"{weights}, {engine.described}" + ("; location left out" if without_gps else "")
 
 
 def count(number: int) -> str:

@@ -41,13 +41,19 @@ def train(
     init: Annotated[str | None, typer.Option(help="Start from these weights: a name or a file.")] = None,
     recipe: RecipeFile = None,
     width: Annotated[int | None, typer.Option(min=1, help="Base width of the network.")] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of the float stage.")] = None,
-    tone_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the tone stage; defaults to --steps if that is given.")
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps of the float stage, and of the tone stage unless --tone-steps or --recipe is given."
+        ),
     ] = None,
+    tone_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the tone stage.")] = None,
     qat: Annotated[
         bool,
-        typer.Option("--qat", help="Add the quantization-aware stage; a fifth of the steps unless the recipe sets it."),
+        typer.Option(
+            "--qat",
+            help="Add the quantization-aware stage, with a fifth of the float stage's steps unless qat_steps is set.",
+        ),
     ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="Pixels of a crop's side, a multiple of 8.")] = None,
@@ -120,9 +126,10 @@ def train(
             finished = _train(ready, quiet)
     if not quiet:
         _show_table(finished.table)
-        console().print(f"Weights: {plain(finished.weights)}")
-        if advice := _advice(finished.table, finished.weights.parent):
-            console().print(f"[yellow]Note:[/] {plain(advice)}")
+        weights, note = _recommended(finished.table, finished.weights)
+        console().print(f"Weights: {plain(weights)}")
+        if note:
+            console().print(f"[yellow]Note:[/] {plain(note)}")
 
 
 def _train(ready: Prepared, quiet: bool) -> Finished:
@@ -158,6 +165,8 @@ def _show_photos(ready: Prepared) -> None:
     validated = len(ready.source.validation_names)
     console().print(f"{len(ready.photos.training)} photos to learn from, {validated} to validate on{aside}.")
     config = ready.recipe.config.network
+    steps = ", ".join(f"{name} {number:,}" for name, number in ready.recipe.stages if number)
+    console().print(f"Steps: {steps or 'none'}.")
     console().print(f"Network: {config.described}, {parameter_count(Network(config)):,} parameters.")
 
 
@@ -219,19 +228,23 @@ def _show_table(rows: tuple[EngineScores, ...]) -> None:
     console().print(table)
 
 
-def _advice(rows: tuple[EngineScores, ...], out: Path) -> str:
-    """Advice for a run whose QAT left int8 further from float than post-training quantization; else empty."""
+def _recommended(rows: tuple[EngineScores, ...], last: Path) -> tuple[Path, str]:
+    """The weights file to use, and a note where QAT left int8 further from float than post-training quantization.
+
+    The file is `last`, or that of before QAT where the stage brought int8 no nearer to the targets either.
+    """
     from qatie_cli.training.results import FLOAT_FILE
 
     int8 = [row for row in rows if row.mean.agreement_db is not None]
     before, after = ([row.mean for row in int8 if row.name == name] for name in ("post-training", "QAT"))
     if not before or not after:
-        return ""
+        return last, ""
     agreements = [min(mean.agreement_db or 0.0 for mean in means) for means in (before, after)]
     if agreements[1] >= agreements[0]:
-        return ""
+        return last, ""
     psnr = [min(mean.psnr_db for mean in means) for means in (before, after)]
-    said = f"QAT left int8 further from float: {agreements[1]:.1f} dB, post-training {agreements[0]:.1f} dB."
-    if psnr[0] >= psnr[1]:
-        return f"{said} {out / FLOAT_FILE} is better: it also comes as near to the targets."
-    return f"{said} It still comes nearer to the targets; {out / FLOAT_FILE} has the post-training weights."
+    note = f"QAT left int8 further from float: {agreements[1]:.1f} dB, post-training {agreements[0]:.1f} dB."
+    earlier = last.parent / FLOAT_FILE
+    if psnr[0] < psnr[1]:
+        return last, f"{note} It still comes nearer to the targets; {earlier} has the post-training weights."
+    return earlier, f"{note} It comes no nearer to the targets either, so use those of before it; {last} has QAT's."

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from qatie_cli.batch import report
 from qatie_cli.batch.made import FOLDER
 from qatie_cli.batch.planning import Naming, folded
+from qatie_cli.batch.settings import CHANGED
 from qatie_cli.cloud.record import Record
 from qatie_cli.cloud.table import DONE, REFUSED, TODO, Made, Row, Table
 from qatie_cli.errors import UsageError
@@ -86,7 +87,10 @@ def _names(places: Places, naming: Naming, table: Table) -> str:
         if one is None or places.listed:
             raise UsageError(f"{out} is one photo, but there are several inputs.", "Give a folder with -o.")
         wanted = formats.format_of_name(single)
-        if naming.fmt not in ("keep", wanted):
+        if (
+            naming.fmt != formats.KEEP
+            and formats.output_format(PurePosixPath(urls.name(one.url)), naming.fmt) != wanted
+        ):
             raise UsageError(f"-o {single} and --format {naming.fmt} contradict each other.", "Leave one out.")
         table.add([(one.url, one.size, one.version, out, folded(out))])
         return posixpath.dirname(out)
@@ -230,8 +234,9 @@ def _tell_done(table: Table, record: Record, naming: Naming) -> None:
         states = []
         for row in page:
             found = [_state(row, place, there, made, table, record) for place in row.places]
+            found.sort(key=lambda one: one == (TODO, ""))  # the one that is there, if one is
             state, reason = next((one for one in found if one[0] == DONE), found[0])
-            if state != TODO:
+            if (state, reason) != (TODO, ""):
                 states.append((row.number, state, reason))
         table.set_states(states)
 
@@ -257,5 +262,7 @@ def _state(
         table.has_source(fitting.source) or stores.of(fitting.source).entry(fitting.source)
     ):
         return REFUSED, f"{urls.people_s(place)} was made from another photo, {fitting.source}. {_REDO}"
+    if fitting.settings != record.digest:
+        return TODO, record.settings.unlike(record.earlier.get(fitting.settings))
     from_this = (fitting.source_size, fitting.version) == (row.size, row.version)
-    return (DONE if from_this and fitting.settings == record.digest else TODO), ""
+    return (DONE, "") if from_this else (TODO, CHANGED)

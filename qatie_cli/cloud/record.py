@@ -38,9 +38,10 @@ class Record:
     def __init__(self, out: str, settings: Settings, run: str, engine: str = "") -> None:
         """`run` is a unique name, so that no two runs write to one file."""
         self._out, self._run, self._engine = out, run, engine
-        self._settings, self.digest = settings, settings.digest
+        self.settings, self.digest = settings, settings.digest
         self._folder = urls.join(out, f"{FOLDER}/made")
         self.begun_on = ""  # the engine of the last run with these settings, after `read`
+        self.earlier: dict[str, dict[str, Any]] = {}  # settings of earlier runs by digest, after `read`
 
     # --- by workers ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ class Record:
         stores.of(self._out).put(self._file(batch.number), self._spelt_out() + lines, _LINES)
 
     def _spelt_out(self) -> bytes:
-        return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self._settings)}).encode() + b"\n"
+        return json.dumps({"settings": self.digest, "are": dataclasses.asdict(self.settings)}).encode() + b"\n"
 
     def begun(self, batch: Batch) -> tuple[dict[str, ItemOutcome], bytes]:
         """What an earlier attempt at this batch in this run uploaded, by source, and its lines.
@@ -123,7 +124,16 @@ class Record:
         names = (entry.url for page in store.pages(self._folder) for entry in page)
         with ThreadPoolExecutor(_READERS) as readers:
             for content in _in_order(readers, store.read, names):
-                yield [self._made(row) for row in _rows(content)]
+                yield [self._made(row) for row in self._outputs(content)]
+
+    def _outputs(self, content: bytes) -> Iterator[dict[str, Any]]:
+        """The lines of outputs; those of settings are kept."""
+        for row in _lines(content):
+            match row:
+                case {"settings": str(digest), "are": dict(settings)}:
+                    self.earlier[digest] = settings
+                case _ if _is_output(row):
+                    yield row
 
     def _made(self, row: dict[str, Any]) -> Made:
         size, digest = row["made"]
@@ -175,6 +185,18 @@ def _line(row: dict[str, Any]) -> bytes:
 
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
     """The lines of outputs, without damaged ones."""
+    return filter(_is_output, _lines(content))
+
+
+def _is_output(row: Any) -> bool:
+    match row:
+        case {"output": str(), "made": [int(), str()], "from": [str(), int(), str()], "settings": str()}:
+            return True
+    return False
+
+
+def _lines(content: bytes) -> Iterator[Any]:
+    """The lines that can be read."""
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
@@ -182,12 +204,9 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
             return
     for line in content.split(b"\n"):
         try:
-            row = parsing.from_json(line)
+            yield parsing.from_json(line)
         except ValueError:
             continue
-        match row:
-            case {"output": str(), "made": [int(), str()], "from": [str(), int(), str()], "settings": str()}:
-                yield row
 
 
 def _in_order(pool: ThreadPoolExecutor, call: Any, values: Iterable[str]) -> Iterator[bytes]:

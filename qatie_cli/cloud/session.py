@@ -281,7 +281,7 @@ def _plan_files(request: Request, table: Table) -> tuple[str, str]:
     ledger = Ledger(local_planning.folder_of(out), request.settings)
     inputs, listed = (tuple(map(urls.to_path, urls_)) for urls_ in (places.inputs, places.listed))
     plan = local_planning.plan(inputs, out, request.naming, listed, ledger)
-    table.add_planned(_planned(task, TODO) for task in plan.tasks)
+    table.add_planned(_planned(task, TODO, plan.again.get(task, "")) for task in plan.tasks)
     table.add_planned(_planned(task, DONE) for task in plan.done)
     table.add_planned(_planned(refused.task, REFUSED, refused.reason) for refused in plan.refused)
     for kind, paths in ((report.NOT_A_PHOTO, plan.not_photos), (report.NOT_SEARCHED, plan.system_folders)):

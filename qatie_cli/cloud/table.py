@@ -174,6 +174,11 @@ class Table:
         """Number of photos in a state."""
         return int(self._db.execute("SELECT count(*) FROM photos WHERE state = ?", (state,)).fetchone()[0])
 
+    def reasons(self, state: str) -> dict[str, int]:
+        """How many photos in a state have each reason, where they have one."""
+        counted = "SELECT reason, count(*) FROM photos WHERE state = ? AND reason != '' GROUP BY reason ORDER BY reason"
+        return dict(self._db.execute(counted, (state,)))
+
     def pages(self, state: str | None = None) -> Iterator[list[Row]]:
         """Photos in plan order, a page at a time; the table may be changed between pages."""
         last, chosen = 0, "" if state is None else "AND state = ?2"

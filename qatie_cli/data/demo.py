@@ -34,12 +34,35 @@ _PHONE_JPEG = JpegTraits(subsampling=2, quantization=(), progressive=False)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """One photo of the demo: its before/after picture, and PSNR in dB to the original before and after."""
+    """One photo of the demo: its before/after picture, and how near the phone's and qatie's come to the original.
+
+    Attributes:
+        before_db, after_db: PSNR to the original, the phone's and qatie's.
+        before_aligned_db, after_aligned_db: the same with their tone fitted to it (`metrics.tone_aligned`).
+        levels: mean values of original, phone's and qatie's, 0..1.
+    """
 
     name: str
     picture: Path
     before_db: float
     after_db: float
+    before_aligned_db: float
+    after_aligned_db: float
+    levels: tuple[float, float, float]
+
+    @property
+    def remark(self) -> str:
+        """What went wrong, in figures; empty where qatie's is nearer to the original."""
+        if self.after_db >= self.before_db:
+            return ""
+        there, phone, ours = (f"{level:.0%}" for level in self.levels)
+        beyond_tone = self.before_aligned_db - self.after_aligned_db
+        mostly = "mostly tone" if beyond_tone < (self.before_db - self.after_db) / 2 else "not tone alone"
+        return (
+            f"{self.name} got worse, {self.before_db:.1f} to {self.after_db:.1f} dB. Its mean level is {there} in the "
+            f"original, {phone} on the phone, {ours} in qatie's. With tones fitted to the original: "
+            f"{self.before_aligned_db:.1f} to {self.after_aligned_db:.1f} dB, so it is {mostly}."
+        )
 
 
 def originals() -> dict[str, np.ndarray]:
@@ -74,9 +97,17 @@ def make(out: Path, enhance: Callable[[Photo], Photo]) -> list[DemoResult]:
         after = enhance(before)
         encoding.write(better, after, "jpeg")
         picture = out / "before-after" / f"{name}.png"
-        columns = {"phone": before.rgb_u8(), "qatie": after.rgb_u8(), "original": original}
+        phone, ours = before.rgb_u8(), after.rgb_u8()
+        columns = {"phone": phone, "qatie": ours, "original": original}
         encoding.write(picture, Photo(sheets.side_by_side(columns), "png"), "png")
-        results.append(
-            DemoResult(name, picture, metrics.psnr(before.rgb_u8(), original), metrics.psnr(after.rgb_u8(), original))
-        )
+        results.append(compared(name, picture, original, phone, ours))
     return results
+
+
+def compared(name: str, picture: Path, original: np.ndarray, phone: np.ndarray, ours: np.ndarray) -> DemoResult:
+    """Figures of three pictures, (H, W, 3) uint8."""
+    fitted = [np.clip(np.rint(metrics.tone_aligned(shown, original)), 0, 255) for shown in (phone, ours)]
+    before, after, before_aligned, after_aligned = (metrics.psnr(p, original) for p in (phone, ours, *fitted))
+    original_level, phone_level, our_level = (float(shown.mean()) / 255 for shown in (original, phone, ours))
+    levels = original_level, phone_level, our_level
+    return DemoResult(name, picture, before, after, before_aligned, after_aligned, levels)

@@ -39,9 +39,11 @@ Features = TypeVar("Features")  # what an engine's `residual` takes of its own `
 
 
 class ResidualNetwork(Protocol[Features]):
-    """The refinement network on one engine; `bytes_per_pixel` is the memory that `features` takes at its peak."""
+    """The refinement network on one engine."""
 
-    bytes_per_pixel: float
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Bytes of memory at the peak of `features`, for each pixel."""
 
     @property
     def strips_at_once(self) -> int:

@@ -15,7 +15,18 @@ from PIL import Image, JpegImagePlugin
 
 from qatie_cli import files
 from qatie_cli.errors import PhotoError
-from qatie_cli.photo import avif_items, containers, deep, exif, extended_xmp, fineness, fitting, heic_size, tiff
+from qatie_cli.photo import (
+    avif_items,
+    containers,
+    deep,
+    exif,
+    extended_xmp,
+    fineness,
+    fitting,
+    heic_size,
+    segment_names,
+    tiff,
+)
 from qatie_cli.photo.beside import renditions, writing
 from qatie_cli.photo.content import JpegTraits, Photo, to_eight_bit
 from qatie_cli.photo.decoding import open_heif
@@ -57,8 +68,9 @@ def left_out(photo: Photo, fmt: str) -> tuple[str, ...]:
         notes.append("XMP left out, it is too long for JPEG")
     if fmt != "jpeg" and any(map(extended_xmp.is_part, photo.jpeg_segments)):
         notes.append(f"what XMP continues in further segments is left out, {fmt} has none")
-    if fmt != "jpeg" and not all(map(extended_xmp.is_part, photo.jpeg_segments)):
-        notes.append(f"makers' data of a JPEG is left out, {fmt} has no place for it")
+    makers = [segment for segment in photo.jpeg_segments if not extended_xmp.is_part(segment)]
+    if makers and fmt != "jpeg":
+        notes.append(f"{segment_names.names(makers)} left out, {fmt} has no place for it")
     texts = [chunk for chunk in photo.png_chunks if chunk[0] not in containers.PNG_COLOUR_CHUNKS]
     if (texts and fmt != "png") or (photo.comment and fmt != "jpeg"):
         notes.append(f"comments left out, {fmt} has no place for them")

@@ -16,6 +16,7 @@ FORMATS = {
 # Pillow's name of each format that is read, and the option name that keeps it.
 OF_CONTENT = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "TIFF": "tiff", "HEIF": "heic",
               "AVIF": "avif", "BMP": "bmp"}  # fmt: skip
+KEEP, SAME = "keep", "same"  # what may be asked for beside them: the photo's own format, and HEIC as JPEG or as HEIC
 CHROMA = ("4:4:4", "4:2:2", "4:2:0")  # subsampling by Pillow's code
 SIXTEEN_BIT = ("png", "tiff")  # formats that hold 16 bit
 DEEP = ("heic", "avif")  # formats that hold 10 and 12 bit
@@ -49,20 +50,20 @@ def format_of_name(path: PurePath) -> str | None:
     return named if named in FORMATS else None
 
 
-def kept_format(own: str | None) -> str:
-    """The default output format for a photo of the format `own`.
+def own_format(own: str | None, asked: str = KEEP) -> str:
+    """The output format for a photo of the format `own` where its own is asked for.
 
-    HEIC becomes JPEG (PNG if it has transparent parts), as few other programs read it; BMP becomes PNG, which is
-    lossless and holds metadata.
+    `KEEP`, the default, makes HEIC JPEG (PNG if it has transparent parts), as few other programs read it; `SAME` leaves
+    it HEIC. BMP becomes PNG, which is lossless and holds metadata.
     """
     if own is None or own in ("bmp", "gif"):
         return "png"
-    return "jpeg" if own == "heic" else own
+    return "jpeg" if own == "heic" and asked == KEEP else own
 
 
 def output_format(source: PurePath, asked: str) -> str:
     """The format to write: the one asked for, or the default for the source's suffix."""
-    return kept_format(format_of_name(source)) if asked == "keep" else asked
+    return own_format(format_of_name(source), asked) if asked in (KEEP, SAME) else asked
 
 
 def output_name(source: PurePath, asked: str, suffix: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 
-from qatie_cli.photo import containers, exif
+from qatie_cli.photo import containers, exif, segment_names
 from qatie_cli.photo.beside import dialects, jpeg_file
 
 VIDEO = "the video of a motion photo is left out"
@@ -37,7 +37,7 @@ def of_jpeg(picture: jpeg_file.Picture) -> tuple[str, ...]:
 
 def _segment(marker: int, body: bytes) -> str:
     """What is lost with a segment; empty if it is carried or only describes the old file."""
-    name, carried = f"APP{marker - 0xE0}", bool(containers.kept_segments([(marker, body)]))
+    carried = bool(containers.kept_segments([(marker, body)]))
     if marker == 0xE0:
         known = body.startswith((b"JFIF\x00", b"JFXX\x00", b"AVI1")) or carried
     elif marker == 0xE1:
@@ -54,8 +54,7 @@ def _segment(marker: int, body: bytes) -> str:
         known = not _has_text(body)
     else:  # a comment, how it was compressed, or makers' data
         known = marker in (0xEC, 0xEE, 0xFE) or carried or marker > 0xEF
-    readable = re.match(rb"[\x20-\x7e]{2,24}", body)
-    return "" if known else f"{name} data ({readable[0].decode() if readable else 'unknown'}) is left out"
+    return "" if known else f"{segment_names.name(marker, body)} left out"
 
 
 def _has_text(ducky: bytes) -> bool:

@@ -40,14 +40,19 @@ def _engines(out: Path) -> list[str]:
     return [row["engine"] for row in rows if "output" in row]
 
 
+def _begun_on_fbgemm(folder: Path, out: Path, weights: Path) -> tuple[object, ...]:
+    """Enhance a folder on fbgemm; returns the command without the engine."""
+    given = "enhance", folder, "-o", out, "--weights", weights
+    qatie_here(*given, "--engine", "fbgemm")
+    return given
+
+
 def _more(folder: Path, coffee: np.ndarray) -> None:
     Image.fromarray(coffee[50:90, :60]).save(folder / "more.png")
 
 
 def test_a_folder_whose_engine_is_gone_is_left_as_it_is_in_one_line(folder, tmp_path, weights_file, uninstall, coffee):
-    out = tmp_path / "out"
-    given = "enhance", folder, "-o", out, "--weights", weights_file
-    qatie_here(*given, "--engine", "fbgemm")
+    given = _begun_on_fbgemm(folder, out := tmp_path / "out", weights_file)
     _more(folder, coffee)
     uninstall("torch")
     refused = qatie_here(*given, "--quiet", code=1)
@@ -61,9 +66,7 @@ def test_a_folder_whose_engine_is_gone_is_left_as_it_is_in_one_line(folder, tmp_
 
 
 def test_naming_an_engine_goes_on_with_it(folder, tmp_path, weights_file, uninstall, coffee):
-    out = tmp_path / "out"
-    given = "enhance", folder, "-o", out, "--weights", weights_file
-    qatie_here(*given, "--engine", "fbgemm")
+    given = _begun_on_fbgemm(folder, out := tmp_path / "out", weights_file)
     _more(folder, coffee)
     uninstall("torch")
     qatie_here(*given, "--engine", "onnxruntime")
@@ -71,9 +74,7 @@ def test_naming_an_engine_goes_on_with_it(folder, tmp_path, weights_file, uninst
 
 
 def test_overwriting_begins_anew(folder, tmp_path, weights_file, uninstall):
-    out = tmp_path / "out"
-    given = "enhance", folder, "-o", out, "--weights", weights_file
-    qatie_here(*given, "--engine", "fbgemm")
+    given = _begun_on_fbgemm(folder, out := tmp_path / "out", weights_file)
     uninstall("torch")
     qatie_here(*given, "--overwrite")
     assert len(_engines(out)) == 4

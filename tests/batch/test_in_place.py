@@ -124,8 +124,8 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "sound.jpg": (plain + b"RIFF and sound" * 9, "data after the picture"),
         "behind-preview.jpg": (_with_index(big, 0x010001, _jpeg(small)) + b"sound" * 9, "data after the picture"),
         "thermal.jpg": (_jpeg(big, (0xE1, b"FLIR\0\1\0\0temperatures")), ""),
-        "c2pa.jpg": (_jpeg(big, (0xEB, b"JP\0\1content credentials")), "C2PA"),
-        "flashpix.jpg": (_jpeg(big, (0xE2, b"FPXR\0\0 sound")), "APP2 data (FPXR)"),
+        "c2pa.jpg": (_jpeg(big, (0xEB, b"JP\0\1\0\0\0\1\0\0\0\x10jumb\0\0\0\x08jumd")), "C2PA"),
+        "flashpix.jpg": (_jpeg(big, (0xE2, b"FPXR\0\0 sound")), "FlashPix data (APP2)"),
         "unknown-exif-like.jpg": (_jpeg(big, (0xE1, b"somebody's own")), "APP1"),
         "two-comments.jpg": (_jpeg(big, (0xFE, b"one"), (0xFE, b"two")), "comment"),
         "maker.jpg": (_jpeg(big, (0xE7, b"maker's own")), ""),
@@ -142,23 +142,23 @@ def _files(coffee: np.ndarray) -> dict[str, tuple[bytes, str]]:
         "media-jukebox.jpg": (_jpeg(big, (0xE9, b"Media Jukebox\0<MJMD><Date>2005</Date></MJMD>")), ""),
         "app10-comment.jpg": (_jpeg(big, (0xEA, b"UNICODE\0\0A\0b")), ""),
         "canon-ciff.jpg": (_jpeg(big, (0xE0, b"II\x1a\0\0\0HEAPJPGM" + bytes(14))), ""),
-        "ocad.jpg": (_jpeg(big, (0xE0, b"Ocad$Rev: 14797 $\0")), "APP0 data (Ocad"),
+        "ocad.jpg": (_jpeg(big, (0xE0, b"Ocad$Rev: 14797 $\0")), "OCAD's data (APP0)"),
         "photoshop-2.5.jpg": (
             _jpeg(big, (0xED, b"Adobe_Photoshop2.5:8BIM" + bytes(8))),
-            "APP13 data (Adobe_Photoshop2.5",
+            "Photoshop 2.5's data",
         ),
         "ducky.jpg": (_jpeg(big, (0xEC, b"Ducky\0\1\0\4\0\0\0\x3c\0\0")), ""),  # how fine it was compressed
         "ducky-comment.jpg": (
             _jpeg(big, (0xEC, b"Ducky\0\1\0\4\0\0\0\x3c\0\2\0\x0a\0\0\0\3\0A\0b\0c\0\0")),
-            "APP12 data (Ducky",
+            "comment or copyright (APP12)",
         ),
         "described.jpg": (_described(big, "JPEG"), ""),
         "mie.jpg": (plain + b"~\x10\4\xfe0MIE~\0\0\6\0\0\0\x12\x10\4", "data after the picture"),
         "vivo.jpg": (plain + b'vivo{"type":"portrait"}' + b"\0\0\0\x17\xff\xff\xff\xff", "data after the picture"),
-        "casio.jpg": (_jpeg(big, (0xE1, b"QVCI\0" + bytes(100))), "APP1 data (QVCI)"),
+        "casio.jpg": (_jpeg(big, (0xE1, b"QVCI\0" + bytes(100))), "Casio's data"),
         "infiray.jpg": (_jpeg(big, (0xE2, b"\1\2\3\4IJPEG\0" + bytes(60)), (0xE3, bytes(64))), "APP2"),
-        "jpeg-hdr.jpg": (_jpeg(big, (0xEB, b"HDR_RI ver=11, ln0=-3.3")), "APP11 data (HDR_RI"),
-        "adobe-cm.jpg": (_jpeg(big, (0xED, b"Adobe_CM\0\0\1")), "APP13 data (Adobe_CM)"),
+        "jpeg-hdr.jpg": (_jpeg(big, (0xEB, b"HDR_RI ver=11, ln0=-3.3")), "HDR part"),
+        "adobe-cm.jpg": (_jpeg(big, (0xED, b"Adobe_CM\0\0\1")), "Adobe's colour data"),
         "afcp.jpg": (plain + b"AXS!\0\1\0\0" + bytes(16) + b"IPTCdata" * 9 + b"AXS!\0\0\0\0", "data after the picture"),
         "photo-mechanic.jpg": (plain + b"\x1c\2\xdd\0\4rate\0\0\0\x0dcbipcbbl", "data after the picture"),
         "foto-station.jpg": (plain + b"IPTC" * 9 + b"\0\1\0\0\0\x30\xa1\xb2\xc3\xd4", "data after the picture"),
@@ -433,10 +433,10 @@ def test_times_are_kept_where_that_is_asked_for(photo, tmp_path):
     out = tmp_path / "out"
     qatie_here("enhance", photo, "-o", out, "--preserve-times")
     assert (out / "a.png").stat().st_mtime_ns == 10**18 + 5
-    assert "1 photo done already" in qatie_here("enhance", photo, "-o", out, "--preserve-times").stderr
+    assert "1 photo already done" in qatie_here("enhance", photo, "-o", out, "--preserve-times").stderr
     qatie_here("enhance", photo, "--in-place", "--yes", "--preserve-times")
     assert photo.stat().st_mtime_ns == 10**18 + 5
-    assert "1 photo done already" in qatie_here("enhance", photo, "--in-place", "--yes").stderr
+    assert "1 photo already done" in qatie_here("enhance", photo, "--in-place", "--yes").stderr
     qatie_here("enhance", photo, "-o", tmp_path / "new")
     assert (tmp_path / "new" / "a.png").stat().st_mtime_ns != 10**18 + 5
 

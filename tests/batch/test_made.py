@@ -375,14 +375,38 @@ def test_gps_goes_in_a_second_run(tmp_path, coffee):
         qatie_here("enhance", source, "-o", target, *options)
         first = json.loads((tmp_path / "r.json").read_text())
         assert _has_gps(written)
-        assert "1 photo done already" in qatie_here("enhance", source, "-o", target).stderr
+        assert "1 photo already done" in qatie_here("enhance", source, "-o", target).stderr
         done = qatie_here("enhance", source, "-o", target, "--strip-gps", *options)
         assert "1 photo enhanced" in done.stderr
+        assert "Made again: 1 output, because of other settings (--strip-gps)." in done.stderr
+        assert "location left out" in done.stderr
         assert not _has_gps(written)
+        back = qatie_here("enhance", source, "-o", target, "--dry-run", "--strength", 0.5).stderr
+        assert "Made again: 1 output, because of other settings (--strength, --strip-gps)." in back
+        assert "location left out" not in back
         second = json.loads((tmp_path / "r.json").read_text())
         for report, stripped in ((first, False), (second, True)):
             (photo,) = report["photos"]
             assert report["settings"][photo["settings"]]["strip_gps"] is stripped
+
+
+def test_a_plan_says_why_outputs_are_made_again(folder, tmp_path):
+    out = tmp_path / "out"
+    assert _run(folder, out) == ENHANCED
+    ledger = out / made.FOLDER / "made.jsonl"
+    lines = ledger.read_text().splitlines()
+    photo = folder / "1.png"
+    os.utime(photo, ns=(1, 1))
+    changed = planning.plan([folder], out, Naming(), ledger=Ledger(out, SETTINGS))
+    assert {task.source.name: why for task, why in changed.again.items()} == {"1.png": "changed photos"}
+    weaker = dataclasses.replace(SETTINGS, strength=0.5, weights_sha256="others")
+    plan = planning.plan([folder], out, Naming(), ledger=Ledger(out, weaker))
+    assert [*plan.again] == [*plan.tasks]
+    assert set(plan.again.values()) == {"other settings (--weights, --strength)"}
+    ledger.write_text("".join(f"{line}\n" for line in filter(None, lines) if "are" not in json.loads(line)))
+    plan = planning.plan([folder], out, Naming(), ledger=Ledger(out, weaker))
+    assert set(plan.again.values()) == {"other settings"}
+    assert not planning.plan([folder], out, Naming(overwrite=True), ledger=Ledger(out, weaker)).again
 
 
 def test_a_changed_output_is_exit_code_3(folder, tmp_path):
@@ -390,13 +414,13 @@ def test_a_changed_output_is_exit_code_3(folder, tmp_path):
     (tmp_path / "out" / "1.png").write_bytes(b"retouched")
     done = qatie_here("enhance", folder, "-o", tmp_path / "out", code=3)
     assert "1.png was changed since qatie made it" in done.stderr
-    assert "3 photos done already" in done.stderr
+    assert "3 photos already done" in done.stderr
 
 
 def test_in_place_other_settings_are_said_to_come_too_late(tmp_path, coffee):
     _photo_with_gps(tmp_path / "a.jpg", coffee)
     qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes")
-    assert "done already" in qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes").stderr
+    assert "already done" in qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes").stderr
     done = qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", code=3)
     assert "with other settings" in done.stderr
     qatie_here("enhance", tmp_path / "a.jpg", "--in-place", "--yes", "--strip-gps", "--overwrite")
@@ -426,7 +450,7 @@ def test_a_killed_run_is_resumed_without_a_trace(tmp_path, coffee):
             time.sleep(0.02)
         run.kill()
     done = qatie(*command[len(QATIE) :])
-    assert "done already" in done.stderr
+    assert "already done" in done.stderr
     assert len(list(out.glob("*.png"))) == 30
     assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == ["made.jsonl"]
     assert session.Request((folder,), out).settings is None

@@ -29,7 +29,7 @@ names = st.builds(
     st.sampled_from(SUFFIXES),
 )
 namings = st.builds(
-    Naming, st.sampled_from(("keep", "keep", "jpeg", "png", "heic")), st.sampled_from(("", "", "-x", ".jpg"))
+    Naming, st.sampled_from(("keep", "keep", "same", "jpeg", "png", "heic")), st.sampled_from(("", "", "-x", ".jpg"))
 )
 
 

@@ -22,7 +22,7 @@ from qatie_cli.batch.planning import Naming, Plan
 from qatie_cli.batch.running import Result, Runner, Status, Writing, remove_stale
 from qatie_cli.batch.settings import Settings
 from qatie_cli.enhance import memory
-from qatie_cli.errors import QatieError
+from qatie_cli.errors import QatieError, UsageError
 from qatie_cli.photo import decoding, encoding
 from qatie_cli.photo.content import Photo
 
@@ -354,6 +354,26 @@ def test_a_heic_with_transparent_parts_becomes_png_and_is_done_then(tmp_path, co
     assert table["counts"] == {"enhanced": 2}
     assert [Path(photo["output"]).name for photo in table["photos"]] == ["clear.png", "opaque.jpg"]
     assert planning.plan([folder], out, Naming()).tasks == ()
+
+
+def test_heic_stays_heic_in_a_mixed_folder_where_that_is_asked_for(tmp_path, coffee):
+    decoding.open_heif()
+    folder, out = tmp_path / "mixed", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.heic", "b.jpg", "c.png", "d.HEIF", "e.bmp"):
+        Image.fromarray(coffee[:40, :60]).save(folder / name)
+    alpha = np.full((40, 60, 1), 99, np.uint8)
+    Image.fromarray(np.dstack([coffee[:40, :60], alpha])).save(folder / "clear.heic")
+    plan = planning.plan([folder], out, Naming("same"))
+    Runner(inverted, Writing()).run(plan.tasks, lambda result: None)
+    assert _files(out) == ["a.heic", "b.jpg", "c.png", "clear.heic", "d.HEIF", "e.png"]
+    formats = {name: decoding.read(out / name).source_format for name in _files(out)}
+    assert [*formats.values()] == ["heic", "jpeg", "png", "heic", "heic", "png"]
+    assert decoding.read(out / "clear.heic").has_transparency
+    named = planning.plan([folder / "a.heic"], tmp_path / "x.heic", Naming("same"))
+    assert [task.output.name for task in named.tasks] == ["x.heic"]
+    with pytest.raises(UsageError, match="contradict"):
+        planning.plan([folder / "a.heic"], tmp_path / "x.jpg", Naming("same"))
 
 
 # --- in place -----------------------------------------------------------------------------------------------------

@@ -188,6 +188,23 @@ def test_one_backend_or_all_of_them(tmp_path, coffee, weights_file):
     assert "GMAC/s" in shown.stderr
 
 
+def test_it_says_what_it_measures_where_there_is_no_terminal(weights_file):
+    """A minute without a line looks like a command that hangs; standard output holds only what was asked for."""
+    options = ("--weights", weights_file, "--rounds", 1, "--size", "64x64", "--json", "--backend", "onednn")
+    done = qatie_here("bench", *options)
+    assert [line for line in done.stderr.splitlines() if "busy" not in line and "numba" not in line] == [
+        "Measuring the peak rates of this machine.",
+        "Loading onednn int8.",
+        "Timing 1 in turns, 3 rounds.",
+        *(f"Round {n} of 3 done." for n in (1, 2, 3)),
+        "Running float to compare with.",
+        "Comparing onednn int8 with float.",
+        "Running onednn int8 in processes of its own.",
+    ]
+    assert len(json.loads(done.stdout)["rows"]) == 1
+    assert "Loading" not in qatie_here("bench", *options, "--quiet", "--no-commands").stderr
+
+
 def test_a_runtime_does_not_announce_itself(weights_file):
     """Its C library writes to the descriptor of a process's standard error."""
     pytest.importorskip("ai_edge_litert")

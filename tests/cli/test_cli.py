@@ -84,7 +84,7 @@ def test_enhance_writes_better_photos_with_their_metadata(folder, tmp_path):
         assert written.getexif()[0x0112] == 1
     assert (tmp_path / "out" / "sub" / "b.png").is_file()
     again = qatie("enhance", folder, "-o", tmp_path / "out")
-    assert "2 photos done already" in again.stderr
+    assert "2 photos already done" in again.stderr
 
 
 def test_metadata_can_be_left_out(folder, tmp_path):
@@ -195,7 +195,7 @@ def test_originals_are_replaced_only_when_that_is_meant(folder):
     assert "2 photos enhanced" in qatie_here("enhance", folder, "--in-place", "--yes").stderr
     after = (folder / "a.jpg").read_bytes()
     assert after != before
-    assert "2 photos done already" in qatie_here("enhance", folder, "--in-place", "--yes").stderr
+    assert "2 photos already done" in qatie_here("enhance", folder, "--in-place", "--yes").stderr
     assert (folder / "a.jpg").read_bytes() == after
 
 
@@ -203,7 +203,7 @@ def test_a_suffix_lets_results_stand_beside_their_photos(folder):
     qatie_here("enhance", folder, "-o", folder, "--suffix", "_better")
     assert (folder / "a_better.jpg").is_file()
     assert (folder / "sub" / "b_better.png").is_file()
-    assert "2 photos done already" in qatie_here("enhance", folder, "-o", folder, "--suffix", "_better").stderr
+    assert "2 photos already done" in qatie_here("enhance", folder, "-o", folder, "--suffix", "_better").stderr
     assert not list(folder.rglob("*_better_better*"))
 
 

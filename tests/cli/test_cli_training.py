@@ -62,6 +62,7 @@ def test_training_on_good_photos_ends_with_usable_weights(tmp_path, coffee, astr
     recipe = ("--recipe", tmp_path / "recipe.toml", "--steps", 3, "--qat")
     done = qatie("train", "--clean", clean, "--out", tmp_path / "run", *recipe)
     assert "QAT" in done.stderr
+    assert "Steps: tone 2, float 3, qat 1." in done.stderr
     for name in ("config.toml", "metrics.csv", "last.safetensors", "best.safetensors"):
         assert (tmp_path / "run" / name).is_file()
     qatie("enhance", clean, "-o", tmp_path / "out", "--weights", tmp_path / "run" / "last.safetensors")

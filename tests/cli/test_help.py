@@ -15,7 +15,8 @@ from typer import Context
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from qatie_cli.cli import app, console, train, usage
+from qatie_cli.cli import app, console, pairs, train, usage
+from qatie_cli.data.checking import Alignment
 from qatie_cli.errors import Exit, UsageError
 from qatie_cli.evaluation.pairs import EngineScores, Scores
 from qatie_cli.model import shipped
@@ -148,9 +149,24 @@ def _rows(post_training: tuple[float, float], qat: tuple[float, float]) -> tuple
 
 
 def test_training_says_when_its_last_stage_did_harm():
-    assert train._advice(_rows((27.9, 42.8), (28.4, 52.5)), Path("run")) == ""
-    assert train._advice(_rows((27.9, 42.8), (28.4, 52.5))[:2], Path("run")) == ""
-    worse = train._advice(_rows((28.0, 50.0), (27.5, 42.0)), Path("run"))
+    last = Path("run/last.safetensors")
+    assert train._recommended(_rows((27.9, 42.8), (28.4, 52.5)), last) == (last, "")
+    assert train._recommended(_rows((27.9, 42.8), (28.4, 52.5))[:2], last) == (last, "")
+    named, worse = train._recommended(_rows((28.0, 50.0), (27.5, 42.0)), last)
+    assert named == Path("run/float.safetensors")
     assert "42.0 dB, post-training 50.0 dB" in worse
-    assert "run/float.safetensors is better" in worse
-    assert "still comes nearer" in train._advice(_rows((27.0, 50.0), (28.0, 42.0)), Path("run"))
+    assert "run/last.safetensors has QAT's" in worse
+    named, nearer = train._recommended(_rows((27.0, 50.0), (28.0, 42.0)), last)
+    assert named == last
+    assert "still comes nearer" in nearer
+
+
+def test_misalignment_is_told_in_digits_that_mean_something(capsys):
+    """It is measured to a tenth of a pixel: "90% below 0.0 px" is nothing that can be."""
+    pairs.show_alignment(Alignment(4, 0.0, 0.0, 0.02, "a.jpg"))
+    pairs.show_alignment(Alignment(4, 0.03, 0.04, 0.3, "a.jpg"))
+    pairs.show_alignment(Alignment(4, 0.2, 1.2, 1.4, "a.jpg"))
+    none, few, some = capsys.readouterr().err.splitlines()
+    assert none == "Misalignment over 4 pairs: below 0.1 px in all."
+    assert "median below 0.1 px, 90% of them below 0.1 px, worst 0.3 px (a.jpg)" in few
+    assert "median 0.2 px, 90% of them below 1.2 px, worst 1.4 px (a.jpg)" in some

@@ -27,6 +27,7 @@ from qatie_cli.cloud.here import Here
 from qatie_cli.cloud.items import Done, ItemOutcome
 from qatie_cli.cloud.planning import Places
 from qatie_cli.cloud.session import Request
+from qatie_cli.cloud.table import TODO
 from qatie_cli.cloud.work import Job, Worker
 from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import Exit, QatieError, UsageError
@@ -214,6 +215,12 @@ def test_a_second_run_redoes_what_was_made_otherwise_and_leaves_what_others_chan
     assert run.exit_code() is Exit.SOME_FAILED
     assert stores.of(OUT).read(f"{OUT}/1.png") == b"edited"
     others = dataclasses.replace(SETTINGS, strength=0.5)
+    with session.opened(_request(settings=others)) as planned:
+        assert planned.table.reasons(TODO) == {"other settings (--strength)": 3}
+    _put("memory://shop/in/3.png", _png(11))
+    with session.opened(_request()) as planned:
+        reasons = {row.output: row.reason for page in planned.table.pages(TODO) for row in page}
+    assert reasons[f"{OUT}/3.png"] == "changed photos"
     assert _run(_request(settings=others))[0]["3.png"] == "enhanced"
     assert set(_run(_request(Naming(overwrite=True)))[0].values()) == {"enhanced"}
 

@@ -168,7 +168,7 @@ def test_from_s3_to_s3_is_as_from_folder_to_folder(bucket, made_here, tmp_path):
     assert "../in/" in page
     secret = s3.ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
     assert not any(secret in text for text in (done.stderr, (tmp_path / "r.json").read_text(), page))
-    assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
+    assert "18 already done" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
 
 
 def test_dry_run_reads_no_more_than_it_needs_and_writes_nothing(bucket):
@@ -247,7 +247,7 @@ def test_two_nodes_make_what_one_process_makes(bucket, cluster, made_here, tmp_p
     _check_gallery(_gallery(bucket), made_here[2], bucket.get("out/index.html").decode())
     assert f"Browse them: {OUT}/index.html" in done.stderr
     assert "18 photos enhanced" in done.stderr
-    assert "18 done already" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
+    assert "18 already done" in qatie("enhance", IN, "-o", OUT, "--dry-run").stderr
 
 
 def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tmp_path, monkeypatch):
@@ -265,7 +265,7 @@ def test_folders_that_all_nodes_see_need_no_store(cluster, photos, made_here, tm
     assert _report(tmp_path / "r.json", *places) == made_here[1]
     _check_gallery(_gallery_of(tmp_path / "out"), made_here[2], (tmp_path / "out" / "index.html").read_text())
     again = qatie("enhance", tmp_path / "in", "-o", tmp_path / "out", "--dry-run")  # without Ray: the same record
-    assert "18 done already" in again.stderr
+    assert "18 already done" in again.stderr
 
 
 class _Gate:

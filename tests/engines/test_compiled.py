@@ -251,6 +251,26 @@ def test_features_take_the_memory_that_is_counted_for_them(name, narrow, coffee)
     assert 0.6 < peak / photo[..., 0].size / network.bytes_per_pixel < 1.05
 
 
+@needs_llvm
+def test_memory_that_is_kept_is_counted(narrow, coffee):
+    """Kept memory fits only tensors of its own size, so a small photo takes more than without."""
+    photo, engine = np.ascontiguousarray(np.tile(coffee, (2, 2, 1))[:800]), engines.load(narrow, "llvm", threads=2)
+    network, strip = engine.network, 64
+    network.features(np.ascontiguousarray(photo[:64, :64]))
+    bare = network.bytes_per_pixel
+    with threads.limited(2), engine.reusing_memory():
+        tracemalloc.start()
+        try:
+            for _ in range(2):
+                network.residual(network.features(photo), 0, strip)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        counted = network.bytes_per_pixel
+    assert bare < peak / photo[..., 0].size < counted < 1.2 * bare
+    assert network.bytes_per_pixel == bare
+
+
 # --- code that is kept --------------------------------------------------------------------------------------------
 
 

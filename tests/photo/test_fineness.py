@@ -107,7 +107,7 @@ def test_sidecars_go_along_and_stay_true(tmp_path, with_sidecars, weights_file):
     wanted = SIDECAR.format(1, 0.1, 0.1, 0.8, 0.5)  # left = 1 - bottom, top = left, right = 1 - top, bottom = right
     assert (out / "A-q.XMP").read_text() == (out / "A-q.jpg.xmp").read_text() == wanted
     done = qatie_here("enhance", with_sidecars, "-o", out, "--sidecars", *common)
-    assert "done already" in done.stderr
+    assert "already done" in done.stderr
 
 
 def test_sidecars_of_somebody_stay(tmp_path, with_sidecars, weights_file):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qatie_cli.photo import decoding
+from qatie_cli.photo import containers, decoding, encoding
 
 
 def _encoded(photo: np.ndarray, fmt: str) -> bytes:
@@ -34,9 +34,11 @@ def _ducky(*tags: int) -> bytes:
     ("marker", "body", "notes"),
     [
         (0xEB, b"JP\x00\x01box", ("content credentials (C2PA) are left out",)),
-        (0xE2, b"Some maker", ("APP2 data (Some maker) is left out",)),
+        (0xE2, b"Some maker", ("data of 'Some maker' (APP2) left out",)),
+        (0xE2, b"FPXR\0\0 sound", ("FlashPix data (APP2) left out",)),
+        (0xE2, bytes(11), ("11 bytes of unknown data (APP2) left out",)),
         (0xEC, _ducky(1), ()),
-        (0xEC, _ducky(1, 3), ("APP12 data (Ducky) is left out",)),
+        (0xEC, _ducky(1, 3), ("Photoshop's comment or copyright (APP12) left out",)),
     ],
 )
 def test_dropped_segments_of_a_jpeg_are_named(tmp_path, coffee, marker, body, notes):
@@ -57,4 +59,15 @@ def test_dropped_chunks_of_a_png_are_named(tmp_path, coffee, kind, notes):
 def test_data_after_a_picture_is_named_with_its_size(tmp_path, coffee):
     assert _notes(tmp_path / "a.png", _encoded(coffee, "PNG") + b"x" * 5000) == (
         "data after the picture is left out (5,000 bytes)",
+    )
+
+
+def test_what_another_format_cannot_hold_of_a_jpeg_is_named(tmp_path, coffee):
+    content = _encoded(coffee, "JPEG")
+    segments = ((0xE5, b"RMETA\0II\0\0"), (0xE7, b"maker's own"), (0xE3, bytes(64)))
+    photo = decoding.read(content[:2] + containers.jpeg_segments(None, segments) + content[2:])
+    assert encoding.left_out(photo, "jpeg") == ()
+    assert encoding.left_out(photo, "heic") == (
+        "Ricoh's data (APP5), data of 'maker's own' (APP7), 64 bytes of unknown data (APP3) left out, "
+        "heic has no place for it",
     )
