@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ class Runner:
     """The pipeline of one run.
 
     At most one photo is decoded ahead, one is in the network and one is being encoded; fewer if `max_memory` (bytes,
-    for the whole process) requires it.
+    for the whole process) requires it. While the network takes longer than decoding and encoding together, the next
+    photo is decoded after the one before is encoded: both take copies of a photo, and are in time one after the other.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Runner:
         self._trimmed_above = _LARGE if max_memory is None else 0
         self._stop = threading.Event()
         self._full_in_a_row = 0
+        self._covered = True  # the network takes longer than decoding and encoding together, as far as is known
         self._claims: dict[Task, Claim] = {}
         self._originals = Originals(())
 
@@ -170,7 +173,8 @@ class Runner:
                 while ahead is not None:
                     hand = ahead.result()
                     begun += 1
-                    ahead = decoder.submit(self._decode, tasks[begun], wait) if begun < len(tasks) else None
+                    before = pending[-1] if pending and self._covered else None
+                    ahead = decoder.submit(self._decode, tasks[begun], wait, before) if begun < len(tasks) else None
                     if hand.elsewhere:
                         elsewhere.append(hand.task)
                         continue
@@ -204,7 +208,9 @@ class Runner:
 
     # --- the three stages; none of them lets an error of one photo out -------------------------------------------
 
-    def _decode(self, task: Task, wait: bool = False) -> _InHand:
+    def _decode(self, task: Task, wait: bool = False, before: Future[Result] | None = None) -> _InHand:
+        if before is not None:
+            futures.wait([before])
         hand = _InHand(task, time.monotonic())
         if self._stop.is_set():
             return hand
@@ -342,6 +348,7 @@ class Runner:
             made = True
             self._full_in_a_row = 0
             encode = time.monotonic() - began
+            self._covered = hand.decode + encode < hand.network
             if self._previews is not None:
                 self._previews.keep(hand.task, hand.before, hand.photo)
         except Exception as error:

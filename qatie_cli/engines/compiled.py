@@ -6,6 +6,7 @@ A convolution, its activation and the copy that follows are one pass over memory
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -47,22 +48,29 @@ class _Pool:
     """Memory of features. While `keeps` is set, the next photo of the same size reuses it.
 
     The system zeroes new memory page by page, which took 20% of the processor time of 13-megapixel photos.
+
+    Args:
+        larger: give larger memory, too, where there is some.
     """
 
-    def __init__(self) -> None:
-        self.keeps = False
+    def __init__(self, larger: bool = False) -> None:
+        self.keeps, self._larger = False, larger
         self._free: list[np.ndarray] = []
 
     def array(self, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialized array, whose memory returns to the pool when the array is garbage-collected."""
+        """An uninitialized array; its memory returns to the pool when it and its views are garbage-collected."""
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
-        fitting = [index for index, flat in enumerate(self._free) if flat.nbytes == size]
+        fitting = [index for index, flat in enumerate(self._free) if self._fits(flat.nbytes, size)]
         if not fitting:
             self._free.clear()  # left by a photo of another size
         flat = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
-        taken: np.ndarray = flat.view(kind).reshape(shape)
+        # Views of an array over a buffer refer to that array; views of a view would refer to `flat`.
+        taken: np.ndarray = np.frombuffer(flat.data[:size], kind)
         weakref.finalize(taken, self._take_back, flat).atexit = False
-        return taken
+        return taken.reshape(shape)
+
+    def _fits(self, there: int, wanted: int) -> bool:
+        return there >= wanted if self._larger else there == wanted
 
     def _take_back(self, flat: np.ndarray) -> None:
         if self.keeps:
@@ -120,15 +128,17 @@ class CompiledNetwork:
         self._width, self._residual = config.width, config.residual
         self._arithmetic, self._convs = arithmetic, arithmetic.convs
         self._scratch, self._pool = _Scratch(), _Pool()
+        self._residuals = _Pool(larger=True)  # the last strip of a photo is smaller
 
     @contextlib.contextmanager
     def reusing_memory(self) -> Iterator[None]:
         """Keep memory from photo to photo until the block ends."""
-        self._pool.keeps = True
+        self._pool.keeps = self._residuals.keeps = True
         try:
             yield
         finally:
             self._pool.let_go()
+            self._residuals.let_go()
             self._scratch = _Scratch()
 
     @property
@@ -149,34 +159,34 @@ class CompiledNetwork:
         def branched(block: str, local: np.ndarray, side: np.ndarray) -> Branches:
             return Branches(local, side, self._arithmetic.norm(block, local, moments))
 
-        local, side, pair1 = self._empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
-        self._in_strips(self._encode1, h1, 2 * w1 * c, photo_u8_hwc, pair1, local, side)
-        given = branched("refine1", local, side)
-        encoded1, pair2, local, side = self._empty(
+        local1, side1, pair1 = self._empty((h1, w1, c), (h1, w1, c), (h1, w1, 2 * c))
+        self._in_strips(self._encode1, h1, 2 * w1 * c, photo_u8_hwc, pair1, local1, side1)
+        kept = None if self._residual else photo_u8_hwc
+        del photo_u8_hwc  # the caller may have no use for it
+        given = branched("refine1", local1, side1)
+        encoded1, pair2, local2, side2 = self._empty(
             (h1 + 2, w1 + 2, c), (h2, w2, 4 * c), (h2, w2, 2 * c), (h2, w2, 2 * c)
         )
         _fill_frame(encoded1, self._arithmetic.nothing("refine1.out"))
-        self._in_strips(self._encode2, h2, 4 * w1 * c, given, encoded1, pair2, local, side)
-        given = branched("refine2", local, side)
-        encoded2, local, side = self._empty((h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
+        self._in_strips(self._encode2, h2, 4 * w1 * c, given, encoded1, pair2, local2, side2)
+        given = branched("refine2", local2, side2)
+        # The decoder fills the branches of the encoder again. Until then there is room in the largest.
+        encoded2, local, side = self._inside(local1, (h2 + 2, w2 + 2, 2 * c), (h3, w3, 2 * c), (h3, w3, 2 * c))
         self._in_strips(self._encode3, h3, 8 * w2 * c, given, encoded2, local, side)
         given = branched("bottleneck", local, side)
-        local, side = self._empty((h2, w2, 2 * c), (h2, w2, 2 * c))
-        self._in_strips(self._decode, h2, 8 * w2 * c, 2, given, encoded2, pair2, local, side)
+        self._in_strips(self._decode, h2, 8 * w2 * c, 2, given, encoded2, pair2, local2, side2)
         del encoded2, pair2
-        given = branched("decode2", local, side)
-        local, side = self._empty((h1, w1, c), (h1, w1, c))
-        self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local, side)
+        given = branched("decode2", local2, side2)
+        self._in_strips(self._decode, h1, 4 * w1 * c, 1, given, encoded1, pair1, local1, side1)
         del encoded1, pair1
-        kept = None if self._residual else photo_u8_hwc
         if not self._pool.keeps:
             self._scratch = _Scratch()  # frees that of all threads
-        return LastBlock(branched("decode1", local, side), kept)
+        return LastBlock(branched("decode1", local1, side1), kept)
 
     def residual(self, features: LastBlock, top: int, bottom: int) -> np.ndarray:
         given = features.branches
         height, width, channels = given.local.shape
-        out = np.empty((bottom - top, 2 * width, 3), np.float32)
+        out = self._residuals.array(np.float32, (bottom - top, 2 * width, 3))
 
         def work(first: int, last: int) -> None:
             block = self._window("out", first - 1, last + 1, (height, width, channels), "decode1.out")
@@ -195,6 +205,15 @@ class CompiledNetwork:
 
     def _empty(self, *shapes: tuple[int, ...]) -> list[np.ndarray]:
         return [self._pool.array(self._arithmetic.kind, shape) for shape in shapes]
+
+    def _inside(self, used: np.ndarray, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+        """As `_empty`, in the memory of `used`, unless that is too small: then `used` is left as it is."""
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        if sum(sizes) > used.size:
+            return self._empty(*shapes)
+        ends = list(itertools.accumulate(sizes))
+        parts = zip(ends, sizes, shapes, strict=True)
+        return [used.reshape(-1)[end - size : end].reshape(shape) for end, size, shape in parts]
 
     def _in_strips(self, part: Callable[..., None], height: int, widest: int, *given: object) -> None:
         """Call `part(*given, first, last)` for each strip of `height` rows.

@@ -88,6 +88,7 @@ def _finish_full(
                 toned.finish(region, residual, strength, out)
             else:
                 _finish_in_own_space(toned, region, toned.rows(region), residual, strength, out)
+            del residual  # before the next strip's is made
 
 
 def _finish_reduced(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -35,6 +38,7 @@ from qatie_cli.photo.formats import CHROMA, DEEP, FORMATS, SIXTEEN_BIT
 
 DEFAULT_QUALITY = 95
 _PNG_LEVEL = 3  # a third of the time of level 6 for 3% more bytes, measured on photos
+_END_OF_JPEG = b"\xff\xd9"
 _JPEG_EXIF_LIMIT = 65533 - len(exif.PREFIX)  # one segment
 _JPEG_XMP_LIMIT = 65533 - len(b"http://ns.adobe.com/xap/1.0/\x00")
 
@@ -216,14 +220,39 @@ def _write_lossy(file: BinaryIO, photo: Photo, fmt: str, quality: Quality, name:
     elif fmt == "avif" and photo.pixels.shape[2] == 3:
         options["subsampling"] = CHROMA[photo.subsampling]
     # Through memory: Pillow's encoders miss short writes to a full disk.
-    content = io.BytesIO()
-    image.save(content, FORMATS[fmt][1], **options)
+    if fmt == "jpeg":
+        with _jpeg_in_memory(image, options) as content:
+            shutil.copyfileobj(content, file)
+        return
+    memory = io.BytesIO()
+    image.save(memory, FORMATS[fmt][1], **options)
     if block and fmt == "avif":  # Pillow would rebuild it, and break the offsets in maker notes
-        file.write(avif_items.added(content.getvalue(), block, None, None))
+        file.write(avif_items.added(memory.getvalue(), block, None, None))
     elif fmt == "heic":
-        file.write(heic_size.checked(content.getvalue(), name))
+        file.write(heic_size.checked(memory.getvalue(), name))
     else:
-        file.write(content.getbuffer())
+        file.write(memory.getbuffer())
+
+
+def _jpeg_in_memory(image: Image.Image, options: dict) -> BinaryIO:
+    """A compressed JPEG as a file in memory, at its beginning.
+
+    Into a descriptor Pillow compresses without the GIL. Else it holds the GIL for nearly all of that time, and the
+    network's threads wait.
+    """
+    # No such files (other systems), none allowed, or smaller ones: `ulimit -f` counts for them, too.
+    with contextlib.suppress(AttributeError, OSError), contextlib.ExitStack() as unless_whole:
+        memory = unless_whole.enter_context(os.fdopen(os.memfd_create("qatie"), "w+b"))
+        image.save(memory, "JPEG", **options)
+        memory.seek(-len(_END_OF_JPEG), os.SEEK_END)
+        if memory.read() == _END_OF_JPEG:
+            unless_whole.pop_all()
+            memory.seek(0)
+            return memory
+    content = io.BytesIO()
+    image.save(content, "JPEG", **options)
+    content.seek(0)
+    return content
 
 
 def _setting(photo: Photo, fmt: str, quality: Quality) -> int:

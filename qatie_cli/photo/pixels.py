@@ -17,7 +17,8 @@ from qatie_cli.photo import deep, exif
 # Damaged markers or chunks make decoders raise nearly anything.
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
                  OverflowError, ZeroDivisionError, AttributeError, RuntimeError, NotImplementedError)  # fmt: skip
-_STRIP_PIXELS = 1 << 22  # copied from Pillow at a time
+_COPIED_PIXELS = 1 << 17  # from Pillow at a time, in the processor's cache: a third of the time of 1 << 22
+_STRIP_PIXELS = 1 << 22
 GRAY_MODES = {"1", "L", "LA", "La", "I", "F"}
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
 SIXTEEN_BIT_MODES = (*_SIXTEEN_BIT_GRAY, "I", "F")  # that become 16-bit gray
@@ -144,7 +145,7 @@ def _array(image: Image.Image, dtype: Any = np.uint8) -> np.ndarray:
     """(H, W[, channels]) of an image, copied in strips: copying it at once takes twice its size."""
     channels = len(image.getbands())
     out = np.empty((image.height, image.width) + ((channels,) if channels > 1 else ()), dtype)
-    rows = max(1, _STRIP_PIXELS // image.width)
+    rows = max(1, _COPIED_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))

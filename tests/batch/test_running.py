@@ -54,30 +54,55 @@ def test_every_photo_is_enhanced_once_and_reported_in_order(folder, tmp_path):
     assert (source + made == 255).all()
 
 
-def test_decoding_and_encoding_overlap_the_network(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def together(monkeypatch) -> set[frozenset[str]]:
+    """What a run does at the same time; decoding and writing take 20 ms or more."""
+    monkeypatch.setattr(decoding, "read", _seen("decode", decoding.read, 0.02))
+    monkeypatch.setattr(encoding, "write", _seen("encode", encoding.write, 0.02))
+    _busy.clear()
+    _together.clear()
+    return _together
+
+
+_busy: set[str] = set()
+_together: set[frozenset[str]] = set()
+_lock = threading.Lock()
+
+
+def _seen(name, function, seconds):
+    def wrapped(*arguments, **options):
+        with _lock:
+            _busy.add(name)
+            _together.add(frozenset(_busy))
+        threading.Event().wait(seconds)
+        try:
+            return function(*arguments, **options)
+        finally:
+            with _lock:
+                _busy.discard(name)
+
+    return wrapped
+
+
+def test_decoding_and_encoding_overlap_the_network(folder, tmp_path, together):
     """While one photo is in the network, the next is decoded and the one before is written."""
-    busy, together = set(), set()
-    lock = threading.Lock()
-
-    def during(name, function):
-        def wrapped(*arguments, **options):
-            with lock:
-                busy.add(name)
-                together.add(frozenset(busy))
-            threading.Event().wait(0.02)
-            try:
-                return function(*arguments, **options)
-            finally:
-                with lock:
-                    busy.discard(name)
-
-        return wrapped
-
-    monkeypatch.setattr(decoding, "read", during("decode", decoding.read))
-    monkeypatch.setattr(encoding, "write", during("encode", encoding.write))
-    _run(folder, tmp_path / "out", during("network", inverted))
+    _run(folder, tmp_path / "out", _seen("network", inverted, 0.02))
     assert any({"decode", "network"} <= found for found in together)
     assert any({"encode", "network"} <= found for found in together)
+
+
+def test_a_photo_is_not_decoded_while_another_is_written_if_the_network_takes_longer_than_both(
+    folder, tmp_path, together
+):
+    """Both hold copies of a photo, and one after the other is still in time."""
+    _run(folder, tmp_path / "out", _seen("network", inverted, 1.0))
+    assert not any({"decode", "encode"} <= found for found in together)
+    assert any({"encode", "network"} <= found for found in together)
+
+
+def test_photos_are_decoded_and_written_at_once_if_the_network_waits_for_them(folder, tmp_path, together):
+    _run(folder, tmp_path / "out")
+    assert any({"decode", "encode"} <= found for found in together)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), MemoryError(), ValueError("bad\nvalue")])

@@ -271,6 +271,22 @@ def test_memory_that_is_kept_is_counted(narrow, coffee):
     assert network.bytes_per_pixel == bare
 
 
+@needs_llvm
+def test_memory_that_is_kept_is_not_given_again_while_a_part_of_it_is_in_use(narrow, coffee):
+    network = engines.load(narrow, "llvm").network
+    photo = np.ascontiguousarray(coffee[:64, :64])
+    with network.reusing_memory():
+        features = network.features(photo)
+        part = network.residual(features, 0, 32)[:, 8:16]
+        before = part.copy()
+        network.residual(features, 32, 64)
+        assert (part == before).all()
+        first = network.residual(network.features(photo), 0, 64)
+        other = network.residual(network.features(photo[::-1].copy()), 0, 64)
+    assert (first == network.residual(network.features(photo), 0, 64)).all()
+    assert (first != other).any()
+
+
 # --- code that is kept --------------------------------------------------------------------------------------------
 
 
