@@ -26,7 +26,7 @@ from qatie_cli.photo.discovery import identity
 class Naming:
     """How inputs are searched and outputs named."""
 
-    fmt: str = "keep"  # or a key of formats.FORMATS
+    fmt: str = formats.KEEP  # or a key of formats.FORMATS
     suffix: str = ""
     recursive: bool = True
     overwrite: bool = False
@@ -319,7 +319,7 @@ def _with_places_for_alpha(tasks: Sequence[Task], naming: Naming) -> list[Task]:
     made = []
     for task in tasks:
         png = task.output.with_suffix(".png")
-        by_default = naming.fmt == "keep" and formats.format_of_name(task.source) == "heic"
+        by_default = naming.fmt == formats.KEEP and formats.format_of_name(task.source) == "heic"
         made.append(Task(task.source, task.output, png) if by_default and _key(png) not in taken else task)
     return made
 

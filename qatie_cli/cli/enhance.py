@@ -195,7 +195,7 @@ def _check(
             raise UsageError("--in-place and -o contradict each other.", "Leave one out.")
         if gallery:
             raise UsageError("--gallery shows originals, which --in-place replaces.", "Use -o with a folder.")
-        if naming.fmt not in ("keep", "same") or naming.suffix:
+        if naming.fmt not in (Format.keep, Format.same) or naming.suffix:
             raise UsageError("--in-place keeps names and formats.", "Leave out --format and --suffix, or use -o.")
         if stream.DASH in inputs:
             raise UsageError("Standard input cannot be replaced in place.", "Use -o.")

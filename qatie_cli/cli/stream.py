@@ -71,7 +71,7 @@ def run(source: Path, out: Path, fmt: str, writing: Writing, better: Callable[[P
     if out != DASH and out.exists() and not writing.overwrite and not files.is_special(out):
         raise UsageError(f"{out} exists.", "Choose another file with -o, or add --overwrite.")
     named = None if out == DASH else formats.format_of_name(out)
-    if fmt != "keep" and named not in (None, fmt):
+    if fmt != formats.KEEP and named not in (None, fmt):
         raise UsageError(f"-o {out.name} and --format {fmt} contradict each other.", "Leave one out.")
     wanted = named or fmt
     enhanced = single.enhance(sys.stdin.buffer.read() if source == DASH else source, wanted, writing, better)

@@ -183,7 +183,7 @@ def _tell_apart(table: Table, naming: Naming) -> None:
 
 def _find_places_for_alpha(table: Table, naming: Naming) -> None:
     """Give HEIC photos, which become JPEG by default, the name of a PNG in case they have transparency."""
-    if naming.fmt != "keep":
+    if naming.fmt != formats.KEEP:
         return
     for page in table.pages(TODO):
         changed = []

@@ -214,7 +214,7 @@ class DegradedSource:
         """A crop (crop, crop, 3) with its detail rendered as the network is to render it."""
         if not self.rendered.clarity:
             return target
-        return np.ascontiguousarray(detail.render(views.stack([target]), self.rendered)[0].permute(1, 2, 0).numpy())
+        return views.only(detail.render(views.stack([target]), self.rendered))
 
     def full_frames(self, step: int, rows: Sequence[int]) -> TrainingBatch:
         frames = [self._frame(sampling.full_frame_rng(self.seed, step, row)) for row in rows]

@@ -239,7 +239,7 @@ def faint(photo: np.ndarray, most: float) -> np.ndarray:
 
 def gaussian_blur(photo: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian of standard deviation `sigma` pixels, edges mirrored."""
-    taps = _gaussian(sigma)
+    taps = gaussian_taps(sigma)
     radius = len(taps) // 2
     for axis in (0, 1):
         margin = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
@@ -293,10 +293,10 @@ def _correlated(noise: np.ndarray, sigma: float) -> np.ndarray:
     """White noise blurred by a Gaussian of `sigma` pixels and scaled back to its variance; unchanged for 0."""
     if not sigma:
         return noise
-    return gaussian_blur(noise, sigma) / np.float32((_gaussian(sigma) ** 2).sum())
+    return gaussian_blur(noise, sigma) / np.float32((gaussian_taps(sigma) ** 2).sum())
 
 
-def _gaussian(sigma: float) -> np.ndarray:
+def gaussian_taps(sigma: float) -> np.ndarray:
     """Taps of a Gaussian of `sigma` pixels, sum 1."""
     radius = max(1, round(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qatie_cli.data import degradation
 from qatie_cli.data.rendering import base_layer, box_mean
 from qatie_cli.model.tone_features import luma
 
@@ -55,8 +56,7 @@ def render(photo: Tensor, config: DetailConfig) -> Tensor:
 
 def _smoothed(y: Tensor, sigma: float) -> Tensor:
     """`y` (N, 1, H, W) blurred by a Gaussian of `sigma` pixels, edges repeated."""
-    radius = max(1, round(3 * sigma))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=y.dtype, device=y.device) / sigma) ** 2)
-    taps = taps / taps.sum()
+    taps = torch.from_numpy(degradation.gaussian_taps(sigma)).to(y)
+    radius = len(taps) // 2
     y = F.conv2d(F.pad(y, (radius, radius, 0, 0), mode="replicate"), taps.view(1, 1, 1, -1))
     return F.conv2d(F.pad(y, (0, 0, radius, radius), mode="replicate"), taps.view(1, 1, -1, 1))

@@ -118,7 +118,7 @@ def target(clean_hwc: np.ndarray, config: FullFrameConfig, rendered: RenderingCo
     """The target of a degraded photo: the clean one (H, W, 3) float32 in 0..1 at a middle exposure, rendered."""
     clean = views.stack([clean_hwc])
     middle = _moved(clean, middle_share(clean, config), rendered)
-    return np.ascontiguousarray(rendering.render(middle, rendered)[0].permute(1, 2, 0).numpy())
+    return views.only(rendering.render(middle, rendered))
 
 
 def _moved(clean: Tensor, share: Tensor, rendered: RenderingConfig) -> Tensor:
@@ -129,9 +129,7 @@ def _moved(clean: Tensor, share: Tensor, rendered: RenderingConfig) -> Tensor:
 def held(target_hwc: np.ndarray, input_hwc: np.ndarray, rendered: RenderingConfig) -> np.ndarray:
     """A target (H, W, 3) float32 in 0..1, where its input is vivid held as `rendered.vivid` asks."""
     target, shown = views.stack([target_hwc]), views.stack([input_hwc])
-    return np.ascontiguousarray(
-        rendering.with_vivid_colours_of(shown, target, rendered.vivid)[0].permute(1, 2, 0).numpy()
-    )
+    return views.only(rendering.with_vivid_colours_of(shown, target, rendered.vivid))
 
 
 def middle_share(photo: Tensor, config: FullFrameConfig) -> Tensor:

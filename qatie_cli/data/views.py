@@ -52,3 +52,9 @@ def boxes(places: Sequence[Place]) -> Tensor:
 def stack(photos_hwc: list[np.ndarray]) -> Tensor:
     """Photos (H, W, 3) of one size as (N, 3, H, W)."""
     return torch.from_numpy(np.stack(photos_hwc)).permute(0, 3, 1, 2).contiguous()
+
+
+def only(photos: Tensor) -> np.ndarray:
+    """The one photo of (1, 3, H, W) as (H, W, 3): the inverse of `stack` for one."""
+    (photo,) = photos
+    return np.ascontiguousarray(photo.permute(1, 2, 0).numpy())

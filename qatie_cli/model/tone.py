@@ -8,7 +8,7 @@ depend on the photo's size, but for applying what is decided (`tone_map`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -90,11 +90,8 @@ class ToneStage(nn.Module):
         layer, so that curves move towards their mean over the channels, and the matrix towards the gain that it gives
         gray on average.
         """
-        curves = 3 * self.config.knots
-        for decided in (self.decide.weight, self.decide.bias):
-            of_channels = decided[:curves].unflatten(0, (3, -1))
-            of_channels.copy_(torch.lerp(of_channels.mean(0, keepdim=True), of_channels, share))
-            matrix = decided[curves:].unflatten(0, (3, 3))
+        for curves, matrix in self._decided():
+            curves.copy_(torch.lerp(curves.mean(0, keepdim=True), curves, share))
             gray = torch.eye(3).to(matrix).reshape(3, 3, *[1] * (matrix.dim() - 2)) * matrix.sum(1).mean(0)
             matrix.copy_(torch.lerp(gray, matrix, share))
 
@@ -105,11 +102,8 @@ class ToneStage(nn.Module):
         A cast is corrected by a guess, and where that is wrong pale skies turn lilac. Curves move towards their mean
         over the channels, and so do the sums of the matrix's rows, which are what gray becomes.
         """
-        curves = 3 * self.config.knots
-        for decided in (self.decide.weight, self.decide.bias):
-            of_channels = decided[:curves].unflatten(0, (3, -1))
-            of_channels.copy_(torch.lerp(of_channels.mean(0, keepdim=True), of_channels, share))
-            matrix = decided[curves:].unflatten(0, (3, 3))
+        for curves, matrix in self._decided():
+            curves.copy_(torch.lerp(curves.mean(0, keepdim=True), curves, share))
             gray = matrix.sum(1)
             for channel, excess in enumerate((1 - share) * (gray - gray.mean(0))):
                 matrix[channel, channel] -= excess
@@ -124,6 +118,12 @@ class ToneStage(nn.Module):
         factors = torch.as_tensor(shares).to(self.gains.weight)
         for parameter in self.gains.parameters():
             parameter.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
+
+    def _decided(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views of the last layer's weights and biases: of the curves (3, knots, ...) and of the matrix (3, 3, ...)."""
+        end = 3 * self.config.knots
+        for decided in (self.decide.weight, self.decide.bias):
+            yield decided[:end].unflatten(0, (3, -1)), decided[end:].unflatten(0, (3, 3))
 
     def _seen(self, x: Tensor, thumbnail: Tensor) -> Tensor:
         """Input features (N, values) of the decision: of the last convolution's output, and statistics."""

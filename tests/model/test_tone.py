@@ -33,18 +33,24 @@ def test_curves_never_fall(astronaut):
     assert (curves.diff(dim=-1) >= 0).all()
 
 
+def _check_share_of_casts(before: tone.ToneStage, after: tone.ToneStage, share: float) -> list[torch.Tensor]:
+    """That `after` keeps `share` of how the channels differ, and their mean; returns the matrices of both."""
+    raw = [stage.decide(torch.nn.functional.leaky_relu(torch.linspace(-1, 1, 64), 0.2)) for stage in (before, after)]
+    curves, matrices = ([r[part].unflatten(0, (3, -1)) for r in raw] for part in (slice(0, 51), slice(51, None)))
+    apart = [c - c.mean(0) for c in curves]
+    torch.testing.assert_close(apart[1], share * apart[0])
+    torch.testing.assert_close(curves[1].mean(0), curves[0].mean(0))
+    of_gray = [m.sum(1) for m in matrices]
+    torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
+    torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), share * (of_gray[0] - of_gray[0].mean()))
+    return matrices
+
+
 def test_a_share_of_the_colours_is_kept_and_all_of_the_brightness(astronaut):
     view = tone.view(astronaut)
     before, after = _stage(0.5), _stage(0.5)
     after.keep_colours(0.25)
-    raw = [stage.decide(torch.nn.functional.leaky_relu(torch.linspace(-1, 1, 64), 0.2)) for stage in (before, after)]
-    curves, matrices = ([r[part].unflatten(0, (3, -1)) for r in raw] for part in (slice(0, 51), slice(51, None)))
-    apart = [c - c.mean(0) for c in curves]
-    torch.testing.assert_close(apart[1], 0.25 * apart[0])
-    torch.testing.assert_close(curves[1].mean(0), curves[0].mean(0))
-    of_gray = [m.sum(1) for m in matrices]
-    torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
-    torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), 0.25 * (of_gray[0] - of_gray[0].mean()))
+    _check_share_of_casts(before, after, 0.25)
     after.keep_colours(0.0)
     colourless, matrix = after(view)[:2]
     torch.testing.assert_close(colourless[0, 0], colourless[0, 2])
@@ -54,14 +60,7 @@ def test_a_share_of_the_colours_is_kept_and_all_of_the_brightness(astronaut):
 def test_a_share_of_the_casts_is_kept_and_all_of_the_saturation():
     before, after = _stage(0.5), _stage(0.5)
     after.keep_casts(0.25)
-    raw = [stage.decide(torch.nn.functional.leaky_relu(torch.linspace(-1, 1, 64), 0.2)) for stage in (before, after)]
-    curves, matrices = ([r[part].unflatten(0, (3, -1)) for r in raw] for part in (slice(0, 51), slice(51, None)))
-    apart = [c - c.mean(0) for c in curves]
-    torch.testing.assert_close(apart[1], 0.25 * apart[0])
-    torch.testing.assert_close(curves[1].mean(0), curves[0].mean(0))
-    of_gray = [m.sum(1) for m in matrices]
-    torch.testing.assert_close(of_gray[1].mean(), of_gray[0].mean())
-    torch.testing.assert_close(of_gray[1] - of_gray[1].mean(), 0.25 * (of_gray[0] - of_gray[0].mean()))
+    matrices = _check_share_of_casts(before, after, 0.25)
     carried = ~torch.eye(3, dtype=torch.bool)  # what a channel takes from the others is its saturation
     torch.testing.assert_close(matrices[1][carried], matrices[0][carried])
 
