@@ -22,6 +22,8 @@ from qatie_cli.photo.content import Photo
 # A tone stage with gains from place to place, read by the largest channel; and one that reads them by luma.
 LOCAL = ToneConfig(channels=4, bins=8, quantiles=True, grid=16, guide="largest")
 LOCAL_BY_LUMA = ToneConfig(channels=4, bins=8, quantiles=True, grid=16)
+# One that also holds gains back, adds local contrast and hardly darkens.
+FINE = replace(LOCAL, hold=0.8, clarity=1.6, darkening=0.3)
 # For tests of the `weights`: the network as the paper proposes it, and each of its ablations.
 EVERY_NETWORK = pytest.mark.parametrize(
     "weights", ["", *OPTIONS], indirect=True, ids=["whole", *(f"no {name}" for name in OPTIONS)]

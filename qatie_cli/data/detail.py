@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli.data import degradation
-from qatie_cli.data.rendering import base_layer, box_mean
 from qatie_cli.model.tone_features import luma
+from qatie_cli.model.windows import base_layer, box_mean
 
 
 @dataclass(frozen=True)

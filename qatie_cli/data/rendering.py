@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli.model.tone_apply import with_gain
 from qatie_cli.model.tone_features import luma
+from qatie_cli.model.windows import base_layer, box_mean, smooth_shadows
 
 _BASE_RADIUS = 0.03  # of the guided filter, as a share of the long side
-_BASE_EPSILON = 0.01  # variance of luma above which the guided filter takes an edge for one
 _BLACK_RANK, _WHITE_RANK = 0.003, 0.997
 
 
@@ -68,12 +67,6 @@ def _rendered(photo: Tensor, config: RenderingConfig) -> Tensor:
     rendered = _with_contrast(with_gain(x, gain), config.contrast)
     rendered = with_bright_colours_of(photo, rendered, config.hold)
     return _vibrant(_deepened(rendered, config.deep), config.vibrance)
-
-
-def smooth_shadows(y: Tensor, base: Tensor, radius: int) -> Tensor:
-    """Where luma `y` (N, 1, H, W) is dark and without texture around its base layer, 0..1: night skies, silhouettes."""
-    texture = box_mean((y - base).abs(), 2 * radius) / (base + 0.03)
-    return (1 - ((texture - 0.025) / 0.06).clamp(0, 1)) * ((0.3 - base) / 0.1).clamp(0, 1)
 
 
 def with_smooth_shadows_of(photo: Tensor, brighter: Tensor) -> Tensor:
@@ -130,28 +123,6 @@ def _bright_colour(photo: Tensor, radius: int) -> Tensor:
     bright_skin = skin.to(photo) * ((luma(photo) - 0.4) / 0.2).clamp(0, 1)
     vivid = ((chroma - 0.35) / 0.25).clamp(0, 1) * ((largest - 0.5) / 0.2).clamp(0, 1)
     return box_mean(torch.maximum(bright_skin, vivid), max(1, radius // 3))
-
-
-def base_layer(y: Tensor, radius: int) -> Tensor:
-    """Luma (N, 1, H, W) without texture, edges kept: the guided filter of `y` by itself (He et al. 2010), twice."""
-    for _ in range(2):
-        mean = box_mean(y, radius)
-        variance = (box_mean(y * y, radius) - mean * mean).clamp(min=0)
-        slope = variance / (variance + _BASE_EPSILON)
-        y = box_mean(slope, radius) * y + box_mean(mean - slope * mean, radius)
-    return y
-
-
-def box_mean(x: Tensor, radius: int) -> Tensor:
-    """Means over windows of 2 * `radius` + 1 pixels; at the edges over the pixels that there are."""
-    for axis in (2, 3):
-        pixels = torch.arange(x.shape[axis], device=x.device)
-        first, end = (pixels - radius).clamp(min=0), (pixels + radius + 1).clamp(max=x.shape[axis])
-        before = (0, 0, 1, 0) if axis == 2 else (1, 0)
-        sums = F.pad(x.cumsum(axis), before)
-        count = (end - first).view((-1, 1) if axis == 2 else (-1,))
-        x = (sums.index_select(axis, end) - sums.index_select(axis, first)) / count
-    return x
 
 
 def _stretched(photo: Tensor, config: RenderingConfig) -> Tensor:

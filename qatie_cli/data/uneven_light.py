@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qatie_cli.data.degradation import ParameterRange
-from qatie_cli.data.rendering import base_layer
 from qatie_cli.model.tone_features import luma
+from qatie_cli.model.windows import base_layer
 
 _BLOBS = 4  # cells along each side of the random field behind a backlight
 _EDGE_RADIUS = 5 / 128  # share of the long side within which a backlight follows the picture's edges

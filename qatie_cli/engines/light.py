@@ -68,9 +68,10 @@ class ToneDecision:
 
     def __call__(self, pixels_hwc: np.ndarray) -> ToneMap:
         """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
-        curves, matrix, *grid = self.graphs.run("tone", view.view_nchw(pixels_hwc, self.config.view_px)[0])
-        cells = np.ascontiguousarray(grid[0].transpose(1, 2, 0)) if grid else None
-        return ToneMap(curves, matrix, cells, self.config.guide)
+        curves, matrix, *more = self.graphs.run("tone", view.view_nchw(pixels_hwc, self.config.view_px)[0])
+        grid = np.ascontiguousarray(more[0].transpose(1, 2, 0)) if self.config.grid else None
+        fine = np.ascontiguousarray(more[1].transpose(1, 0, 2)) if self.config.fine else None
+        return ToneMap(curves, matrix, grid, self.config.guide, fine)
 
 
 @dataclass(frozen=True)

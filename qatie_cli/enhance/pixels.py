@@ -40,8 +40,9 @@ def enhance(
         share: 0..1 of the residual that is applied if the photo is reduced.
 
     Returns:
-        (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped. A 16-bit
-        photo keeps its precision: only what the networks look at is 8 bit.
+        (H, W, 3) of the same type: the photo, toned, plus the network's residual (paper, decoder), clamped, and
+        with the local contrast that the tone stage decided. A 16-bit photo keeps its precision: only what the networks
+        look at is 8 bit.
 
     Raises:
         ValueError: `pixels` or `strength` is not as above.
@@ -132,7 +133,8 @@ def _finish_in_own_space(
     """Toned rows plus residual, in the photo's own space and depth, into their region of `out`."""
     assert toned.colours is not None
     source = region.of(toned.pixels)
-    result = _in_own_space(np.clip(rows + residual, 0, 1), source, toned.colours)
+    enhanced = toned.contrasted(np.clip(rows + residual, 0, 1), region)
+    result = _in_own_space(enhanced, source, toned.colours)
     result *= np.float32(np.iinfo(out.dtype).max)
     region.of(out)[:] = np.rint(blended(result, source, strength))
 

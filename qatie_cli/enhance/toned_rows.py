@@ -12,10 +12,14 @@ from qatie_cli.enhance.tiling import Place, Region, strips
 from qatie_cli.kernels.threads import in_turn, over_rows
 from qatie_cli.model import tone_map
 from qatie_cli.model.config import Guide
-from qatie_cli.model.tone_map import ToneMap, cells_of
+from qatie_cli.model.tone_map import HOLD, KEPT, OFFSET, SLOPE, ToneMap, cells_of
 
 _GUIDED_ROWS = 128  # whose lines are fitted at a time: 3 MB of a 12-megapixel photo, and an eighth of the rows twice
-_NO_GRID = np.empty((0, 0, 0), np.float32)
+_NO_GRID = _NO_FINE = np.empty((0, 0, 0), np.float32)
+
+# Where rows and columns lie among cells: of each row the cell above and the share of the one below; columns starts[i]
+# to starts[i + 1] lie between cells[i] and cells[i] + 1; of each column the share of the right one.
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,13 @@ class ToneRows:
     grid: np.ndarray | None
     size: tuple[int, int]  # height and width of the whole photo
     guide: Guide = "luma"
+    fine: np.ndarray | None = None
 
     @staticmethod
     def of(decided: ToneMap | None, levels: int, size: tuple[int, int]) -> ToneRows:
         """Those of `decided`; None leaves the values as they are."""
         if decided is not None:
-            return ToneRows(decided.table(levels), decided.grid, size, decided.guide)
+            return ToneRows(decided.table(levels), decided.grid, size, decided.guide, decided.fine)
         values = np.arange(levels, dtype=np.float32) / np.float32(levels - 1)
         table = np.zeros((3, levels, 3), np.float32)
         table[range(3), :, range(3)] = values
@@ -47,7 +52,8 @@ class ToneRows:
             toned = tone_map.apply_table(region.of(source), self.table)
             if self.grid is None:
                 return toned
-            return tone_map.apply_gains(toned, self.grid, *place, self.size, self.guide)
+            held = self._planes((HOLD, KEPT), region, place)
+            return tone_map.apply_gains(toned, self.grid, *place, self.size, self.guide, held)
         from qatie_cli.kernels import tone
 
         out = np.empty((region.height, region.width, 3), np.float32)
@@ -92,6 +98,11 @@ class ToneRows:
         rows = -(-region.height // factor)
         over_rows(rows, region.pixels * 3, lambda first, last: tone.to_means(*given, first, last, factor, out))
 
+    def contrasted(self, rows: np.ndarray, region: Region) -> np.ndarray:
+        """Enhanced rows of a region of the photo, (h, w, 3) float32 in 0..1, with local contrast as decided."""
+        lines = self._planes((SLOPE, OFFSET), region, region.place)
+        return rows if lines is None else tone_map.apply_contrast(rows, *lines)
+
     def finished(
         self, source: np.ndarray, region: Region, residual: np.ndarray, strength: float, out: np.ndarray
     ) -> None:
@@ -101,7 +112,7 @@ class ToneRows:
         """
         if not kernels.usable(region.pixels):
             result = np.clip(self.floats(source, region, region.place) + residual, 0, 1)
-            region.of(out)[:] = _levels(result, region.of(source), strength)
+            region.of(out)[:] = _levels(self.contrasted(result, region), region.of(source), strength)
             return
         from qatie_cli.kernels import tone
 
@@ -118,7 +129,7 @@ class ToneRows:
                 region = Region(first, last, 0, width)
                 rows = self.floats(source, region, region.place)
                 result = np.clip(rows + guided.rows(first, rows), 0, 1)
-                region.of(out)[:] = _levels(result, region.of(source), strength)
+                region.of(out)[:] = _levels(self.contrasted(result, region), region.of(source), strength)
 
             in_turn(finish_rows, strips(0, height, width))
             return
@@ -138,20 +149,32 @@ class ToneRows:
 
         over_rows(height, out.size, work)
 
+    def _planes(self, planes: tuple[int, int], region: Region, place: Place) -> tuple[np.ndarray, np.ndarray] | None:
+        """Two planes of the fine part at the pixels of a region, which begins at `place` of the photo: (h, w) each."""
+        if self.fine is None:
+            return None
+        where = *place, region.height, region.width, self.size
+        first, second = (tone_map.enlarged(self.fine[:, plane], *where) for plane in planes)
+        return first, second
+
     def _given(self, source: np.ndarray, region: Region, place: Place) -> tuple:
         """The arguments that all kernels share."""
         grid = _NO_GRID if self.grid is None else self.grid
-        empty = np.empty(0, np.int64)
-        if self.grid is None:
-            above, down = np.zeros(region.height, np.int64), np.zeros(region.height, np.float32)
-            starts, cells, across = empty, empty, np.empty(region.width, np.float32)
-        else:
-            above, down = cells_of(place[0], region.height, self.size[0], grid.shape[0])
-            left, across = cells_of(place[1], region.width, self.size[1], grid.shape[1])
-            starts = np.flatnonzero(np.diff(left, prepend=-1, append=-1))
-            cells = left[starts[:-1]]
-        by_luma = self.guide == "luma"
-        return _frozen(source), region.top, region.left, self.table, grid, by_luma, above, down, starts, cells, across
+        fine = _NO_FINE if self.fine is None else self.fine
+        coarse = self._cells(region, place, grid.shape[:2])
+        finer = self._cells(region, place, (fine.shape[0], fine.shape[2]))
+        return _frozen(source), region.top, region.left, self.table, grid, self.guide == "luma", coarse, fine, finer
+
+    def _cells(self, region: Region, place: Place, shape: tuple[int, int]) -> Cells:
+        """Where the pixels of a region lie among `shape` cells, rows and columns; of none, where they would be one."""
+        if not all(shape):
+            empty = np.empty(0, np.int64)
+            nowhere = np.zeros(region.height, np.int64), np.zeros(region.height, np.float32)
+            return *nowhere, empty, empty, np.empty(region.width, np.float32)
+        above, down = cells_of(place[0], region.height, self.size[0], shape[0])
+        left, across = cells_of(place[1], region.width, self.size[1], shape[1])
+        starts = np.flatnonzero(np.diff(left, prepend=-1, append=-1))
+        return above, down, starts, left[starts[:-1]], across
 
 
 def _levels(result: np.ndarray, before: np.ndarray, strength: float) -> np.ndarray:

@@ -35,10 +35,14 @@ class TonedPhoto:
         """A region inside the photo, toned: (rows, columns, 3) float32 in 0..1."""
         return self._tone.floats(*self._in_srgb(region), region.place)
 
-    def finish(self, region: Region, residual: np.ndarray, strength: float, out: np.ndarray) -> None:
-        """A region toned, plus `residual` (rows, columns, 3) float32, blended with the photo, into its place in `out`.
+    def contrasted(self, rows: np.ndarray, region: Region) -> np.ndarray:
+        """Enhanced rows of a region in sRGB, (h, w, 3) float32 in 0..1, with the local contrast that is decided."""
+        return self._tone.contrasted(rows, region)
 
-        Only for a photo in sRGB; `out` is shaped and typed as it.
+    def finish(self, region: Region, residual: np.ndarray, strength: float, out: np.ndarray) -> None:
+        """A region toned, plus `residual` (rows, columns, 3) float32, with local contrast, into its place in `out`.
+
+        It is blended with the photo. Only for a photo in sRGB; `out` is shaped and typed as it.
         """
         self._tone.finished(self.pixels, region, residual, strength, out)
 

@@ -82,15 +82,14 @@ class _Program(nn.Module):
         self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
 
     def forward(self, photo: Tensor, thumbnail: Tensor | None = None) -> Tensor:
-        if self.model.tone is None or thumbnail is None:
-            base = photo.clamp(0, 1)
-        else:
-            base = _toned(photo, self.model.tone(thumbnail))
+        decision = None if self.model.tone is None or thumbnail is None else self.model.tone(thumbnail)
+        base = photo.clamp(0, 1) if decision is None else _toned(photo, decision)
         seen = torch.round(base * 255) / 255  # the network sees 8 bits
         features = self.model.network.features(seen, self.rounding)
         output = F.pixel_shuffle(F.conv2d(features, self.weight, self.bias, padding=1), 2)
         residual = output if self.model.network.config.residual else output - seen
-        return (base + residual).clamp(0, 1)
+        enhanced = (base + residual).clamp(0, 1)
+        return enhanced if decision is None else tone_apply.with_local_contrast(enhanced, decision)
 
 
 def _toned(photo: Tensor, decision: Decision) -> Tensor:
@@ -104,6 +103,8 @@ def _toned(photo: Tensor, decision: Decision) -> Tensor:
     for layer in range(depth):
         spread = tone_apply.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])
         ev = ev + spread * (1 - (place - layer).abs()).clamp(min=0)
+    if decision.fine is not None:
+        ev = tone_apply.held_back(ev, tone_apply.enlarged(decision.fine[:, :2], toned.shape[-2:]))
     return tone_apply.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
 
 

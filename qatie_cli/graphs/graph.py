@@ -19,6 +19,7 @@ from qatie_cli.model import config, tone_map
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LARGEST_GAIN_EV, NORM_EPS, SIZE_MULTIPLE, THUMBNAIL_PX, ToneConfig
 from qatie_cli.model.folding import fold_tail
+from qatie_cli.model.tone_map import HOLD, KEPT, OFFSET, SLOPE
 from qatie_cli.photo.colour import LUMA
 
 LEVELS = 256
@@ -39,14 +40,18 @@ def check(weights: Weights, int8: bool, size: tuple[int, int] | None) -> None:
 
 def enhanced(ops: Operators[T], weights: Weights, arithmetic: Arithmetic, photo: T, view: T | None) -> T:
     """From photo to enhanced photo in 0..1, as `enhance.pixels` does it; `view` where there is a tone stage."""
+    decision = None
     if weights.config.tone is None:
         base = ops.clamp(ops.real(photo))
     else:
         assert view is not None
-        base = toned(ops, Stage.of(weights), photo, view)
+        stage = Stage.of(weights)
+        decision = decided(ops, stage, ops.real(view))
+        base = toned(ops, stage, decision, photo)
     # What the network sees is 8 bit; the integers round it so themselves.
     seen = base if arithmetic.int8 else ops.round_to_8_bit(base)
-    return ops.clamp(ops.add(base, residual(ops, arithmetic, seen)))
+    result = ops.clamp(ops.add(base, residual(ops, arithmetic, seen)))
+    return result if decision is None or decision.fine is None else contrasted(ops, result, decision.fine)
 
 
 # --- the network --------------------------------------------------------------------------------------------------
@@ -166,14 +171,32 @@ class Stage:
         return Stage(weights.config.tone, weights.state)
 
 
-def toned(ops: Operators[T], stage: Stage, photo: T, view: T) -> T:
+def toned(ops: Operators[T], stage: Stage, decision: Decided[T], photo: T) -> T:
     """`tone_apply.apply` of what the stage decides: a photo in 0..1."""
-    decision = decided(ops, stage, ops.real(view))
     apply = applied_to_levels if ops.holds_levels(photo) else applied
     base = ops.clamp(apply(ops, photo, decision.curves, decision.matrix, stage.config.knots))
     if decision.gains is None:
         return base
-    return gained(ops, base, _sliced(ops, stage, decision.gains, base))
+    held = None if decision.fine is None else [enlarged(ops, decision.fine, plane, base) for plane in (HOLD, KEPT)]
+    return gained(ops, base, _sliced(ops, stage, decision.gains, base, held))
+
+
+def contrasted(ops: Operators[T], photo: T, fine: T) -> T:
+    """`tone_apply.with_local_contrast` of an enhanced photo in 0..1."""
+    luma = ops.weighted_plane(photo, LUMA)
+    slope, offset = (enlarged(ops, fine, plane, photo) for plane in (SLOPE, OFFSET))
+    change = ops.add(ops.mul(slope, luma), offset)
+    change = ops.div(change, ops.add(ops.mul(ops.abs(change), 1 / config.MOST_CONTRAST), 1.0))
+    change = ops.mul(change, ops.at_most(ops.mul(ops.sub(1.0, luma), 1 / (1 - config.NEARLY_WHITE)), 1.0))
+    return ops.clamp(ops.add(photo, ops.as_channel(change)))
+
+
+def enlarged(ops: Operators[T], x: T, channel: int, photo: T) -> T:
+    """`tone_apply.enlarged`: a channel of `Decided.fine` at the size of a whole photo, a plane."""
+    side = config.FINE_VIEW_PX
+    down, across = (_hats(ops, photo, axis, side) for axis in ("height", "width"))
+    cells = ops.rows(ops.stacked(x), channel * side, (channel + 1) * side)
+    return ops.products(ops.products(down, cells), across)
 
 
 def applied(ops: Operators[T], photo: T, curves: T, matrix: T, knots: int) -> T:
@@ -212,8 +235,8 @@ def _ramps(ops: Operators[T], stage: Stage, gains: T) -> T:
     return ops.conv(gains, Kernel(rises[:, :, None, None].astype(np.float32), np.zeros(depth, np.float32)))
 
 
-def _sliced(ops: Operators[T], stage: Stage, gains: T, photo: T) -> T:
-    """The gain of each pixel of a toned photo, a plane: `tone_apply.apply_grid`.
+def _sliced(ops: Operators[T], stage: Stage, gains: T, photo: T, held: Sequence[T] | None = None) -> T:
+    """The gain of each pixel of a toned photo, a plane: `tone_apply.apply_grid`; `held` are planes, too.
 
     The grid is enlarged layer by layer, so that a runtime holds one layer at the photo's size and not all of them.
     """
@@ -238,6 +261,9 @@ def _sliced(ops: Operators[T], stage: Stage, gains: T, photo: T) -> T:
         following = risen(layer)
         log_gain, term = ops.add(log_gain, term), following
     log_gain = ops.add(log_gain, term)
+    if held is not None:
+        share, kept = held
+        log_gain = ops.sub(log_gain, ops.mul(share, ops.relu(ops.sub(log_gain, ops.mul(kept, math.log(2))))))
     return ops.exp(log_gain)
 
 
@@ -257,16 +283,20 @@ class Decided(Generic[T]):
     """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `gains`.
 
     These are a picture of the grid's size with a channel for each layer along the guide, in shares of LARGEST_GAIN_EV.
+    `fine` is a picture of four channels, those of `tone_map.ToneMap.fine`, if the stage has that.
     """
 
     curves: T
     matrix: T
     gains: T | None = None
+    fine: T | None = None
 
 
 def decided(ops: Operators[T], stage: Stage, view: T) -> Decided[T]:
     """`ToneStage.forward` for a float view."""
-    knots = stage.config.knots
+    knots, whole = stage.config.knots, view
+    if stage.config.fine:
+        view = ops.average_pool(view, config.FINE_VIEW_PX // config.LOCAL_VIEW_PX)
     seen = _seen(ops, stage, view)
     raw = _linear(ops, stage, "decide", seen.hidden)
     trust = _confidence(ops, seen.luma)
@@ -280,7 +310,8 @@ def decided(ops: Operators[T], stage: Stage, view: T) -> Decided[T]:
     matrix = ops.to_curves(ops.columns(raw, 3 * knots), 3)
     matrix = ops.add(ops.mul(matrix, 0.3), ops.constant(np.eye(3, dtype=np.float32)))
     gains = _gains(ops, stage, seen, trust) if stage.config.grid else None
-    return Decided(_with_pinned_ends(ops, curves, matrix, knots), matrix, gains)
+    decision = Decided(_with_pinned_ends(ops, curves, matrix, knots), matrix, gains)
+    return _refined(ops, stage, decision, whole, seen, trust) if stage.config.fine else decision
 
 
 def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
@@ -296,8 +327,9 @@ def _with_pinned_ends(ops: Operators[T], curves: T, matrix: T, knots: int) -> T:
 
 @dataclass(frozen=True)
 class _Seen(Generic[T]):
-    """What a decision is made from: luma of the thumbnail, features of the cells, and hidden features of the whole."""
+    """What a decision is made from: a thumbnail, its luma, features of the cells, and hidden features of the whole."""
 
+    thumbnail: T
     luma: T
     cells: T
     hidden: T
@@ -305,7 +337,7 @@ class _Seen(Generic[T]):
 
 def _seen(ops: Operators[T], stage: Stage, view: T) -> _Seen[T]:
     sizes = stage.config
-    step = sizes.view_px // THUMBNAIL_PX
+    step = (config.LOCAL_VIEW_PX if sizes.grid else THUMBNAIL_PX) // THUMBNAIL_PX
     thumbnail = view if step == 1 else ops.subsampled(view, step)
     luma = ops.weighted_channels(thumbnail, LUMA)
     cells = _convolved(ops, stage, "convs", ops.sub(view, 0.5)) if sizes.channels else view
@@ -316,7 +348,116 @@ def _seen(ops: Operators[T], stage: Stage, view: T) -> _Seen[T]:
     hidden = ops.leaky(_linear(ops, stage, "hidden", ops.concat(parts)))
     if sizes.statistics:
         hidden = ops.leaky(_linear(ops, stage, "second", hidden))
-    return _Seen(luma, cells, hidden)
+    return _Seen(thumbnail, luma, cells, hidden)
+
+
+def _refined(ops: Operators[T], stage: Stage, decision: Decided[T], view: T, seen: _Seen[T], trust: T) -> Decided[T]:
+    """`ToneStage._refined`."""
+    sizes = stage.config
+    gains = decision.gains
+    assert gains is not None
+    if sizes.darkening < 1:
+        share = _darkening_share(ops, stage, decision, seen)
+        (straight,) = ops.use(ops.declare(np.linspace(0, 1, sizes.knots, dtype=np.float32), axis="knots"))
+        curves = ops.add(ops.mul(ops.sub(decision.curves, straight), share), straight)
+        identity = ops.constant(np.eye(3, dtype=np.float32))
+        matrix = ops.add(ops.mul(ops.sub(decision.matrix, identity), share), identity)
+        gains = ops.mul(gains, share)
+        decision = Decided(curves, matrix, gains)
+    base = ops.clamp(applied(ops, view, decision.curves, decision.matrix, sizes.knots))
+    seen_by, small = (ops.average_pool(x, config.FINE_VIEW_PX // config.LOCAL_VIEW_PX) for x in (view, base))
+    lit = gained(ops, small, _sliced(ops, stage, gains, small))
+    hold, gain = _held(ops, seen_by, small, lit)
+    down, across = (_hats(ops, base, side, config.LOCAL_VIEW_PX) for side in ("height", "width"))
+    held = [ops.products(ops.products(down, ops.stacked(x)), across) for x in (ops.mul(hold, stage.config.hold), gain)]
+    base = gained(ops, base, _sliced(ops, stage, gains, base, held))
+    lines = (ops.mul(ops.mul(x, sizes.clarity), trust) for x in _contrast_lines(ops, base))
+    fine = ops.concat([*(ops.as_channel(x) for x in held), *lines])
+    return Decided(decision.curves, decision.matrix, gains, fine)
+
+
+def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], seen: _Seen[T]) -> T:
+    """`tone_fine.darkening_share`, (1, 1)."""
+    after = ops.clamp(applied(ops, seen.thumbnail, decision.curves, decision.matrix, stage.config.knots))
+    fall = ops.mean_row(ops.sub(seen.luma, ops.weighted_channels(after, LUMA)))
+    clipped = ops.mean_row(_ramp(ops, ops.channel_max(seen.thumbnail), *config.CLIPPED))
+    falling = ops.clamp(ops.div(fall, config.DARKENED))
+    doubt = ops.mul(falling, ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE)))
+    return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
+
+
+def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> tuple[T, T]:
+    """`tone_fine.held`."""
+    luma = ops.weighted_channels(toned, LUMA)
+    slope, offset = _base_lines(ops, luma, config.HOLD_PX)
+    smooth = ops.add(ops.mul(slope, luma), offset)
+    texture = ops.box_mean(ops.abs(ops.sub(luma, smooth)), 2 * config.HOLD_PX)
+    texture = ops.div(texture, ops.add(smooth, 0.03))
+    dark = _ramp(ops, smooth, *config.SHADOW)
+    shadows = ops.mul(ops.sub(1.0, _ramp(ops, texture, 0.025, 0.085)), dark)
+    share = ops.div(ops.mean_row(shadows), ops.at_least(ops.mean_row(dark), 0.01))
+    shadows = ops.mul(shadows, _ramp(ops, share, *config.SMOOTH_SHARE))
+    rise = ops.mean_row(ops.weighted_channels(ops.sub(brightened, photo), LUMA))
+    shadows = ops.mul(shadows, _ramp(ops, rise, *config.UNDEREXPOSED))
+    bright = ops.mul(_skin(ops, toned, config.PALE_SKIN), _ramp(ops, luma, *config.BRIGHT_SKIN))
+    bright = ops.box_mean(bright, config.FACE_PX)
+    # The gain that undoes what the curves do.
+    before, after = ops.channel_max(photo), ops.channel_max(toned)
+    room = ops.mul(ops.at_least(after, 0.02), ops.at_least(ops.sub(1.0, before), 0.02))
+    low, high = config.GAIN_BACK
+    u = _ramp(ops, ops.div(ops.sub(before, after), room), low, high)
+    u = ops.add(ops.mul(u, high - low), low)
+    gain = ops.div(ops.mul(u, 2 / math.log(2)), ops.add(u, 2.0))
+    return ops.add(bright, ops.relu(ops.sub(shadows, bright))), gain
+
+
+def _contrast_lines(ops: Operators[T], base: T) -> tuple[T, T]:
+    """`tone_fine.contrast_lines` at a clarity of 1: slope and offset."""
+    luma = ops.weighted_channels(base, LUMA)
+    slope, offset = _base_lines(ops, luma, config.BASE_PX)
+    smooth = ops.add(ops.mul(slope, luma), offset)
+    detail = ops.sub(luma, smooth)
+    power = ops.box_mean(ops.mul(detail, detail), 2 * config.BASE_PX)
+    share = ops.div(power, ops.add(power, config.FAINT**2))
+    share = ops.div(ops.mul(share, config.BUSY**2), ops.add(power, config.BUSY**2))
+    share = ops.mul(share, _ramp(ops, smooth, *config.LIT))
+    skin = ops.box_mean(_skin(ops, base, config.SKIN), 2 * config.BASE_PX)
+    share = ops.mul(share, ops.sub(1.0, ops.mul(skin, config.SKIN_CLARITY)))
+    return ops.mul(share, ops.sub(1.0, slope)), ops.mul(ops.mul(share, offset), -1.0)
+
+
+def _base_lines(ops: Operators[T], luma: T, radius: int) -> tuple[T, T]:
+    """`windows.base_lines`."""
+    slope, offset = _guided_lines(ops, luma, radius)
+    again, further = _guided_lines(ops, ops.add(ops.mul(slope, luma), offset), radius)
+    return ops.mul(again, slope), ops.add(ops.mul(again, offset), further)
+
+
+def _guided_lines(ops: Operators[T], luma: T, radius: int) -> tuple[T, T]:
+    mean = ops.box_mean(luma, radius)
+    variance = ops.relu(ops.sub(ops.box_mean(ops.mul(luma, luma), radius), ops.mul(mean, mean)))
+    slope = ops.div(variance, ops.add(variance, config.BASE_EPSILON))
+    return ops.box_mean(slope, radius), ops.box_mean(ops.sub(mean, ops.mul(slope, mean)), radius)
+
+
+def _skin(ops: Operators[T], x: T, saturations: tuple[float, float, float, float]) -> T:
+    """`tone_fine.skin`."""
+    largest = ops.channel_max(x)
+    saturation = ops.div(ops.sub(largest, ops.channel_min(x)), ops.at_least(largest, 0.02))
+    apart = ops.at_least(ops.weighted_channels(x, (1, 0, -1)), 0.02)
+    warmth = ops.div(ops.weighted_channels(x, (0, 1, -1)), apart)
+    likely = ops.mul(_within(ops, warmth, config.WARMTH), _within(ops, saturation, saturations))
+    return ops.mul(likely, _ramp(ops, largest, 0.2, 0.35))
+
+
+def _within(ops: Operators[T], x: T, limits: tuple[float, float, float, float]) -> T:
+    first, second, third, fourth = limits
+    return ops.mul(_ramp(ops, x, first, second), _ramp(ops, x, fourth, third))
+
+
+def _ramp(ops: Operators[T], x: T, nothing: float, all_of_it: float) -> T:
+    """`tone_fine.ramp`."""
+    return ops.clamp(ops.div(ops.sub(x, nothing), all_of_it - nothing))
 
 
 def _gains(ops: Operators[T], stage: Stage, seen: _Seen[T], trust: T) -> T:

@@ -204,6 +204,12 @@ class OnnxOperators:
     def average_pool(self, x: Value, side: int) -> Value:
         return self.node("AveragePool", x, kernel_shape=[side] * 2, strides=[side] * 2)
 
+    def box_mean(self, x: Value, radius: int) -> Value:
+        side = 2 * radius + 1
+        for window, margin in (([side, 1], [radius, 0]), ([1, side], [0, radius])):
+            x = self.node("AveragePool", x, kernel_shape=window, strides=[1, 1], pads=margin * 2, count_include_pad=0)
+        return x
+
     def halves(self, x: Value, channels: int, at: Activation | None = None) -> tuple[Value, Value]:
         first = self.store(self._slice(x, 0, channels, 1), at)
         return first, self.store(self._slice(x, channels, 2 * channels, 1), at)
@@ -332,7 +338,7 @@ class OnnxOperators:
         return self.node("Reshape", summed, self.node("Shape", photo, rank=1, start=2), rank=2)
 
     def as_channel(self, plane: Value) -> Value:
-        return plane
+        return plane if plane.rank == 4 else self.node("Unsqueeze", plane, self._integers(0, 1), rank=4)
 
     # --- curves and a matrix on pictures
 

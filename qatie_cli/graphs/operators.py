@@ -156,6 +156,9 @@ class Operators(Protocol[T]):
     def average_pool(self, x: T, side: int) -> T:
         """The means of `side` x `side` pixels of a float picture."""
 
+    def box_mean(self, x: T, radius: int) -> T:
+        """Means of a float picture over windows of 2 * `radius` + 1 pixels; at the edges over those that there are."""
+
     def halves(self, x: T, channels: int, at: Activation | None = None) -> tuple[T, T]:
         """The first and the second half of 2 * `channels`."""
 

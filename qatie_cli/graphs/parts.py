@@ -135,7 +135,8 @@ def build(weights: Weights) -> dict[str, bytes]:
     """The graphs of calibrated weights by name: those of `_PARTS`, `residual`, and `tone` where there is a tone stage.
 
     `tone` takes a `view` (1, 3, side, side) float32 in 0..1, as `view.view_nchw` makes it, and gives `curves`
-    (1, 3, knots), `matrix` (1, 3, 3) and, where the stage has a grid, `grid` (1, depth, rows, columns) in EV.
+    (1, 3, knots), `matrix` (1, 3, 3) and, where the stage has them, `grid` (1, depth, rows, columns) in EV and `fine`
+    (1, 4, side, side), as `tone_apply.Decision` has it.
     """
     config = weights.config.network
     width = config.width
@@ -171,6 +172,8 @@ def _tone(weights: Weights) -> bytes:
     outputs = {"curves": decided.curves, "matrix": decided.matrix}
     if decided.gains is not None:
         outputs["grid"] = ops.mul(decided.gains, LARGEST_GAIN_EV)
+    if decided.fine is not None:
+        outputs["fine"] = decided.fine
     for name, value in outputs.items():
         ops.named(ops.node("Identity", value), name)
     view = helper.make_tensor_value_info("view", TensorProto.FLOAT, [1, 3, side, side])

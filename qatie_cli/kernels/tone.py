@@ -6,9 +6,11 @@
     table: (3 inputs, levels, 3 outputs) float32, what each level of each channel adds to the output.
     grid: (rows, columns, depth) float32, gains in EV; rows of 0 for none.
     by_luma: whether pixels read the grid by their luma, else by their largest channel.
-    above, down: of each row the grid's cell above and the share of the one below.
-    starts, cells, across: columns starts[i] to starts[i + 1] lie between the grid's cells[i] and cells[i] + 1; of each
-        column the share of the right one.
+    coarse: where pixels lie among the grid's cells, as `Cells` of `enhance.toned_rows`: (above, down, starts, cells,
+        across). Of each row the cell above and the share of the one below; columns starts[i] to starts[i + 1] lie
+        between cells[i] and cells[i] + 1; of each column the share of the right one.
+    fine: (rows, 4, columns) float32, as `tone_map.ToneMap.fine`; rows of 0 for none.
+    finer: where pixels lie among those, as `coarse`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from qatie_cli.kernels.compiling import kernel
+from qatie_cli.model.tone_map import FADING, HOLD, KEPT, OFFSET, SLOPE, SOFTNESS
 from qatie_cli.photo.colour import LUMA
 
 _F = np.float32
@@ -36,16 +39,32 @@ def _cells_of_row(grid, above, down, line):
 
 
 @kernel
-def _toned(source, table, line, by_luma, starts, cells, across, planes, scratch):
-    """One row (W, 3) of the photo, toned, into `planes` (3, W); `scratch` is (2, W)."""
+def _spread(plane, above, down, starts, cells, across, line, out):
+    """One row of a plane (rows, columns) at the pixels, into `out` (W); `line` is (columns)."""
+    for column in range(line.shape[0]):
+        low = plane[above, column]
+        line[column] = low + (plane[above + 1, column] - low) * down
+    for i in range(cells.shape[0]):
+        near = line[cells[i]]
+        step = line[cells[i] + 1] - near
+        for x in range(starts[i], starts[i + 1]):
+            out[x] = near + step * across[x]
+
+
+@kernel
+def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch):
+    """One row (W, 3) of the photo, the `y`-th of its part, toned, into `planes` (3, W); `scratch` is (4, W)."""
     width = source.shape[0]
     for x in range(width):
         r, g, b = source[x, 0], source[x, 1], source[x, 2]
         for c in range(3):
             value = (table[0, r, c] + table[1, g, c]) + table[2, b, c]
             planes[c, x] = min(max(value, ZERO), ONE)
-    if line.shape[0] == 0:
+    if grid.shape[0] == 0:
         return
+    above, down, starts, cells, across = coarse
+    line = np.empty(grid.shape[1:], _F)
+    _cells_of_row(grid, above[y], down[y], line)
     red, green, blue = planes[0], planes[1], planes[2]
     places, evs = scratch[0], scratch[1]
     layers, last = _F(line.shape[1] - 1), np.uint32(line.shape[1] - 2)
@@ -62,6 +81,12 @@ def _toned(source, table, line, by_luma, starts, cells, across, planes, scratch)
             left = left + (near[z + np.uint32(1)] - left) * between
             right = right + (far[z + np.uint32(1)] - right) * between
             evs[x] = left + (right - left) * across[x]
+    if fine.shape[0] > 0:
+        held, kept = scratch[2], scratch[3]
+        _spread_row(fine, HOLD, finer, y, held)
+        _spread_row(fine, KEPT, finer, y, kept)
+        for x in range(width):
+            evs[x] = evs[x] - held[x] * max(evs[x] - kept[x], ZERO)
     for x in range(width):
         t = evs[x] * EV_TO_EXPONENT
         power = ONE + t * (ONE + t * (HALF + t * (THIRD + t * (FOURTH + t * (FIFTH + t * SIXTH)))))
@@ -75,39 +100,63 @@ def _toned(source, table, line, by_luma, starts, cells, across, planes, scratch)
 
 
 @kernel
-def to_float(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, out):
+def _spread_row(fine, plane, finer, y, out):
+    """Row `y` of a plane of `fine` at the pixels."""
+    above, down, starts, cells, across = finer
+    line = np.empty(fine.shape[2], _F)
+    _spread(fine[:, plane], above[y], down[y], starts, cells, across, line, out)
+
+
+@kernel
+def _contrasted(fine, finer, y, planes, scratch):
+    """One enhanced row (3, W) in 0..1 with its local contrast; `scratch` is (4, W)."""
+    if fine.shape[0] == 0:
+        return
+    slopes, offsets = scratch[2], scratch[3]
+    _spread_row(fine, SLOPE, finer, y, slopes)
+    _spread_row(fine, OFFSET, finer, y, offsets)
+    red, green, blue = planes[0], planes[1], planes[2]
+    for x in range(red.shape[0]):
+        luma = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE
+        change = offsets[x] + slopes[x] * luma
+        change = change / (ONE + abs(change) * SOFTNESS)
+        change = change * min((ONE - luma) * FADING, ONE)
+        red[x] = min(max(red[x] + change, ZERO), ONE)
+        green[x] = min(max(green[x] + change, ZERO), ONE)
+        blue[x] = min(max(blue[x] + change, ZERO), ONE)
+
+
+@kernel
+def to_float(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, out):
     """Rows first..last of `out` (h, w, 3) float32 in 0..1."""
     width = out.shape[1]
-    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    line = np.empty(grid.shape[1:], _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
     for y in range(first, last):
-        _cells_of_row(grid, above[y], down[y], line)
-        _toned(source[top + y, left : left + width], table, line, by_luma, starts, cells, across, planes, scratch)
+        row = source[top + y, left : left + width]
+        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = planes[c, x]
 
 
 @kernel
-def to_bytes(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, out):
+def to_bytes(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, out):
     """Rows first..last of `out` (h, w, 3) uint8, rounded."""
-    width = across.shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    line = np.empty(grid.shape[1:], _F)
+    width = coarse[4].shape[0]
+    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
     for y in range(first, last):
-        _cells_of_row(grid, above[y], down[y], line)
-        _toned(source[top + y, left : left + width], table, line, by_luma, starts, cells, across, planes, scratch)
+        row = source[top + y, left : left + width]
+        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = np.uint8(np.rint(planes[c, x] * WHITE))
 
 
 @kernel
-def to_means(source, top, left, table, grid, by_luma, above, down, starts, cells, across, first, last, factor, out):
+def to_means(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, factor, out):
     """Means of factor x factor toned pixels, edges repeated: rows first..last of `out` (h / factor, ..., 3) uint8."""
-    height, width = above.shape[0], across.shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    line = np.empty(grid.shape[1:], _F)
+    height, width = coarse[0].shape[0], coarse[4].shape[0]
+    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
     sums = np.empty((3, out.shape[1]), _F)
     inside = width // factor
     number = _F(factor * factor)
@@ -115,9 +164,8 @@ def to_means(source, top, left, table, grid, by_luma, above, down, starts, cells
         sums[:] = ZERO
         for y in range(target * factor, (target + 1) * factor):
             if y < height:
-                _cells_of_row(grid, above[y], down[y], line)
                 row = source[top + y, left : left + width]
-                _toned(row, table, line, by_luma, starts, cells, across, planes, scratch)
+                _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
             for c in range(3):
                 plane, total = planes[c], sums[c]
                 for x in range(inside):
@@ -139,11 +187,9 @@ def to_result(
     table,
     grid,
     by_luma,
-    above,
-    down,
-    starts,
-    cells,
-    across,
+    coarse,
+    fine,
+    finer,
     strength,
     white,
     residual,
@@ -152,25 +198,24 @@ def to_result(
     out,
 ):
     """Toned rows plus `residual` (h, w, 3) float32, blended with the photo, into their place in `out`, shaped as it."""
-    width = across.shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    line = np.empty(grid.shape[1:], _F)
+    width = coarse[4].shape[0]
+    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
     for y in range(first, last):
-        _cells_of_row(grid, above[y], down[y], line)
         before = source[top + y, left : left + width]
-        _toned(before, table, line, by_luma, starts, cells, across, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
-                planes[c, x] = min(max(planes[c, x] + residual[y, x, c], ZERO), ONE) * white
-        _blended(planes, before, strength, out[top + y, left : left + width])
+                planes[c, x] = min(max(planes[c, x] + residual[y, x, c], ZERO), ONE)
+        _contrasted(fine, finer, y, planes, scratch)
+        _blended(planes, before, strength, white, out[top + y, left : left + width])
 
 
 @kernel
-def _blended(planes, before, strength, after):
-    """Values in levels, blended with what they were and rounded."""
+def _blended(planes, before, strength, white, after):
+    """Values in 0..1, in levels up to `white`, blended with what they were and rounded."""
     for x in range(after.shape[0]):
         for c in range(3):
-            value = planes[c, x]
+            value = planes[c, x] * white
             if strength < ONE:
                 value = _F(before[x, c]) + strength * (value - _F(before[x, c]))
             after[x, c] = np.rint(value)
@@ -184,11 +229,9 @@ def to_guided_result(
     table,
     grid,
     by_luma,
-    above,
-    down,
-    starts,
-    cells,
-    across,
+    coarse,
+    fine,
+    finer,
     strength,
     white,
     lines,
@@ -206,16 +249,14 @@ def to_guided_result(
     Of each row and column they lie at `line_above`, `line_left` and the one after, in the shares of `line_down` and
     `line_across`.
     """
-    width = across.shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    line = np.empty(grid.shape[1:], _F)
+    width = coarse[4].shape[0]
+    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
     columns = lines.shape[2]
     values, steps = np.empty((6, columns), _F), np.zeros((6, columns), _F)
     index = line_left.astype(np.uint32)
     for y in range(first, last):
-        _cells_of_row(grid, above[y], down[y], line)
         before = source[top + y, left : left + width]
-        _toned(before, table, line, by_luma, starts, cells, across, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         at_line = line_above[y] - lines_top
         upper, lower = lines[at_line], lines[min(at_line + 1, lines.shape[0] - 1)]
         share = line_down[y]
@@ -231,5 +272,6 @@ def to_guided_result(
                 at, share_x = index[x], line_across[x]
                 slope = slopes[at] + slope_steps[at] * share_x
                 offset = offsets[at] + offset_steps[at] * share_x
-                plane[x] = min(max(plane[x] + (offset + slope * plane[x]), ZERO), ONE) * white
-        _blended(planes, before, strength, out[top + y, left : left + width])
+                plane[x] = min(max(plane[x] + (offset + slope * plane[x]), ZERO), ONE)
+        _contrasted(fine, finer, y, planes, scratch)
+        _blended(planes, before, strength, white, out[top + y, left : left + width])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 SIZE_MULTIPLE = 8  # three halvings: height and width of the network's input must be multiples of this
@@ -19,6 +19,9 @@ GLOBAL_VIEW_PX = 256
 # One that decides from place to place sees all of a view of this side; its statistics, every second pixel.
 LOCAL_VIEW_PX = 128
 LARGEST_GAIN_EV = 1.5
+# One that also decides pixel by pixel of its view (`ToneConfig.fine`) sees a view of this side; the same stage as with
+# a view of 128 px sees means of 2 x 2 pixels of it.
+FINE_VIEW_PX = 256
 # By what a pixel finds its gain among those of its place: its luma, or its largest channel (HSV's value), by which a
 # deep blue sky and a red leaf count as bright as they look.
 Guide = Literal["luma", "largest"]
@@ -32,6 +35,28 @@ FLAT, FULL = 0.15, 0.3
 TEXTURE_BLOCK, TEXTURED = 8, 0.05
 # Share of textured blocks up to which a photo is left alone, and from which the decision is applied in full.
 SMOOTH, STRUCTURED = 0.2, 0.42
+
+# What is decided pixel by pixel (`tone_fine`). Radii in pixels of the view, the first two in those of one of half its
+# side: of the base layer that smooth shadows are found by, of windows in which bright skin is averaged, and of the base
+# layer that local contrast stands out from. Variance of luma above which a base layer takes an edge for one.
+HOLD_PX, FACE_PX, BASE_PX, BASE_EPSILON = 4, 1, 2, 0.01
+# Shadows are base lumas below the first of these, entirely below the second. Where that share of them is smooth, a
+# photo begins to keep its smooth ones, and keeps them; where its mean luma rises so much, it does not, and begins to.
+# Skin is bright between these lumas. The gain that undoes another is looked for between these values, less 1.
+SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
+BRIGHT_SKIN, GAIN_BACK = (0.5, 0.7), (-0.85, 1.0)
+# Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
+# which on it is added and added in full; how much less of it skin gets.
+FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.2, 0.6), 0.85
+# Skin, 0 outside the outer limits and 1 within the inner ones: its hue from red (0) to yellow (1), and its saturation;
+# in the light it is paler.
+WARMTH = (0.0, 0.12, 0.75, 0.95)
+SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
+# A photo is darkened where its mean luma falls by this much, and overexposed where this share of it is clipped, between
+# these values of the largest channel.
+DARKENED, CLIPPED_SHARE, CLIPPED = 0.02, (0.01, 0.05), (0.985, 0.995)
+# Added local contrast approaches this change of luma, and fades out above this luma.
+MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
 
 
 def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:
@@ -86,6 +111,9 @@ class ToneConfig:
     grid: int = 0  # cells along each side of the photo that gains are decided for: 8, 16 or 32; 0 for none
     depth: int = 8  # cells of the grid along its guide
     guide: Guide = "luma"
+    hold: float = 0.0  # share of the gains that smooth dark places and bright skin do not get, 0..1; needs a grid
+    clarity: float = 0.0  # share of local contrast that is added behind the network; needs a grid
+    darkening: float = 1.0  # share kept of what darkens photos whose highlights are not clipped, 0..1
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:
@@ -99,10 +127,25 @@ class ToneConfig:
             )
         if self.guide not in get_args(Guide):
             raise ValueError(f"the guide of a grid is luma or largest, not {self.guide}")
+        if not (0 <= self.hold <= 1 and 0 <= self.darkening <= 1 and self.clarity >= 0):
+            raise ValueError(f"hold and darkening lie in 0..1, and clarity is at least 0: {self}")
+        if self.fine and not self.grid:
+            raise ValueError("hold, clarity and darkening need a grid")
 
     def to_table(self) -> dict:
-        """Plain values; the guide is omitted at its default, as in files from before it existed."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("guide", "luma")}
+        """Plain values; later settings are omitted at their defaults, as in files from before they existed."""
+        later = {"guide": "luma", "hold": 0.0, "clarity": 0.0, "darkening": 1.0}
+        return {name: value for name, value in asdict(self).items() if later.get(name) != value}
+
+    @property
+    def fine(self) -> bool:
+        """Whether it decides something by rules, too, for every pixel of its view."""
+        return self.hold > 0 or self.clarity > 0 or self.darkening < 1
+
+    @property
+    def learnt(self) -> ToneConfig:
+        """The same without what is decided by rules: that of the stage while it is trained."""
+        return replace(self, hold=0.0, clarity=0.0, darkening=1.0)
 
     @property
     def statistics(self) -> int:
@@ -112,6 +155,8 @@ class ToneConfig:
     @property
     def view_px(self) -> int:
         """Side of the square view of the photo that the stage is given."""
+        if self.fine:
+            return FINE_VIEW_PX
         return LOCAL_VIEW_PX if self.grid else THUMBNAIL_PX
 
     @property

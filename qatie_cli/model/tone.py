@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qatie_cli.model import tone_fine
 from qatie_cli.model import view as views
-from qatie_cli.model.config import LARGEST_GAIN_EV, THUMBNAIL_PX, ToneConfig
-from qatie_cli.model.tone_apply import Decision, with_pinned_ends
+from qatie_cli.model.config import FINE_VIEW_PX, LARGEST_GAIN_EV, LOCAL_VIEW_PX, THUMBNAIL_PX, ToneConfig
+from qatie_cli.model.tone_apply import Decision, apply_global, apply_grid, enlarged, with_pinned_ends
 from qatie_cli.model.tone_features import confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import ToneMap
 
@@ -57,8 +58,13 @@ class ToneStage(nn.Module):
         """Curves are monotone (a start near 0, then non-negative steps from knot to knot), their ends pinned.
 
         Photos of almost no contrast (a wall, fog, a blank page) are left as they are: see `tone_features.confidence`.
-        `kept` (N, features) is a factor of each hidden feature: dropout in training.
+        `kept` (N, features) is a factor of each hidden feature: dropout in training. A stage with a `fine` part that is
+        given the view of one without decides as that does; so it is trained.
         """
+        whole = view
+        fine = self.config.fine and view.shape[-1] == FINE_VIEW_PX
+        if fine:
+            view = F.avg_pool2d(view, FINE_VIEW_PX // LOCAL_VIEW_PX)
         thumbnail = statistics_view(view)
         x = view - 0.5
         for layer in self.convs:
@@ -80,7 +86,22 @@ class ToneStage(nn.Module):
         identity = torch.eye(3, dtype=raw.dtype, device=raw.device)
         matrices = identity + 0.3 * matrix.unflatten(1, (3, 3))
         grids = self._grids(x, hidden) * trust[:, :, None, None] if self.config.grid else None
-        return Decision(with_pinned_ends(curves, matrices), matrices, grids, self.config.guide)
+        decision = Decision(with_pinned_ends(curves, matrices), matrices, grids, self.config.guide)
+        return self._refined(decision, whole, thumbnail, trust) if fine else decision
+
+    def _refined(self, decision: Decision, view: Tensor, thumbnail: Tensor, trust: Tensor) -> Decision:
+        """The decision with its `fine` part, which `view` (N, 3, FINE_VIEW_PX, FINE_VIEW_PX) decides (`tone_fine`)."""
+        if self.config.darkening < 1:
+            toned = apply_global(thumbnail, decision.curves, decision.matrices).clamp(0, 1)
+            decision = _share_of(decision, tone_fine.darkening_share(thumbnail, toned, self.config.darkening))
+        assert decision.grids is not None
+        toned = apply_global(view, decision.curves, decision.matrices).clamp(0, 1)
+        seen, base = (F.avg_pool2d(picture, FINE_VIEW_PX // LOCAL_VIEW_PX) for picture in (view, toned))
+        hold, gain = tone_fine.held(seen, base, apply_grid(base, decision.grids, None, decision.guide))
+        held = enlarged(torch.cat([self.config.hold * hold, gain], 1), view.shape[-2:])
+        toned = apply_grid(toned, decision.grids, None, decision.guide, held)
+        lines = tone_fine.contrast_lines(toned, self.config.clarity) * trust[:, :, None, None]
+        return decision._replace(fine=torch.cat([held, lines], 1))
 
     @torch.no_grad()
     def keep_colours(self, share: float) -> None:
@@ -147,6 +168,19 @@ class ToneStage(nn.Module):
         return LARGEST_GAIN_EV * torch.tanh(self.gains(x))
 
 
+def _share_of(decision: Decision, share: Tensor) -> Decision:
+    """This share (N, 1, 1) of the change that was decided."""
+    assert decision.grids is not None
+    curves, matrices = decision.curves, decision.matrices
+    straight = torch.linspace(0, 1, curves.shape[-1]).to(curves)
+    identity = torch.eye(3).to(matrices)
+    return decision._replace(
+        curves=straight + share * (curves - straight),
+        matrices=identity + share * (matrices - identity),
+        grids=share[..., None] * decision.grids,
+    )
+
+
 def statistics_view(view: Tensor) -> Tensor:
     """The thumbnail (N, 3, 64, 64) that statistics are taken from: every so many pixels of a view."""
     step = view.shape[-1] // THUMBNAIL_PX
@@ -163,4 +197,5 @@ def decide(stage: ToneStage, pixels_hwc: np.ndarray) -> ToneMap:
     """The tone map of a whole photo (H, W, 3), uint8 or uint16."""
     decision = stage(view(pixels_hwc, stage.config.view_px))
     grid = None if decision.grids is None else np.ascontiguousarray(decision.grids[0].permute(1, 2, 0).numpy())
-    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid, decision.guide)
+    fine = None if decision.fine is None else np.ascontiguousarray(decision.fine[0].permute(1, 0, 2).numpy())
+    return ToneMap(decision.curves[0].numpy(), decision.matrices[0].numpy(), grid, decision.guide, fine)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qatie_cli.model.config import Guide
+from qatie_cli.model.config import MOST_CONTRAST, NEARLY_WHITE, Guide
 from qatie_cli.model.tone_features import luma
 from qatie_cli.model.tone_map import BLACK, end_weights
 
@@ -16,12 +16,15 @@ class Decision(NamedTuple):
     """The decisions for N photos: `curves` (N, 3, knots), `matrices` (N, 3, 3), `grids` (N, depth, rows, columns).
 
     `grids` are gains in EV, None where a stage decides for the whole photo only; `guide` says where a pixel reads them.
+    `fine` (N, 4, rows, columns), where a stage has that, is what it decides for pixels of its view (`tone_fine`): the
+    share that is held back of what lies above a gain, that gain in EV, slope and offset of the local contrast by luma.
     """
 
     curves: Tensor
     matrices: Tensor
     grids: Tensor | None = None
     guide: Guide = "luma"
+    fine: Tensor | None = None
 
 
 def apply(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Tensor:
@@ -31,7 +34,25 @@ def apply(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Ten
     stands for all of it.
     """
     toned = apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
-    return toned if decision.grids is None else apply_grid(toned, decision.grids, boxes, decision.guide)
+    if decision.grids is None:
+        return toned
+    held = None if decision.fine is None else enlarged(decision.fine[:, :2], photo.shape[-2:], boxes)
+    return apply_grid(toned, decision.grids, boxes, decision.guide, held)
+
+
+def with_local_contrast(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Tensor:
+    """Enhanced photos (N, 3, H, W) in 0..1 with the local contrast that is decided; clamped.
+
+    A line gives the change of luma from luma; soft, it stays below `MOST_CONTRAST`, and it leaves white alone. All
+    channels change alike.
+    """
+    if decision.fine is None:
+        return photo
+    slope, offset = enlarged(decision.fine[:, 2:], photo.shape[-2:], boxes).split(1, dim=1)
+    y = luma(photo)
+    change = slope * y + offset
+    change = change / (1 + change.abs() / MOST_CONTRAST) * ((1 - y) / (1 - NEARLY_WHITE)).clamp(max=1)
+    return (photo + change).clamp(0, 1)
 
 
 def apply_global(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
@@ -45,17 +66,30 @@ def apply_global(photo: Tensor, curves: Tensor, matrices: Tensor) -> Tensor:
     return torch.bmm(matrices, curved).view(n, 3, height, width)
 
 
-def apply_grid(toned: Tensor, grids: Tensor, boxes: Tensor | None = None, guide: Guide = "luma") -> Tensor:
+def apply_grid(
+    toned: Tensor,
+    grids: Tensor,
+    boxes: Tensor | None = None,
+    guide: Guide = "luma",
+    held: Tensor | None = None,
+) -> Tensor:
     """Photos (N, 3, H, W) in 0..1 by the gains (N, depth, rows, columns) at their pixels' place and guide.
 
     Values between the cells are interpolated linearly along all three axes; the outermost cells reach to the edges.
+    `held` (N, 2, H, W) is the share that pixels do not get of what lies above a gain, and that gain in EV.
     """
     depth = grids.shape[1]
     place = guide_of(toned, guide) * (depth - 1)
     spread = enlarged(grids, toned.shape[-2:], boxes)
     layers = torch.arange(depth, dtype=toned.dtype, device=toned.device).view(1, depth, 1, 1)
     ev = (spread * (1 - (place - layers).abs()).clamp(min=0)).sum(1, keepdim=True)
-    return with_gain(toned, torch.exp2(ev))
+    return with_gain(toned, torch.exp2(ev if held is None else held_back(ev, held)))
+
+
+def held_back(ev: Tensor, held: Tensor) -> Tensor:
+    """Gains (N, 1, H, W) in EV, of which a share of what lies above another is held back: `held` (N, 2, H, W)."""
+    share, kept = held.split(1, dim=1)
+    return ev - share * (ev - kept).clamp(min=0)
 
 
 def guide_of(toned: Tensor, guide: Guide) -> Tensor:

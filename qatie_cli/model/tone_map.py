@@ -1,5 +1,7 @@
 """What the tone stage decides, and how it changes a photo: curves and a matrix everywhere, gains from place to place.
 
+A fine part says for every pixel of a view how far gains are held back, and what local contrast the enhanced photo gets.
+
 The gains stand in a bilateral grid (Chen, Paris and Durand 2007) over position and brightness, decided by a network as
 in HDRNet (Gharbi et al. 2017). Two pixels of one place and different brightness have gains of their own, so a bright
 sky and the dark roof before it change independently, and no halo appears between them.
@@ -11,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.model.config import Guide
+from qatie_cli.model.config import MOST_CONTRAST, NEARLY_WHITE, Guide
 from qatie_cli.photo.colour import LUMA
 
 BLACK = 0.01  # what black may become: two and a half levels
+HOLD, KEPT, SLOPE, OFFSET = range(4)  # planes of `ToneMap.fine`
+SOFTNESS, FADING = np.float32(1 / MOST_CONTRAST), np.float32(1 / (1 - NEARLY_WHITE))  # of local contrast
 
 
 def end_weights(knots: int) -> np.ndarray:
@@ -28,12 +32,15 @@ class ToneMap:
     """One photo's decision: `curves` (3, knots) over input 0..1, `matrix` (3, 3), `grid` (rows, columns, depth) in EV.
 
     All are float32; `grid` is None where a stage decides for the whole photo only; `guide` says where a pixel reads it.
+    `fine` (rows, 4, columns), where a stage has that, lies evenly over the photo: the share that is held back of what
+    lies above a gain, that gain in EV, slope and offset of the local contrast by luma.
     """
 
     curves: np.ndarray
     matrix: np.ndarray
     grid: np.ndarray | None = None
     guide: Guide = "luma"
+    fine: np.ndarray | None = None
 
     def table(self, levels: int) -> np.ndarray:
         """What each input level of each channel adds to the output: (3 inputs, levels, 3 outputs) float32.
@@ -58,11 +65,18 @@ def apply_table(rows_hwc: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def apply_gains(
-    toned_hwc: np.ndarray, grid: np.ndarray, top: int, left: int, size: tuple[int, int], guide: Guide = "luma"
+    toned_hwc: np.ndarray,
+    grid: np.ndarray,
+    top: int,
+    left: int,
+    size: tuple[int, int],
+    guide: Guide = "luma",
+    held: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """`tone_apply.apply_grid` for a part of a photo: rows (h, w, 3) float32 in 0..1, `grid` (rows, columns, depth).
 
     The part's first pixel stands at row `top` and column `left` of the whole photo, which has `size` (height, width).
+    `held` (h, w) are the share that pixels do not get of what lies above a gain, and that gain in EV.
     """
     height, width = toned_hwc.shape[:2]
     rows, columns, depth = grid.shape
@@ -80,8 +94,30 @@ def apply_gains(
         return low + (values.take(cell + further + 1) - low) * fz
 
     near = at(0)
-    gain = exp2(near + (at(depth) - near) * fx)
+    ev = near + (at(depth) - near) * fx
+    if held is not None:
+        share, kept = held
+        ev = ev - share * np.maximum(ev - kept, np.float32(0))
+    gain = exp2(ev)
     return toned_hwc * (gain / (1 + (gain - 1) * largest))[..., None]
+
+
+def apply_contrast(enhanced_hwc: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """`tone_apply.with_local_contrast` for rows (h, w, 3) float32 in 0..1; slope and offset (h, w)."""
+    y = _luma(enhanced_hwc)
+    change = offset + slope * y
+    change = change / (np.float32(1) + np.abs(change) * SOFTNESS)
+    change = change * np.minimum((np.float32(1) - y) * FADING, np.float32(1))
+    return np.clip(enhanced_hwc + change[..., None], 0, 1)
+
+
+def enlarged(plane: np.ndarray, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> np.ndarray:
+    """A plane (rows, columns) that lies evenly over a photo of `size`, at the pixels of one of its parts: (h, w)."""
+    y0, fy = cells_of(top, height, size[0], plane.shape[0])
+    x0, fx = cells_of(left, width, size[1], plane.shape[1])
+    lines = plane[y0] + (plane[y0 + 1] - plane[y0]) * fy[:, None]
+    near = lines[:, x0]
+    return near + (lines[:, x0 + 1] - near) * fx
 
 
 def _luma(toned_hwc: np.ndarray) -> np.ndarray:

@@ -38,9 +38,14 @@ class Model(nn.Module):
         return tone_apply.apply(photo, self.tone(view), boxes)
 
     def forward(self, photo: Tensor, view: Tensor, rounding: Rounding = EXACT) -> Tensor:
-        """The enhanced photo (N, 3, H, W), unclamped; the sides must be multiples of 8."""
-        base = self.toned(photo, view)
-        return base + self.network(base, rounding)
+        """The enhanced photo (N, 3, H, W), clamped if it gets local contrast; the sides must be multiples of 8."""
+        if self.tone is None:
+            base = photo.clamp(0, 1)
+            return base + self.network(base, rounding)
+        decision = self.tone(view)
+        base = tone_apply.apply(photo, decision)
+        enhanced = base + self.network(base, rounding)
+        return enhanced if decision.fine is None else tone_apply.with_local_contrast(enhanced.clamp(0, 1), decision)
 
 
 def create(config: ModelConfig, seed: int) -> Model:

@@ -176,7 +176,7 @@ def _degraded(
 
 
 def _view_px(recipe: Recipe) -> int:
-    return recipe.config.tone.view_px if recipe.config.tone else THUMBNAIL_PX
+    return recipe.config.tone.learnt.view_px if recipe.config.tone else THUMBNAIL_PX
 
 
 def _settled(options: Options) -> tuple[Recipe, dict[str, str], Weights | None]:
@@ -205,6 +205,7 @@ def _shape(init: Weights) -> dict[str, object]:
     if stage is not None:
         table |= {"tone_channels": stage.channels, "tone_bins": stage.bins, "tone_quantiles": stage.quantiles}
         table |= {"tone_grid": stage.grid, "tone_depth": stage.depth, "tone_guide": stage.guide}
+        table |= {"tone_hold": stage.hold, "tone_clarity": stage.clarity, "tone_darkening": stage.darkening}
     return table
 
 

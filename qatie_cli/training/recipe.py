@@ -65,6 +65,10 @@ class Recipe:
     tone_cast: float = 1.0  # share of how it tints grays that is kept then
     # Share of the gains of each layer of its grid, the darkest first, that is kept when it is trained; () for all.
     tone_gains: tuple[float, ...] = ()
+    # What the finished stage does by rules (`model.tone_fine`); none of it while anything is trained. They need a grid.
+    tone_hold: float = 0.0  # share of a brightening that smooth shadows and bright skin do not get
+    tone_clarity: float = 0.0  # share of local contrast that is added behind the network
+    tone_darkening: float = 1.0  # share kept of what darkens photos whose highlights are not clipped
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4
@@ -186,6 +190,9 @@ class Recipe:
                 grid=self.tone_grid,
                 depth=self.tone_depth,
                 guide=self.tone_guide,
+                hold=self.tone_hold,
+                clarity=self.tone_clarity,
+                darkening=self.tone_darkening,
             )
         network = NetworkConfig(self.width, self.residual, self.fusion_refiner, self.encoder_refiner)
         return ModelConfig(network, stage)

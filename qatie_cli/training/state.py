@@ -75,7 +75,8 @@ def _given(init: Weights, recipe: Recipe) -> dict[str, Tensor]:
     """The tensors that a run takes from its initial weights: network and tone stage, each unless it is trained anew."""
     if recipe.keep_network and init.config.network != recipe.config.network:
         init = widening.widened(init, recipe.width, recipe.seed)
-    kept = {"network": recipe.keep_network, "tone": init.config.tone == recipe.config.tone}
+    given, wanted = (config.tone and config.tone.learnt for config in (init.config, recipe.config))
+    kept = {"network": recipe.keep_network, "tone": given == wanted}
     return {name: torch.as_tensor(values) for name, values in init.state.items() if kept[name.partition(".")[0]]}
 
 

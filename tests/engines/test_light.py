@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from commands import qatie_here
 from PIL import Image
-from samples import LOCAL, LOCAL_BY_LUMA, random_weights, with_local_tone
+from samples import FINE, LOCAL, LOCAL_BY_LUMA, random_weights, with_local_tone
 
 import qatie_cli
 from qatie_cli import engines, installation, kernels, metrics
@@ -28,7 +28,7 @@ from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, folding, network, shipped, tensors, tone, whole
 from qatie_cli.model.config import ModelConfig, NetworkConfig, ToneConfig
 
-TONES = [None, ToneConfig(), ToneConfig(channels=0, bins=16, quantiles=True), LOCAL, LOCAL_BY_LUMA]
+TONES = [None, ToneConfig(), ToneConfig(channels=0, bins=16, quantiles=True), LOCAL, LOCAL_BY_LUMA, FINE]
 
 
 def _without_torch(code: str, *arguments: object) -> str:

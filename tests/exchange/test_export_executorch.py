@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import LOCAL, random_weights
+from samples import FINE, LOCAL, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -23,7 +23,13 @@ def test_int8_and_any_size_are_refused_in_plain_words(weights):
 
 @pytest.mark.parametrize(
     ("tone", "without"),
-    [(ToneConfig(channels=0, bins=16, quantiles=True), ""), (ToneConfig(channels=4), ""), (LOCAL, ""), (None, "")]
+    [
+        (ToneConfig(channels=0, bins=16, quantiles=True), ""),
+        (ToneConfig(channels=4), ""),
+        (LOCAL, ""),
+        (FINE, ""),
+        (None, ""),
+    ]
     + [(None, option) for option in OPTIONS],
 )
 def test_float_is_the_float_engine(tone, without, astronaut):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from samples import EVERY_NETWORK, LOCAL, LOCAL_BY_LUMA, flattened, random_weights, smoothed, with_local_tone
+from samples import EVERY_NETWORK, FINE, LOCAL, LOCAL_BY_LUMA, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import __version__, engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -109,7 +109,8 @@ def test_float_is_the_float_engine(size, fixed, named, astronaut):
 
 
 @pytest.mark.parametrize(
-    "stage", [ToneConfig(channels=4, bins=8), ToneConfig(channels=0, bins=8, quantiles=True), LOCAL, LOCAL_BY_LUMA]
+    "stage",
+    [ToneConfig(channels=4, bins=8), ToneConfig(channels=0, bins=8, quantiles=True), LOCAL, LOCAL_BY_LUMA, FINE],
 )
 def test_float_is_the_float_engine_with_other_kinds_of_tone_stage(stage, astronaut, coffee):
     toned = random_weights([astronaut, coffee], 4, stage)

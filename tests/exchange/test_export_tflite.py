@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from samples import EVERY_NETWORK, LOCAL, LOCAL_BY_LUMA, flattened, random_weights, smoothed, with_local_tone
+from samples import EVERY_NETWORK, FINE, LOCAL, LOCAL_BY_LUMA, flattened, random_weights, smoothed, with_local_tone
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -35,6 +35,7 @@ TONES = {
     "quantiles": ToneConfig(channels=0, quantiles=True),
     "gains": LOCAL,
     "gains by luma": LOCAL_BY_LUMA,
+    "rules": FINE,
     "none": None,
 }
 

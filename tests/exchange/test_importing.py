@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from commands import qatie_here
 from PIL import Image
-from samples import LOCAL, as_tensor, random_weights
+from samples import FINE, LOCAL, as_tensor, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -266,7 +266,13 @@ def _exported(weights: Weights, kind: str, int8: bool, path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize(
     ("tone", "without"),
-    [(None, ""), (ToneConfig(channels=0, bins=16, quantiles=True), ""), (ToneConfig(channels=4), ""), (LOCAL, "")]
+    [
+        (None, ""),
+        (ToneConfig(channels=0, bins=16, quantiles=True), ""),
+        (ToneConfig(channels=4), ""),
+        (LOCAL, ""),
+        (FINE, ""),
+    ]
     + [(None, option) for option in OPTIONS],
 )
 def test_export_and_import_give_the_same(kind, tone, without, astronaut, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import examples
-from samples import random_weights
+from samples import FINE, random_weights
 
 from qatie_cli import engines, metrics
 from qatie_cli.enhance.pixels import enhance
@@ -20,8 +20,12 @@ pytest.importorskip("ai_edge_litert")
 
 from qatie_cli.exchange import onnx, tflite
 
-tones = st.tuples(*map(st.sampled_from, ((0, 4), (0, 8, 12), (False, True), (0, 0, 16)))).map(
-    lambda t: ToneConfig(channels=4 if t[3] else t[0], bins=t[1] or (0 if t[2] else 8), quantiles=t[2], grid=t[3])
+tones = st.tuples(*map(st.sampled_from, ((0, 4), (0, 8, 12), (False, True), (0, 16, FINE)))).map(
+    lambda t: (
+        t[3]
+        if isinstance(t[3], ToneConfig)
+        else ToneConfig(channels=4 if t[3] else t[0], bins=t[1] or (0 if t[2] else 8), quantiles=t[2], grid=t[3])
+    )
 )
 
 

@@ -43,11 +43,14 @@ def _tone_rows(photo: np.ndarray, kind: str) -> ToneRows:
     curves = np.linspace(0, 1, 17, dtype=np.float32) + rng.normal(0, 0.05, (3, 17)).astype(np.float32)
     matrix = (np.eye(3) + rng.normal(0, 0.1, (3, 3))).astype(np.float32)
     grid = np.clip(rng.normal(0, 0.7, (16, 8, 5)), -1.5, 1.5).astype(np.float32)
+    share, kept = rng.random((2, 40, 33)), rng.uniform(-1, 1, (40, 33))
+    fine = np.stack([share[0], kept, share[1] - 0.2, 0.2 - 0.5 * share[1]], axis=1).astype(np.float32)
     decided = {
         "none": None,
         "global": ToneMap(curves, matrix),
         "local": ToneMap(curves, matrix, grid),
         "local by largest": ToneMap(curves, matrix, grid, "largest"),
+        "fine": ToneMap(curves, matrix, grid, "largest", fine),
     }[kind]
     return ToneRows.of(decided, np.iinfo(photo.dtype).max + 1, photo.shape[:2])
 
@@ -56,7 +59,7 @@ REGIONS = [Region(0, 400, 0, 600), Region(37, 118, 51, 384), Region(399, 400, 0,
 
 
 @needs_numba
-@pytest.mark.parametrize("kind", ["none", "global", "local", "local by largest"])
+@pytest.mark.parametrize("kind", ["none", "global", "local", "local by largest", "fine"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("region", REGIONS)
 def test_tone_is_that_of_numpy_bit_by_bit(compiled, coffee, kind, dtype, region):

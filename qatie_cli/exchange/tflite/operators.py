@@ -178,18 +178,37 @@ class TfliteOperators:
     def average_pool(self, x: Tensor, side: int) -> Tensor:
         return self._pool("AVERAGE_POOL_2D", x, side)
 
+    def box_mean(self, x: Tensor, radius: int) -> Tensor:
+        # "Same" padding does not count for the mean.
+        side = 2 * radius + 1
+        for height, width in ((side, 1), (1, side)):
+            x = self._pooled("AVERAGE_POOL_2D", x, x.shape, (height, width), 1, _SAME)
+        return x
+
     def _pool(self, name: str, x: Tensor, side: int, at: Activation | None = None) -> Tensor:
         _, height, width, channels = x.shape
+        return self._pooled(name, x, (1, height // side, width // side, channels), (side, side), side, _VALID, at)
+
+    def _pooled(
+        self,
+        name: str,
+        x: Tensor,
+        shape: Sequence[int],
+        window: tuple[int, int],
+        stride: int,
+        padding: int,
+        at: Activation | None = None,
+    ) -> Tensor:
         return self.file.operator(
             name,
             x,
-            shape=(1, height // side, width // side, channels),
+            shape=shape,
             at=at,
-            padding=_VALID,
-            strideW=side,
-            strideH=side,
-            filterWidth=side,
-            filterHeight=side,
+            padding=padding,
+            strideW=stride,
+            strideH=stride,
+            filterWidth=window[1],
+            filterHeight=window[0],
         )
 
     def halves(self, x: Tensor, channels: int, at: Activation | None = None) -> tuple[Tensor, Tensor]:
@@ -352,8 +371,10 @@ class TfliteOperators:
         return self.plane(self.weighted_channels(photo, weights))
 
     def as_channel(self, plane: Tensor) -> Tensor:
-        axis = self.constant(np.array(2, np.int32))
-        return self.file.operator("EXPAND_DIMS", plane, axis, shape=(*plane.shape, 1))
+        for axis in (2, 0):
+            shape = (*plane.shape, 1) if axis else (1, *plane.shape)
+            plane = self.file.operator("EXPAND_DIMS", plane, self.constant(np.array(axis, np.int32)), shape=shape)
+        return plane
 
     # --- curves and a matrix on pictures
 
