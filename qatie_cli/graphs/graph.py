@@ -382,7 +382,9 @@ def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], seen
     fall = ops.mean_row(ops.sub(seen.luma, ops.weighted_channels(after, LUMA)))
     clipped = ops.mean_row(_ramp(ops, ops.channel_max(seen.thumbnail), *config.CLIPPED))
     falling = ops.clamp(ops.div(fall, config.DARKENED))
+    dark = ops.columns(_ranked(ops, seen.luma, 1, config.DARK_AND_BRIGHT), 0, 1)
     doubt = ops.mul(falling, ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE)))
+    doubt = ops.mul(doubt, ops.sub(1.0, _ramp(ops, dark, *config.VEILED)))
     return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
 
 

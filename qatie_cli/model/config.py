@@ -52,9 +52,9 @@ FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.2, 0.6), 0.85
 # in the light it is paler.
 WARMTH = (0.0, 0.12, 0.75, 0.95)
 SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
-# A photo is darkened where its mean luma falls by this much, and overexposed where this share of it is clipped, between
-# these values of the largest channel.
-DARKENED, CLIPPED_SHARE, CLIPPED = 0.02, (0.01, 0.05), (0.985, 0.995)
+# A photo is darkened where its mean luma falls by this much. It is overexposed where this share of it is clipped,
+# between these values of the largest channel, and veiled where its 1% of luma lies so high: begins to be, and is.
+DARKENED, CLIPPED_SHARE, CLIPPED, VEILED = 0.02, (0.01, 0.05), (0.985, 0.995), (0.16, 0.22)
 # Added local contrast approaches this change of luma, and fades out above this luma.
 MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
 
@@ -113,7 +113,7 @@ class ToneConfig:
     guide: Guide = "luma"
     hold: float = 0.0  # share of the gains that smooth dark places and bright skin do not get, 0..1; needs a grid
     clarity: float = 0.0  # share of local contrast that is added behind the network; needs a grid
-    darkening: float = 1.0  # share kept of what darkens photos whose highlights are not clipped, 0..1
+    darkening: float = 1.0  # share kept of what darkens photos that are neither overexposed nor veiled, 0..1
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.channels < 0 or self.bins < 0:

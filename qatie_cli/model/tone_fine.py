@@ -17,6 +17,7 @@ from qatie_cli.model.config import (
     BUSY,
     CLIPPED,
     CLIPPED_SHARE,
+    DARK_AND_BRIGHT,
     DARKENED,
     FACE_PX,
     FAINT,
@@ -29,9 +30,10 @@ from qatie_cli.model.config import (
     SKIN_CLARITY,
     SMOOTH_SHARE,
     UNDEREXPOSED,
+    VEILED,
     WARMTH,
 )
-from qatie_cli.model.tone_features import luma
+from qatie_cli.model.tone_features import luma, ranked
 from qatie_cli.model.windows import base_layer, base_lines, box_mean, smooth_shadows
 
 
@@ -104,11 +106,12 @@ def ramp(x: Tensor, nothing: float, all_of_it: float) -> Tensor:
 
 
 def darkening_share(thumbnail: Tensor, toned: Tensor, darkening: float) -> Tensor:
-    """Share (N, 1, 1) of a decision that is kept: less than 1 where it darkens a photo without clipped highlights.
+    """Share (N, 1, 1) of a decision that is kept: less than 1 where it darkens a photo that is meant to be bright.
 
-    Overexposed photos have clipped ones; a bright photo without them is meant to be bright.
+    Overexposed photos have clipped highlights, and those with haze or flare have no black.
     """
     fall = (luma(thumbnail) - luma(toned)).mean((2, 3))
     clipped = (thumbnail.amax(1, keepdim=True) - CLIPPED[0]).div(CLIPPED[1] - CLIPPED[0]).clamp(0, 1).mean((2, 3))
-    doubt = (fall / DARKENED).clamp(0, 1) * (1 - ramp(clipped, *CLIPPED_SHARE))
+    veiled = ramp(ranked(luma(thumbnail).flatten(1), DARK_AND_BRIGHT[:1]), *VEILED)
+    doubt = (fall / DARKENED).clamp(0, 1) * (1 - ramp(clipped, *CLIPPED_SHARE)) * (1 - veiled)
     return (1 - (1 - darkening) * doubt)[:, :, None]

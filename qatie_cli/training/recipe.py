@@ -68,7 +68,7 @@ class Recipe:
     # What the finished stage does by rules (`model.tone_fine`); none of it while anything is trained. They need a grid.
     tone_hold: float = 0.0  # share of a brightening that smooth shadows and bright skin do not get
     tone_clarity: float = 0.0  # share of local contrast that is added behind the network
-    tone_darkening: float = 1.0  # share kept of what darkens photos whose highlights are not clipped
+    tone_darkening: float = 1.0  # share kept of what darkens photos that are neither overexposed nor veiled
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
     rate: float = 2e-3
     qat_rate: float = 2e-4

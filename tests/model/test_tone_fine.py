@@ -125,10 +125,11 @@ def test_white_and_black_stay():
     assert after[..., 4:8].max() < 0.01
 
 
-@pytest.mark.parametrize(("clipped", "darkened"), [(0.0, False), (0.2, True)])
-def test_only_a_bright_photo_with_clipped_highlights_is_darkened(clipped, darkened):
+@pytest.mark.parametrize(("clipped", "black", "darkened"), [(0.0, 0.05, False), (0.2, 0.05, True), (0.0, 0.3, True)])
+def test_only_a_bright_photo_that_is_overexposed_or_veiled_is_darkened(clipped, black, darkened):
     photo = _textured(0.75, 0.06)
     photo[:, :, : round(clipped * SIDE)] = 1.0
+    photo[:, :, -8:] = black
     stage = _stage(-0.8, darkening=0.0, clarity=1e-6)
     free = _stage(-0.8)(F.avg_pool2d(photo, 2))
     curves = free.curves**1.3
