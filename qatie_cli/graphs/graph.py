@@ -379,6 +379,8 @@ def _refined(ops: Operators[T], stage: Stage, decision: Decided[T], view: T, see
 def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], seen: _Seen[T]) -> T:
     """`tone_fine.darkening_share`, (1, 1)."""
     after = ops.clamp(applied(ops, seen.thumbnail, decision.curves, decision.matrix, stage.config.knots))
+    assert decision.gains is not None
+    after = gained(ops, after, _sliced(ops, stage, decision.gains, after))
     fall = ops.mean_row(ops.sub(seen.luma, ops.weighted_channels(after, LUMA)))
     clipped = ops.mean_row(_ramp(ops, ops.channel_max(seen.thumbnail), *config.CLIPPED))
     falling = ops.clamp(ops.div(fall, config.DARKENED))

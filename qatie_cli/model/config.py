@@ -44,17 +44,17 @@ HOLD_PX, FACE_PX, BASE_PX, BASE_EPSILON = 4, 1, 2, 0.01
 # photo begins to keep its smooth ones, and keeps them; where its mean luma rises so much, it does not, and begins to.
 # Skin is bright between these lumas. The gain that undoes another is looked for between these values, less 1.
 SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
-BRIGHT_SKIN, GAIN_BACK = (0.5, 0.7), (-0.85, 1.0)
+BRIGHT_SKIN, GAIN_BACK = (0.6, 0.8), (-0.85, 1.0)
 # Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
 # which on it is added and added in full; how much less of it skin gets.
-FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.2, 0.6), 0.85
+FAINT, BUSY, LIT, SKIN_CLARITY = 0.015, 0.08, (0.08, 0.45), 0.85
 # Skin, 0 outside the outer limits and 1 within the inner ones: its hue from red (0) to yellow (1), and its saturation;
 # in the light it is paler.
 WARMTH = (0.0, 0.12, 0.75, 0.95)
 SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
 # A photo is darkened where its mean luma falls by this much. It is overexposed where this share of it is clipped,
 # between these values of the largest channel, and veiled where its 1% of luma lies so high: begins to be, and is.
-DARKENED, CLIPPED_SHARE, CLIPPED, VEILED = 0.02, (0.01, 0.05), (0.985, 0.995), (0.16, 0.22)
+DARKENED, CLIPPED_SHARE, CLIPPED, VEILED = 0.02, (0.01, 0.05), (0.985, 0.995), (0.18, 0.24)
 # Added local contrast approaches this change of luma, and fades out above this luma.
 MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
 

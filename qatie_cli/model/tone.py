@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qatie_cli.model import tone_fine
 from qatie_cli.model import view as views
 from qatie_cli.model.config import FINE_VIEW_PX, LARGEST_GAIN_EV, LOCAL_VIEW_PX, THUMBNAIL_PX, ToneConfig
-from qatie_cli.model.tone_apply import Decision, apply_global, apply_grid, enlarged, with_pinned_ends
+from qatie_cli.model.tone_apply import Decision, apply, apply_global, apply_grid, enlarged, with_pinned_ends
 from qatie_cli.model.tone_features import confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import ToneMap
 
@@ -92,7 +92,7 @@ class ToneStage(nn.Module):
     def _refined(self, decision: Decision, view: Tensor, thumbnail: Tensor, trust: Tensor) -> Decision:
         """The decision with its `fine` part, which `view` (N, 3, FINE_VIEW_PX, FINE_VIEW_PX) decides (`tone_fine`)."""
         if self.config.darkening < 1:
-            toned = apply_global(thumbnail, decision.curves, decision.matrices).clamp(0, 1)
+            toned = apply(thumbnail, decision)
             decision = _share_of(decision, tone_fine.darkening_share(thumbnail, toned, self.config.darkening))
         assert decision.grids is not None
         toned = apply_global(view, decision.curves, decision.matrices).clamp(0, 1)

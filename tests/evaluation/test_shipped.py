@@ -69,6 +69,7 @@ def test_real_noise_falls(shared, shipped):
     def toned(photo: np.ndarray, decision: Decision) -> np.ndarray:
         with torch.no_grad():
             out = tone_apply.apply(torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None], decision)
+            out = tone_apply.with_local_contrast(out, decision)
         return (out[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
 
     gains = []

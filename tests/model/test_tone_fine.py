@@ -140,6 +140,17 @@ def test_only_a_bright_photo_that_is_overexposed_or_veiled_is_darkened(clipped, 
     assert fall > 0.05 if darkened else fall.abs() < 0.005
 
 
+def test_a_photo_that_gains_brighten_more_than_curves_darken_is_not_darkened(astronaut):
+    view = tone.view(astronaut, FINE_VIEW_PX)
+    stage, free = _stage(0.8, darkening=0.0), _stage(0.8)(F.avg_pool2d(view, 2))
+    decision = free._replace(curves=free.curves - 0.02 * torch.sin(torch.linspace(0, torch.pi, 17)))
+    thumbnail = tone.statistics_view(F.avg_pool2d(view, 2))
+    assert (tone_apply.apply_global(thumbnail, decision.curves, decision.matrices) - thumbnail).mean() < -0.01
+    kept = stage._refined(decision, view, thumbnail, torch.ones(1, 1))
+    assert torch.equal(kept.curves, decision.curves)
+    assert torch.equal(kept.grids, decision.grids)
+
+
 def test_a_stage_is_trained_as_if_it_had_no_rules(astronaut):
     view = tone.view(astronaut, LOCAL_VIEW_PX)
     ruled, learnt = _stage(0.5, hold=0.8, clarity=0.9, darkening=0.3)(view), _stage(0.5)(view)
