@@ -47,7 +47,7 @@ SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
 BRIGHT_SKIN, GAIN_BACK = (0.6, 0.8), (-0.85, 1.0)
 # Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
 # which on it is added and added in full; how much less of it skin gets.
-FAINT, BUSY, LIT, SKIN_CLARITY = 0.015, 0.08, (0.08, 0.45), 0.85
+FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.15, 0.6), 0.85
 # Skin, 0 outside the outer limits and 1 within the inner ones: its hue from red (0) to yellow (1), and its saturation;
 # in the light it is paler.
 WARMTH = (0.0, 0.12, 0.75, 0.95)
