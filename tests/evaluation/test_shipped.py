@@ -16,8 +16,8 @@ from qatie_cli.model.tone_apply import Decision
 HERE = [name for name in engines.INT8 if name in torch.backends.quantized.supported_engines]
 
 # Mean PSNR in dB that int8 must reach. Inputs have 20.8, 13.7, 17.6 and 19.5. Targets of the tone stage are rendered
-# and exposed alike, so it changes good photos on purpose: of these it may make others, but not strange ones.
-BARS = {"synthetic": 22.2, "exposure": 17.3, "phone-to-camera": 20.0, "retouch": 21.9, "clean": 26.4}
+# and exposed alike, and local contrast is added: good photos change on purpose, but not into strange ones.
+BARS = {"synthetic": 22.1, "exposure": 17.0, "phone-to-camera": 19.4, "retouch": 21.6, "clean": 25.6}
 CLEANER = 1.3  # dB by which real noise must fall, behind the same tone
 
 
