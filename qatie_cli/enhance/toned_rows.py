@@ -9,10 +9,11 @@ import numpy as np
 from qatie_cli import kernels
 from qatie_cli.enhance.guided import GuidedResidual
 from qatie_cli.enhance.tiling import Place, Region, strips
+from qatie_cli.kernels.fine import HOLD, KEPT, OFFSET, SLOPE
 from qatie_cli.kernels.threads import in_turn, over_rows
 from qatie_cli.model import tone_map
 from qatie_cli.model.config import Guide
-from qatie_cli.model.tone_map import HOLD, KEPT, OFFSET, SLOPE, ToneMap, cells_of
+from qatie_cli.model.tone_map import ToneMap, cells_of
 
 _GUIDED_ROWS = 128  # whose lines are fitted at a time: 3 MB of a 12-megapixel photo, and an eighth of the rows twice
 _NO_GRID = _NO_FINE = np.empty((0, 0, 0), np.float32)

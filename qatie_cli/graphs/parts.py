@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from qatie_cli.graphs import graph
-from qatie_cli.graphs.graph import Blocks, Stage
+from qatie_cli.graphs.graph import Blocks
 from qatie_cli.graphs.kernels import Arithmetic, Kernel
 from qatie_cli.graphs.onnx import OPSET, OnnxOperators, Value
+from qatie_cli.graphs.tone_applying import Stage
+from qatie_cli.graphs.tone_deciding import decided
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LARGEST_GAIN_EV
 from qatie_cli.model.folding import fold_tail
@@ -168,12 +169,12 @@ def _bytes(name: str, channels: float) -> ValueInfoProto:
 def _tone(weights: Weights) -> bytes:
     ops, stage = OnnxOperators(), Stage.of(weights)
     side = stage.config.view_px
-    decided = graph.decided(ops, stage, Value("view", rank=4))
-    outputs = {"curves": decided.curves, "matrix": decided.matrix}
-    if decided.gains is not None:
-        outputs["grid"] = ops.mul(decided.gains, LARGEST_GAIN_EV)
-    if decided.fine is not None:
-        outputs["fine"] = decided.fine
+    decision = decided(ops, stage, Value("view", rank=4))
+    outputs = {"curves": decision.curves, "matrix": decision.matrix}
+    if decision.gains is not None:
+        outputs["grid"] = ops.mul(decision.gains, LARGEST_GAIN_EV)
+    if decision.fine is not None:
+        outputs["fine"] = decision.fine
     for name, value in outputs.items():
         ops.named(ops.node("Identity", value), name)
     view = helper.make_tensor_value_info("view", TensorProto.FLOAT, [1, 3, side, side])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from qatie_cli.kernels.compiling import kernel
-from qatie_cli.model.tone_map import FADING, HOLD, KEPT, OFFSET, SLOPE, SOFTNESS
+from qatie_cli.kernels.fine import FADING, HOLD, KEPT, OFFSET, SLOPE, SOFTNESS
 from qatie_cli.photo.colour import LUMA
 
 _F = np.float32

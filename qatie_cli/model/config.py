@@ -55,8 +55,6 @@ SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
 # A photo is darkened where its mean luma falls by this much. It is overexposed where this share of it is clipped,
 # between these values of the largest channel, and veiled where its 1% of luma lies so high: begins to be, and is.
 DARKENED, CLIPPED_SHARE, CLIPPED, VEILED = 0.02, (0.01, 0.05), (0.985, 0.995), (0.18, 0.24)
-# Added local contrast approaches this change of luma, and fades out above this luma.
-MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
 
 
 def rank_indices(ranks: Sequence[float], pixels: int) -> list[int]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qatie_cli.model.config import MOST_CONTRAST, NEARLY_WHITE, Guide
+from qatie_cli.kernels.fine import MOST_CONTRAST, NEARLY_WHITE
+from qatie_cli.model.config import Guide
 from qatie_cli.model.tone_features import luma
 from qatie_cli.model.tone_map import BLACK, end_weights
 

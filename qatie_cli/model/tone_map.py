@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.model.config import MOST_CONTRAST, NEARLY_WHITE, Guide
+from qatie_cli.kernels.fine import FADING, SOFTNESS
+from qatie_cli.model.config import Guide
 from qatie_cli.photo.colour import LUMA
 
 BLACK = 0.01  # what black may become: two and a half levels
-HOLD, KEPT, SLOPE, OFFSET = range(4)  # planes of `ToneMap.fine`
-SOFTNESS, FADING = np.float32(1 / MOST_CONTRAST), np.float32(1 / (1 - NEARLY_WHITE))  # of local contrast
 
 
 def end_weights(knots: int) -> np.ndarray:

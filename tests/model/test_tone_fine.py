@@ -12,7 +12,8 @@ from samples import FINE, LOCAL, as_tensor
 
 from qatie_cli.enhance.tiling import Region
 from qatie_cli.enhance.toned_rows import ToneRows
-from qatie_cli.model import tone, tone_apply, tone_fine, tone_map
+from qatie_cli.kernels.fine import HOLD
+from qatie_cli.model import tone, tone_apply, tone_fine
 from qatie_cli.model.config import FINE_VIEW_PX, LOCAL_VIEW_PX, ModelConfig, ToneConfig
 from qatie_cli.model.tone import ToneStage
 from qatie_cli.model.tone_features import luma
@@ -175,7 +176,7 @@ def test_rules_are_the_same_in_training_and_in_use(astronaut):
     used = rows.contrasted(rows.floats(astronaut, region, region.place), region)
     np.testing.assert_allclose(used, region.of(expected), atol=3e-5)
     assert decided.fine is not None
-    assert decided.fine[:, tone_map.HOLD].max() > 0.3
+    assert decided.fine[:, HOLD].max() > 0.3
 
 
 def test_files_from_before_the_rules_are_read_and_written_as_they_were():

@@ -1,0 +1,137 @@
+"""What a tone stage decides by rules, as a graph: `model.tone_fine`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+
+from qatie_cli.graphs.operators import Operators, T
+from qatie_cli.graphs.tone_applying import Decided, Stage, applied, gained, hats, sliced
+from qatie_cli.model import config
+from qatie_cli.photo.colour import LUMA
+
+
+@dataclass(frozen=True)
+class Overview(Generic[T]):
+    """A thumbnail, its luma, and the luma that 1% of it lie below, (1, 1)."""
+
+    thumbnail: T
+    luma: T
+    dark: T
+
+
+def refined(
+    ops: Operators[T], stage: Stage, decision: Decided[T], view: T, overview: Overview[T], trust: T
+) -> Decided[T]:
+    """`ToneStage._refined`."""
+    sizes = stage.config
+    gains = decision.gains
+    assert gains is not None
+    if sizes.darkening < 1:
+        share = _darkening_share(ops, stage, decision, overview)
+        (straight,) = ops.use(ops.declare(np.linspace(0, 1, sizes.knots, dtype=np.float32), axis="knots"))
+        curves = ops.add(ops.mul(ops.sub(decision.curves, straight), share), straight)
+        identity = ops.constant(np.eye(3, dtype=np.float32))
+        matrix = ops.add(ops.mul(ops.sub(decision.matrix, identity), share), identity)
+        gains = ops.mul(gains, share)
+        decision = Decided(curves, matrix, gains)
+    base = ops.clamp(applied(ops, view, decision.curves, decision.matrix, sizes.knots))
+    seen_by, small = (ops.average_pool(x, config.FINE_VIEW_PX // config.LOCAL_VIEW_PX) for x in (view, base))
+    lit = gained(ops, small, sliced(ops, stage, gains, small))
+    hold, gain = _held(ops, seen_by, small, lit)
+    down, across = (hats(ops, base, side, config.LOCAL_VIEW_PX) for side in ("height", "width"))
+    held = [ops.products(ops.products(down, ops.stacked(x)), across) for x in (ops.mul(hold, stage.config.hold), gain)]
+    base = gained(ops, base, sliced(ops, stage, gains, base, held))
+    lines = (ops.mul(ops.mul(x, sizes.clarity), trust) for x in _contrast_lines(ops, base))
+    fine = ops.concat([*(ops.as_channel(x) for x in held), *lines])
+    return Decided(decision.curves, decision.matrix, gains, fine)
+
+
+def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], overview: Overview[T]) -> T:
+    """`tone_fine.darkening_share`, (1, 1)."""
+    after = ops.clamp(applied(ops, overview.thumbnail, decision.curves, decision.matrix, stage.config.knots))
+    assert decision.gains is not None
+    after = gained(ops, after, sliced(ops, stage, decision.gains, after))
+    fall = ops.mean_row(ops.sub(overview.luma, ops.weighted_channels(after, LUMA)))
+    clipped = ops.mean_row(ramp(ops, ops.channel_max(overview.thumbnail), *config.CLIPPED))
+    falling = ops.clamp(ops.div(fall, config.DARKENED))
+    doubt = ops.mul(falling, ops.sub(1.0, ramp(ops, clipped, *config.CLIPPED_SHARE)))
+    doubt = ops.mul(doubt, ops.sub(1.0, ramp(ops, overview.dark, *config.VEILED)))
+    return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
+
+
+def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> tuple[T, T]:
+    """`tone_fine.held`."""
+    luma = ops.weighted_channels(toned, LUMA)
+    slope, offset = _base_lines(ops, luma, config.HOLD_PX)
+    smooth = ops.add(ops.mul(slope, luma), offset)
+    texture = ops.box_mean(ops.abs(ops.sub(luma, smooth)), 2 * config.HOLD_PX)
+    texture = ops.div(texture, ops.add(smooth, 0.03))
+    dark = ramp(ops, smooth, *config.SHADOW)
+    shadows = ops.mul(ops.sub(1.0, ramp(ops, texture, 0.025, 0.085)), dark)
+    share = ops.div(ops.mean_row(shadows), ops.at_least(ops.mean_row(dark), 0.01))
+    shadows = ops.mul(shadows, ramp(ops, share, *config.SMOOTH_SHARE))
+    rise = ops.mean_row(ops.weighted_channels(ops.sub(brightened, photo), LUMA))
+    shadows = ops.mul(shadows, ramp(ops, rise, *config.UNDEREXPOSED))
+    bright = ops.mul(_skin(ops, toned, config.PALE_SKIN), ramp(ops, luma, *config.BRIGHT_SKIN))
+    bright = ops.box_mean(bright, config.FACE_PX)
+    # The gain that undoes what the curves do.
+    before, after = ops.channel_max(photo), ops.channel_max(toned)
+    room = ops.mul(ops.at_least(after, 0.02), ops.at_least(ops.sub(1.0, before), 0.02))
+    low, high = config.GAIN_BACK
+    u = ramp(ops, ops.div(ops.sub(before, after), room), low, high)
+    u = ops.add(ops.mul(u, high - low), low)
+    gain = ops.div(ops.mul(u, 2 / math.log(2)), ops.add(u, 2.0))
+    return ops.add(bright, ops.relu(ops.sub(shadows, bright))), gain
+
+
+def _contrast_lines(ops: Operators[T], base: T) -> tuple[T, T]:
+    """`tone_fine.contrast_lines` at a clarity of 1: slope and offset."""
+    luma = ops.weighted_channels(base, LUMA)
+    slope, offset = _base_lines(ops, luma, config.BASE_PX)
+    smooth = ops.add(ops.mul(slope, luma), offset)
+    detail = ops.sub(luma, smooth)
+    power = ops.box_mean(ops.mul(detail, detail), 2 * config.BASE_PX)
+    share = ops.div(power, ops.add(power, config.FAINT**2))
+    share = ops.div(ops.mul(share, config.BUSY**2), ops.add(power, config.BUSY**2))
+    share = ops.mul(share, ramp(ops, smooth, *config.LIT))
+    skin = ops.box_mean(_skin(ops, base, config.SKIN), 2 * config.BASE_PX)
+    share = ops.mul(share, ops.sub(1.0, ops.mul(skin, config.SKIN_CLARITY)))
+    return ops.mul(share, ops.sub(1.0, slope)), ops.mul(ops.mul(share, offset), -1.0)
+
+
+def _base_lines(ops: Operators[T], luma: T, radius: int) -> tuple[T, T]:
+    """`windows.base_lines`."""
+    slope, offset = _guided_lines(ops, luma, radius)
+    again, further = _guided_lines(ops, ops.add(ops.mul(slope, luma), offset), radius)
+    return ops.mul(again, slope), ops.add(ops.mul(again, offset), further)
+
+
+def _guided_lines(ops: Operators[T], luma: T, radius: int) -> tuple[T, T]:
+    mean = ops.box_mean(luma, radius)
+    variance = ops.relu(ops.sub(ops.box_mean(ops.mul(luma, luma), radius), ops.mul(mean, mean)))
+    slope = ops.div(variance, ops.add(variance, config.BASE_EPSILON))
+    return ops.box_mean(slope, radius), ops.box_mean(ops.sub(mean, ops.mul(slope, mean)), radius)
+
+
+def _skin(ops: Operators[T], x: T, saturations: tuple[float, float, float, float]) -> T:
+    """`tone_fine.skin`."""
+    largest = ops.channel_max(x)
+    saturation = ops.div(ops.sub(largest, ops.channel_min(x)), ops.at_least(largest, 0.02))
+    apart = ops.at_least(ops.weighted_channels(x, (1, 0, -1)), 0.02)
+    warmth = ops.div(ops.weighted_channels(x, (0, 1, -1)), apart)
+    likely = ops.mul(_within(ops, warmth, config.WARMTH), _within(ops, saturation, saturations))
+    return ops.mul(likely, ramp(ops, largest, 0.2, 0.35))
+
+
+def _within(ops: Operators[T], x: T, limits: tuple[float, float, float, float]) -> T:
+    first, second, third, fourth = limits
+    return ops.mul(ramp(ops, x, first, second), ramp(ops, x, fourth, third))
+
+
+def ramp(ops: Operators[T], x: T, nothing: float, all_of_it: float) -> T:
+    """`tone_fine.ramp`."""
+    return ops.clamp(ops.div(ops.sub(x, nothing), all_of_it - nothing))

@@ -1,0 +1,10 @@
+"""What kernels and their twins must agree on about the fine part of a tone map (`model.tone_map.ToneMap.fine`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+HOLD, KEPT, SLOPE, OFFSET = range(4)  # its planes
+# Added local contrast approaches this change of luma, and fades out above this luma.
+MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
+SOFTNESS, FADING = np.float32(1 / MOST_CONTRAST), np.float32(1 / (1 - NEARLY_WHITE))
