@@ -56,10 +56,10 @@ def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], over
     assert decision.gains is not None
     after = gained(ops, after, sliced(ops, stage, decision.gains, after))
     fall = ops.mean_row(ops.sub(overview.luma, ops.weighted_channels(after, LUMA)))
-    clipped = ops.mean_row(ramp(ops, ops.channel_max(overview.thumbnail), *config.CLIPPED))
+    clipped = ops.mean_row(_ramp(ops, ops.channel_max(overview.thumbnail), *config.CLIPPED))
     falling = ops.clamp(ops.div(fall, config.DARKENED))
-    doubt = ops.mul(falling, ops.sub(1.0, ramp(ops, clipped, *config.CLIPPED_SHARE)))
-    doubt = ops.mul(doubt, ops.sub(1.0, ramp(ops, overview.dark, *config.VEILED)))
+    doubt = ops.mul(falling, ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE)))
+    doubt = ops.mul(doubt, ops.sub(1.0, _ramp(ops, overview.dark, *config.VEILED)))
     return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
 
 
@@ -70,19 +70,19 @@ def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> tuple[T, T]:
     smooth = ops.add(ops.mul(slope, luma), offset)
     texture = ops.box_mean(ops.abs(ops.sub(luma, smooth)), 2 * config.HOLD_PX)
     texture = ops.div(texture, ops.add(smooth, 0.03))
-    dark = ramp(ops, smooth, *config.SHADOW)
-    shadows = ops.mul(ops.sub(1.0, ramp(ops, texture, 0.025, 0.085)), dark)
+    dark = _ramp(ops, smooth, *config.SHADOW)
+    shadows = ops.mul(ops.sub(1.0, _ramp(ops, texture, 0.025, 0.085)), dark)
     share = ops.div(ops.mean_row(shadows), ops.at_least(ops.mean_row(dark), 0.01))
-    shadows = ops.mul(shadows, ramp(ops, share, *config.SMOOTH_SHARE))
+    shadows = ops.mul(shadows, _ramp(ops, share, *config.SMOOTH_SHARE))
     rise = ops.mean_row(ops.weighted_channels(ops.sub(brightened, photo), LUMA))
-    shadows = ops.mul(shadows, ramp(ops, rise, *config.UNDEREXPOSED))
-    bright = ops.mul(_skin(ops, toned, config.PALE_SKIN), ramp(ops, luma, *config.BRIGHT_SKIN))
+    shadows = ops.mul(shadows, _ramp(ops, rise, *config.UNDEREXPOSED))
+    bright = ops.mul(_skin(ops, toned, config.PALE_SKIN), _ramp(ops, luma, *config.BRIGHT_SKIN))
     bright = ops.box_mean(bright, config.FACE_PX)
     # The gain that undoes what the curves do.
     before, after = ops.channel_max(photo), ops.channel_max(toned)
     room = ops.mul(ops.at_least(after, 0.02), ops.at_least(ops.sub(1.0, before), 0.02))
     low, high = config.GAIN_BACK
-    u = ramp(ops, ops.div(ops.sub(before, after), room), low, high)
+    u = _ramp(ops, ops.div(ops.sub(before, after), room), low, high)
     u = ops.add(ops.mul(u, high - low), low)
     gain = ops.div(ops.mul(u, 2 / math.log(2)), ops.add(u, 2.0))
     return ops.add(bright, ops.relu(ops.sub(shadows, bright))), gain
@@ -97,7 +97,7 @@ def _contrast_lines(ops: Operators[T], base: T) -> tuple[T, T]:
     power = ops.box_mean(ops.mul(detail, detail), 2 * config.BASE_PX)
     share = ops.div(power, ops.add(power, config.FAINT**2))
     share = ops.div(ops.mul(share, config.BUSY**2), ops.add(power, config.BUSY**2))
-    share = ops.mul(share, ramp(ops, smooth, *config.LIT))
+    share = ops.mul(share, _ramp(ops, smooth, *config.LIT))
     skin = ops.box_mean(_skin(ops, base, config.SKIN), 2 * config.BASE_PX)
     share = ops.mul(share, ops.sub(1.0, ops.mul(skin, config.SKIN_CLARITY)))
     return ops.mul(share, ops.sub(1.0, slope)), ops.mul(ops.mul(share, offset), -1.0)
@@ -124,14 +124,14 @@ def _skin(ops: Operators[T], x: T, saturations: tuple[float, float, float, float
     apart = ops.at_least(ops.weighted_channels(x, (1, 0, -1)), 0.02)
     warmth = ops.div(ops.weighted_channels(x, (0, 1, -1)), apart)
     likely = ops.mul(_within(ops, warmth, config.WARMTH), _within(ops, saturation, saturations))
-    return ops.mul(likely, ramp(ops, largest, 0.2, 0.35))
+    return ops.mul(likely, _ramp(ops, largest, 0.2, 0.35))
 
 
 def _within(ops: Operators[T], x: T, limits: tuple[float, float, float, float]) -> T:
     first, second, third, fourth = limits
-    return ops.mul(ramp(ops, x, first, second), ramp(ops, x, fourth, third))
+    return ops.mul(_ramp(ops, x, first, second), _ramp(ops, x, fourth, third))
 
 
-def ramp(ops: Operators[T], x: T, nothing: float, all_of_it: float) -> T:
+def _ramp(ops: Operators[T], x: T, nothing: float, all_of_it: float) -> T:
     """`tone_fine.ramp`."""
     return ops.clamp(ops.div(ops.sub(x, nothing), all_of_it - nothing))
