@@ -1,8 +1,8 @@
 """The operators of graphs, implemented by each format's backend.
 
-`graphs.graph` and its `tone_` neighbours describe the model in these alone; a backend (`graphs.onnx`, `exchange.tflite`)
-says how its format writes each of them. A new part of the model is a function in `graph`, and a new operator a method
-here and in both backends.
+`graphs.graph` and its `tone_` neighbours describe the model in these alone; a backend (`graphs.onnx`,
+`exchange.tflite`) says how its format writes each of them. A new part of the model is a function there, and a new
+operator a method here and in both backends.
 
 Kinds of tensors, whose layout is the backend's:
 
