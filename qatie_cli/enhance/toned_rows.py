@@ -9,7 +9,7 @@ import numpy as np
 from qatie_cli import kernels
 from qatie_cli.enhance.guided import GuidedResidual
 from qatie_cli.enhance.tiling import Place, Region, strips
-from qatie_cli.kernels.fine import HOLD, KEPT, OFFSET, SLOPE
+from qatie_cli.kernels.fine import HOLD, OFFSET, SLOPE
 from qatie_cli.kernels.threads import in_turn, over_rows
 from qatie_cli.model import tone_map
 from qatie_cli.model.config import Guide
@@ -50,11 +50,15 @@ class ToneRows:
     def floats(self, source: np.ndarray, region: Region, place: Place) -> np.ndarray:
         """The rows toned, (h, w, 3) float32 in 0..1."""
         if not kernels.usable(region.pixels):
-            toned = tone_map.apply_table(region.of(source), self.table)
+            before = region.of(source)
+            toned = tone_map.apply_table(before, self.table)
             if self.grid is None:
                 return toned
-            held = self._planes((HOLD, KEPT), region, place)
-            return tone_map.apply_gains(toned, self.grid, *place, self.size, self.guide, held)
+            toned = tone_map.apply_gains(toned, self.grid, *place, self.size, self.guide)
+            if self.fine is None:
+                return toned
+            level = np.float32(1) / np.float32(self.table.shape[1] - 1)
+            return tone_map.hold_back(before * level, toned, self._plane(HOLD, region, place))
         from qatie_cli.kernels import tone
 
         out = np.empty((region.height, region.width, 3), np.float32)
@@ -101,8 +105,10 @@ class ToneRows:
 
     def contrasted(self, rows: np.ndarray, region: Region) -> np.ndarray:
         """Enhanced rows of a region of the photo, (h, w, 3) float32 in 0..1, with local contrast as decided."""
-        lines = self._planes((SLOPE, OFFSET), region, region.place)
-        return rows if lines is None else tone_map.apply_contrast(rows, *lines)
+        if self.fine is None:
+            return rows
+        slope, offset = (self._plane(plane, region, region.place) for plane in (SLOPE, OFFSET))
+        return tone_map.apply_contrast(rows, slope, offset)
 
     def finished(
         self, source: np.ndarray, region: Region, residual: np.ndarray, strength: float, out: np.ndarray
@@ -150,13 +156,10 @@ class ToneRows:
 
         over_rows(height, out.size, work)
 
-    def _planes(self, planes: tuple[int, int], region: Region, place: Place) -> tuple[np.ndarray, np.ndarray] | None:
-        """Two planes of the fine part at the pixels of a region, which begins at `place` of the photo: (h, w) each."""
-        if self.fine is None:
-            return None
-        where = *place, region.height, region.width, self.size
-        first, second = (tone_map.enlarged(self.fine[:, plane], *where) for plane in planes)
-        return first, second
+    def _plane(self, plane: int, region: Region, place: Place) -> np.ndarray:
+        """A plane of the fine part at the pixels (h, w) of a region, which begins at `place` of the photo."""
+        assert self.fine is not None
+        return tone_map.enlarged(self.fine[:, plane], *place, region.height, region.width, self.size)
 
     def _given(self, source: np.ndarray, region: Region, place: Place) -> tuple:
         """The arguments that all kernels share."""

@@ -103,9 +103,10 @@ def _toned(photo: Tensor, decision: Decision) -> Tensor:
     for layer in range(depth):
         spread = tone_apply.enlarged(decision.grids[:, layer : layer + 1], toned.shape[-2:])
         ev = ev + spread * (1 - (place - layer).abs()).clamp(min=0)
-    if decision.fine is not None:
-        ev = tone_apply.held_back(ev, tone_apply.enlarged(decision.fine[:, :2], toned.shape[-2:]))
-    return tone_apply.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
+    toned = tone_apply.with_gain(toned, torch.exp(ev * math.log(2)))  # ExecuTorch has no exp2
+    if decision.fine is None:
+        return toned
+    return tone_apply.held_back(photo, toned, tone_apply.enlarged(decision.fine[:, :1], toned.shape[-2:]))
 
 
 class _Folded(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from qatie_cli.graphs.kernels import Kernel
 from qatie_cli.graphs.operators import Operators, T
-from qatie_cli.kernels.fine import HOLD, KEPT, MOST_CONTRAST, NEARLY_WHITE, OFFSET, SLOPE
+from qatie_cli.kernels.fine import BRIGHTENED, HOLD, MOST_CONTRAST, NEARLY_WHITE, OFFSET, SLOPE
 from qatie_cli.model import config
 from qatie_cli.model.checkpoint import Weights
 from qatie_cli.model.config import LARGEST_GAIN_EV, ToneConfig
@@ -39,7 +39,7 @@ class Decided(Generic[T]):
     """The decision for one photo: curves (3, knots), a matrix (3, 3) and, where the stage has a grid, its `gains`.
 
     These are a picture of the grid's size with a channel for each layer along the guide, in shares of LARGEST_GAIN_EV.
-    `fine` is a picture of four channels, those of `tone_map.ToneMap.fine`, if the stage has that.
+    `fine` is a picture of three channels, those of `tone_map.ToneMap.fine`, if the stage has that.
     """
 
     curves: T
@@ -54,8 +54,17 @@ def toned(ops: Operators[T], stage: Stage, decision: Decided[T], photo: T) -> T:
     base = ops.clamp(apply(ops, photo, decision.curves, decision.matrix, stage.config.knots))
     if decision.gains is None:
         return base
-    held = None if decision.fine is None else [enlarged(ops, decision.fine, plane, base) for plane in (HOLD, KEPT)]
-    return gained(ops, base, sliced(ops, stage, decision.gains, base, held))
+    result = gained(ops, base, sliced(ops, stage, decision.gains, base))
+    if decision.fine is None:
+        return result
+    return held_back(ops, ops.real(photo), result, enlarged(ops, decision.fine, HOLD, base))
+
+
+def held_back(ops: Operators[T], photo: T, toned: T, share: T) -> T:
+    """`tone_apply.held_back`, photos in 0..1; the share is a plane."""
+    rise = ops.sub(ops.weighted_plane(toned, LUMA), ops.weighted_plane(photo, LUMA))
+    share = ops.mul(share, ops.clamp(ops.div(rise, BRIGHTENED)))
+    return ops.add(toned, ops.mul(ops.as_channel(share), ops.sub(photo, toned)))
 
 
 def contrasted(ops: Operators[T], photo: T, fine: T) -> T:
@@ -112,8 +121,8 @@ def _ramps(ops: Operators[T], stage: Stage, gains: T) -> T:
     return ops.conv(gains, Kernel(rises[:, :, None, None].astype(np.float32), np.zeros(depth, np.float32)))
 
 
-def sliced(ops: Operators[T], stage: Stage, gains: T, photo: T, held: Sequence[T] | None = None) -> T:
-    """The gain of each pixel of a toned photo, a plane: `tone_apply.apply_grid`; `held` are planes, too.
+def sliced(ops: Operators[T], stage: Stage, gains: T, photo: T) -> T:
+    """The gain of each pixel of a toned photo, a plane: `tone_apply.apply_grid`.
 
     The grid is enlarged layer by layer, so that a runtime holds one layer at the photo's size and not all of them.
     """
@@ -137,11 +146,7 @@ def sliced(ops: Operators[T], stage: Stage, gains: T, photo: T, held: Sequence[T
     for layer in range(2, depth):
         following = risen(layer)
         log_gain, term = ops.add(log_gain, term), following
-    log_gain = ops.add(log_gain, term)
-    if held is not None:
-        share, kept = held
-        log_gain = ops.sub(log_gain, ops.mul(share, ops.relu(ops.sub(log_gain, ops.mul(kept, math.log(2))))))
-    return ops.exp(log_gain)
+    return ops.exp(ops.add(log_gain, term))
 
 
 def hats(ops: Operators[T], photo: T, side: Literal["height", "width"], cells: int) -> T:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
 
 from qatie_cli.graphs.operators import Operators, T
-from qatie_cli.graphs.tone_applying import Decided, Stage, applied, gained, hats, sliced
+from qatie_cli.graphs.tone_applying import Decided, Stage, applied, gained, hats, held_back, sliced
 from qatie_cli.model import config
 from qatie_cli.photo.colour import LUMA
 
@@ -41,12 +40,12 @@ def refined(
     base = ops.clamp(applied(ops, view, decision.curves, decision.matrix, sizes.knots))
     seen_by, small = (ops.average_pool(x, config.FINE_VIEW_PX // config.LOCAL_VIEW_PX) for x in (view, base))
     lit = gained(ops, small, sliced(ops, stage, gains, small))
-    hold, gain = _held(ops, seen_by, small, lit)
+    hold = ops.mul(_held(ops, seen_by, small, lit), sizes.hold)
     down, across = (hats(ops, base, side, config.LOCAL_VIEW_PX) for side in ("height", "width"))
-    held = [ops.products(ops.products(down, ops.stacked(x)), across) for x in (ops.mul(hold, stage.config.hold), gain)]
-    base = gained(ops, base, sliced(ops, stage, gains, base, held))
+    hold = ops.products(ops.products(down, ops.stacked(hold)), across)
+    base = held_back(ops, view, gained(ops, base, sliced(ops, stage, gains, base)), hold)
     lines = (ops.mul(ops.mul(x, sizes.clarity), trust) for x in _contrast_lines(ops, base))
-    fine = ops.concat([*(ops.as_channel(x) for x in held), *lines])
+    fine = ops.concat([ops.as_channel(hold), *lines])
     return Decided(decision.curves, decision.matrix, gains, fine)
 
 
@@ -63,7 +62,7 @@ def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], over
     return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
 
 
-def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> tuple[T, T]:
+def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> T:
     """`tone_fine.held`."""
     luma = ops.weighted_channels(toned, LUMA)
     slope, offset = _base_lines(ops, luma, config.HOLD_PX)
@@ -76,16 +75,9 @@ def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> tuple[T, T]:
     shadows = ops.mul(shadows, _ramp(ops, share, *config.SMOOTH_SHARE))
     rise = ops.mean_row(ops.weighted_channels(ops.sub(brightened, photo), LUMA))
     shadows = ops.mul(shadows, _ramp(ops, rise, *config.UNDEREXPOSED))
-    bright = ops.mul(_skin(ops, toned, config.PALE_SKIN), _ramp(ops, luma, *config.BRIGHT_SKIN))
-    bright = ops.box_mean(bright, config.FACE_PX)
-    # The gain that undoes what the curves do.
-    before, after = ops.channel_max(photo), ops.channel_max(toned)
-    room = ops.mul(ops.at_least(after, 0.02), ops.at_least(ops.sub(1.0, before), 0.02))
-    low, high = config.GAIN_BACK
-    u = _ramp(ops, ops.div(ops.sub(before, after), room), low, high)
-    u = ops.add(ops.mul(u, high - low), low)
-    gain = ops.div(ops.mul(u, 2 / math.log(2)), ops.add(u, 2.0))
-    return ops.add(bright, ops.relu(ops.sub(shadows, bright))), gain
+    lit = _ramp(ops, ops.weighted_channels(photo, LUMA), *config.BRIGHT_SKIN)
+    bright = ops.box_mean(ops.mul(_skin(ops, photo, config.PALE_SKIN), lit), config.FACE_PX)
+    return ops.add(bright, ops.relu(ops.sub(shadows, bright)))
 
 
 def _contrast_lines(ops: Operators[T], base: T) -> tuple[T, T]:

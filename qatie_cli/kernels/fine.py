@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-HOLD, KEPT, SLOPE, OFFSET = range(4)  # its planes
+HOLD, SLOPE, OFFSET = range(3)  # its planes
+# A pixel is held back as far as it was decided where its luma rises by this much.
+BRIGHTENED = 0.02
 # Added local contrast approaches this change of luma, and fades out above this luma.
 MOST_CONTRAST, NEARLY_WHITE = 0.16, 0.92
-SOFTNESS, FADING = np.float32(1 / MOST_CONTRAST), np.float32(1 / (1 - NEARLY_WHITE))
+RISING, SOFTNESS, FADING = np.float32(1 / BRIGHTENED), np.float32(1 / MOST_CONTRAST), np.float32(1 / (1 - NEARLY_WHITE))

@@ -9,7 +9,7 @@
     coarse: where pixels lie among the grid's cells, as `Cells` of `enhance.toned_rows`: (above, down, starts, cells,
         across). Of each row the cell above and the share of the one below; columns starts[i] to starts[i + 1] lie
         between cells[i] and cells[i] + 1; of each column the share of the right one.
-    fine: (rows, 4, columns) float32, as `tone_map.ToneMap.fine`; rows of 0 for none.
+    fine: (rows, 3, columns) float32, as `tone_map.ToneMap.fine`; rows of 0 for none.
     finer: where pixels lie among those, as `coarse`.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from qatie_cli.kernels.compiling import kernel
-from qatie_cli.kernels.fine import FADING, HOLD, KEPT, OFFSET, SLOPE, SOFTNESS
+from qatie_cli.kernels.fine import FADING, HOLD, OFFSET, RISING, SLOPE, SOFTNESS
 from qatie_cli.photo.colour import LUMA
 
 _F = np.float32
@@ -39,11 +39,16 @@ def _cells_of_row(grid, above, down, line):
 
 
 @kernel
-def _spread(plane, above, down, starts, cells, across, line, out):
-    """One row of a plane (rows, columns) at the pixels, into `out` (W); `line` is (columns)."""
+def _line(plane, above, down, line):
+    """A plane (rows, columns) at one row: (columns) into `line`."""
     for column in range(line.shape[0]):
         low = plane[above, column]
         line[column] = low + (plane[above + 1, column] - low) * down
+
+
+@kernel
+def _spread(line, starts, cells, across, out):
+    """A line (columns) of a plane at the pixels, into `out` (W)."""
     for i in range(cells.shape[0]):
         near = line[cells[i]]
         step = line[cells[i] + 1] - near
@@ -81,12 +86,6 @@ def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch
             left = left + (near[z + np.uint32(1)] - left) * between
             right = right + (far[z + np.uint32(1)] - right) * between
             evs[x] = left + (right - left) * across[x]
-    if fine.shape[0] > 0:
-        held, kept = scratch[2], scratch[3]
-        _spread_row(fine, HOLD, finer, y, held)
-        _spread_row(fine, KEPT, finer, y, kept)
-        for x in range(width):
-            evs[x] = evs[x] - held[x] * max(evs[x] - kept[x], ZERO)
     for x in range(width):
         t = evs[x] * EV_TO_EXPONENT
         power = ONE + t * (ONE + t * (HALF + t * (THIRD + t * (FOURTH + t * (FIFTH + t * SIXTH)))))
@@ -97,6 +96,27 @@ def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch
         red[x] *= factor
         green[x] *= factor
         blue[x] *= factor
+    if fine.shape[0] > 0:
+        _held_back(source, fine, finer, y, ONE / _F(table.shape[1] - 1), planes, scratch[2])
+
+
+@kernel
+def _held_back(source, fine, finer, y, level, planes, shares):
+    """A toned row (3, W), held back where it became brighter than `source` (W, 3), whose levels are `level` apart."""
+    above, down, starts, cells, across = finer
+    line = np.empty(fine.shape[2], _F)
+    _line(fine[:, HOLD], above[y], down[y], line)
+    if line.max() == ZERO:
+        return
+    _spread(line, starts, cells, across, shares)
+    red, green, blue = planes[0], planes[1], planes[2]
+    for x in range(red.shape[0]):
+        r, g, b = _F(source[x, 0]) * level, _F(source[x, 1]) * level, _F(source[x, 2]) * level
+        rise = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE - ((r * RED + g * GREEN) + b * BLUE)
+        share = shares[x] * min(max(rise * RISING, ZERO), ONE)
+        red[x] += share * (r - red[x])
+        green[x] += share * (g - green[x])
+        blue[x] += share * (b - blue[x])
 
 
 @kernel
@@ -104,7 +124,8 @@ def _spread_row(fine, plane, finer, y, out):
     """Row `y` of a plane of `fine` at the pixels."""
     above, down, starts, cells, across = finer
     line = np.empty(fine.shape[2], _F)
-    _spread(fine[:, plane], above[y], down[y], starts, cells, across, line, out)
+    _line(fine[:, plane], above[y], down[y], line)
+    _spread(line, starts, cells, across, out)
 
 
 @kernel

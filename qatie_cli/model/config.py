@@ -42,9 +42,9 @@ SMOOTH, STRUCTURED = 0.2, 0.42
 HOLD_PX, FACE_PX, BASE_PX, BASE_EPSILON = 4, 1, 2, 0.01
 # Shadows are base lumas below the first of these, entirely below the second. Where that share of them is smooth, a
 # photo begins to keep its smooth ones, and keeps them; where its mean luma rises so much, it does not, and begins to.
-# Skin is bright between these lumas. The gain that undoes another is looked for between these values, less 1.
+# Skin begins to be bright at the first of these lumas, and is at the second.
 SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
-BRIGHT_SKIN, GAIN_BACK = (0.6, 0.8), (-0.85, 1.0)
+BRIGHT_SKIN = (0.5, 0.75)
 # Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
 # which on it is added and added in full; how much less of it skin gets.
 FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.15, 0.6), 0.85

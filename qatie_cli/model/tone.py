@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qatie_cli.model import tone_fine
 from qatie_cli.model import view as views
 from qatie_cli.model.config import FINE_VIEW_PX, LARGEST_GAIN_EV, LOCAL_VIEW_PX, THUMBNAIL_PX, ToneConfig
-from qatie_cli.model.tone_apply import Decision, apply, apply_global, apply_grid, enlarged, with_pinned_ends
+from qatie_cli.model.tone_apply import Decision, apply, apply_global, apply_grid, enlarged, held_back, with_pinned_ends
 from qatie_cli.model.tone_features import confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import ToneMap
 
@@ -97,11 +97,11 @@ class ToneStage(nn.Module):
         assert decision.grids is not None
         toned = apply_global(view, decision.curves, decision.matrices).clamp(0, 1)
         seen, base = (F.avg_pool2d(picture, FINE_VIEW_PX // LOCAL_VIEW_PX) for picture in (view, toned))
-        hold, gain = tone_fine.held(seen, base, apply_grid(base, decision.grids, None, decision.guide))
-        held = enlarged(torch.cat([self.config.hold * hold, gain], 1), view.shape[-2:])
-        toned = apply_grid(toned, decision.grids, None, decision.guide, held)
+        hold = tone_fine.held(seen, base, apply_grid(base, decision.grids, None, decision.guide))
+        hold = enlarged(self.config.hold * hold, view.shape[-2:])
+        toned = held_back(view, apply_grid(toned, decision.grids, None, decision.guide), hold)
         lines = tone_fine.contrast_lines(toned, self.config.clarity) * trust[:, :, None, None]
-        return decision._replace(fine=torch.cat([held, lines], 1))
+        return decision._replace(fine=torch.cat([hold, lines], 1))
 
     @torch.no_grad()
     def keep_colours(self, share: float) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qatie_cli.kernels.fine import MOST_CONTRAST, NEARLY_WHITE
+from qatie_cli.kernels.fine import BRIGHTENED, MOST_CONTRAST, NEARLY_WHITE
 from qatie_cli.model.config import Guide
 from qatie_cli.model.tone_features import luma
 from qatie_cli.model.tone_map import BLACK, end_weights
@@ -17,8 +17,8 @@ class Decision(NamedTuple):
     """The decisions for N photos: `curves` (N, 3, knots), `matrices` (N, 3, 3), `grids` (N, depth, rows, columns).
 
     `grids` are gains in EV, None where a stage decides for the whole photo only; `guide` says where a pixel reads them.
-    `fine` (N, 4, rows, columns), where a stage has that, is what it decides for pixels of its view (`tone_fine`): the
-    share that is held back of what lies above a gain, that gain in EV, slope and offset of the local contrast by luma.
+    `fine` (N, 3, rows, columns), where a stage has that, is what it decides for pixels of its view (`tone_fine`): the
+    share of a brightening that is held back, slope and offset of the local contrast by luma.
     """
 
     curves: Tensor
@@ -37,8 +37,10 @@ def apply(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Ten
     toned = apply_global(photo, decision.curves, decision.matrices).clamp(0, 1)
     if decision.grids is None:
         return toned
-    held = None if decision.fine is None else enlarged(decision.fine[:, :2], photo.shape[-2:], boxes)
-    return apply_grid(toned, decision.grids, boxes, decision.guide, held)
+    toned = apply_grid(toned, decision.grids, boxes, decision.guide)
+    if decision.fine is None:
+        return toned
+    return held_back(photo, toned, enlarged(decision.fine[:, :1], photo.shape[-2:], boxes))
 
 
 def with_local_contrast(photo: Tensor, decision: Decision, boxes: Tensor | None = None) -> Tensor:
@@ -49,7 +51,7 @@ def with_local_contrast(photo: Tensor, decision: Decision, boxes: Tensor | None 
     """
     if decision.fine is None:
         return photo
-    slope, offset = enlarged(decision.fine[:, 2:], photo.shape[-2:], boxes).split(1, dim=1)
+    slope, offset = enlarged(decision.fine[:, 1:], photo.shape[-2:], boxes).split(1, dim=1)
     y = luma(photo)
     change = slope * y + offset
     change = change / (1 + change.abs() / MOST_CONTRAST) * ((1 - y) / (1 - NEARLY_WHITE)).clamp(max=1)
@@ -72,25 +74,23 @@ def apply_grid(
     grids: Tensor,
     boxes: Tensor | None = None,
     guide: Guide = "luma",
-    held: Tensor | None = None,
 ) -> Tensor:
     """Photos (N, 3, H, W) in 0..1 by the gains (N, depth, rows, columns) at their pixels' place and guide.
 
     Values between the cells are interpolated linearly along all three axes; the outermost cells reach to the edges.
-    `held` (N, 2, H, W) is the share that pixels do not get of what lies above a gain, and that gain in EV.
     """
     depth = grids.shape[1]
     place = guide_of(toned, guide) * (depth - 1)
     spread = enlarged(grids, toned.shape[-2:], boxes)
     layers = torch.arange(depth, dtype=toned.dtype, device=toned.device).view(1, depth, 1, 1)
     ev = (spread * (1 - (place - layers).abs()).clamp(min=0)).sum(1, keepdim=True)
-    return with_gain(toned, torch.exp2(ev if held is None else held_back(ev, held)))
+    return with_gain(toned, torch.exp2(ev))
 
 
-def held_back(ev: Tensor, held: Tensor) -> Tensor:
-    """Gains (N, 1, H, W) in EV, of which a share of what lies above another is held back: `held` (N, 2, H, W)."""
-    share, kept = held.split(1, dim=1)
-    return ev - share * (ev - kept).clamp(min=0)
+def held_back(photo: Tensor, toned: Tensor, share: Tensor) -> Tensor:
+    """Toned photos (N, 3, H, W), this share (N, 1, H, W) of the way back to `photo` where they became brighter."""
+    share = share * ((luma(toned) - luma(photo)) / BRIGHTENED).clamp(0, 1)
+    return toned + share * (photo - toned)
 
 
 def guide_of(toned: Tensor, guide: Guide) -> Tensor:

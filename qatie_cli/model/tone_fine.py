@@ -6,8 +6,6 @@ that nothing depends on the photos of a training; strengths are those of `ToneCo
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -21,7 +19,6 @@ from qatie_cli.model.config import (
     DARKENED,
     FACE_PX,
     FAINT,
-    GAIN_BACK,
     HOLD_PX,
     LIT,
     PALE_SKIN,
@@ -37,8 +34,8 @@ from qatie_cli.model.tone_features import luma, ranked
 from qatie_cli.model.windows import base_layer, base_lines, box_mean, smooth_shadows
 
 
-def held(photo: Tensor, toned: Tensor, brightened: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a photo is to stay as bright as it was, 0..1, and the gain in EV that it keeps it so; (N, 1, S, S) each.
+def held(photo: Tensor, toned: Tensor, brightened: Tensor) -> Tensor:
+    """Where a photo is to stay as bright as it was, 0..1 (N, 1, S, S).
 
     Smooth shadows and bright skin are: lifted, a table in the dark or a night sky shows its noise, and a face in the
     light loses its colour. Not those of a photo few of whose shadows are smooth, or a night sky would be lifted around
@@ -53,19 +50,8 @@ def held(photo: Tensor, toned: Tensor, brightened: Tensor) -> tuple[Tensor, Tens
     smooth, dark = (share.mean(all_over, keepdim=True) for share in (shadows, ramp(base, *SHADOW)))
     shadows = shadows * ramp(smooth / dark.clamp(min=0.01), *SMOOTH_SHARE)
     shadows = shadows * ramp((luma(brightened) - luma(photo)).mean(all_over, keepdim=True), *UNDEREXPOSED)
-    bright = skin(toned, PALE_SKIN) * ramp(y, *BRIGHT_SKIN)
-    return torch.maximum(shadows, box_mean(bright, FACE_PX)), _gain_back(photo, toned)
-
-
-def _gain_back(photo: Tensor, toned: Tensor) -> Tensor:
-    """The gain in EV that makes the largest channel of `toned` what it is in `photo`, 1 EV at most.
-
-    By the Pade approximant 2 u / (2 + u) of log(1 + u): good to 0.04 EV within 1 EV, and beyond it takes back less.
-    """
-    before, after = photo.amax(1, keepdim=True), toned.amax(1, keepdim=True)
-    u = (before - after) / (after.clamp(min=0.02) * (1 - before).clamp(min=0.02))
-    u = u.clamp(*GAIN_BACK)
-    return 2 / math.log(2) * u / (2 + u)
+    bright = skin(photo, PALE_SKIN) * ramp(luma(photo), *BRIGHT_SKIN)
+    return torch.maximum(shadows, box_mean(bright, FACE_PX))
 
 
 def contrast_lines(toned: Tensor, clarity: float) -> Tensor:

@@ -1,6 +1,6 @@
 """What the tone stage decides, and how it changes a photo: curves and a matrix everywhere, gains from place to place.
 
-A fine part says for every pixel of a view how far gains are held back, and what local contrast the enhanced photo gets.
+A fine part says for every pixel of a view how far a brightening is held back, and what local contrast the enhanced photo gets.
 
 The gains stand in a bilateral grid (Chen, Paris and Durand 2007) over position and brightness, decided by a network as
 in HDRNet (Gharbi et al. 2017). Two pixels of one place and different brightness have gains of their own, so a bright
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qatie_cli.kernels.fine import FADING, SOFTNESS
+from qatie_cli.kernels.fine import FADING, RISING, SOFTNESS
 from qatie_cli.model.config import Guide
 from qatie_cli.photo.colour import LUMA
 
@@ -31,8 +31,8 @@ class ToneMap:
     """One photo's decision: `curves` (3, knots) over input 0..1, `matrix` (3, 3), `grid` (rows, columns, depth) in EV.
 
     All are float32; `grid` is None where a stage decides for the whole photo only; `guide` says where a pixel reads it.
-    `fine` (rows, 4, columns), where a stage has that, lies evenly over the photo: the share that is held back of what
-    lies above a gain, that gain in EV, slope and offset of the local contrast by luma.
+    `fine` (rows, 3, columns), where a stage has that, lies evenly over the photo: the share of a brightening that is
+    held back, slope and offset of the local contrast by luma.
     """
 
     curves: np.ndarray
@@ -70,12 +70,10 @@ def apply_gains(
     left: int,
     size: tuple[int, int],
     guide: Guide = "luma",
-    held: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """`tone_apply.apply_grid` for a part of a photo: rows (h, w, 3) float32 in 0..1, `grid` (rows, columns, depth).
 
     The part's first pixel stands at row `top` and column `left` of the whole photo, which has `size` (height, width).
-    `held` (h, w) are the share that pixels do not get of what lies above a gain, and that gain in EV.
     """
     height, width = toned_hwc.shape[:2]
     rows, columns, depth = grid.shape
@@ -93,12 +91,15 @@ def apply_gains(
         return low + (values.take(cell + further + 1) - low) * fz
 
     near = at(0)
-    ev = near + (at(depth) - near) * fx
-    if held is not None:
-        share, kept = held
-        ev = ev - share * np.maximum(ev - kept, np.float32(0))
-    gain = exp2(ev)
+    gain = exp2(near + (at(depth) - near) * fx)
     return toned_hwc * (gain / (1 + (gain - 1) * largest))[..., None]
+
+
+def hold_back(before_hwc: np.ndarray, toned_hwc: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`tone_apply.held_back` for rows (h, w, 3) float32 in 0..1 and what they were; the share (h, w)."""
+    rise = (_luma(toned_hwc) - _luma(before_hwc)) * RISING
+    share = share * np.clip(rise, np.float32(0), np.float32(1))
+    return toned_hwc + share[..., None] * (before_hwc - toned_hwc)
 
 
 def apply_contrast(enhanced_hwc: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
