@@ -29,14 +29,19 @@ def refined(
     sizes = stage.config
     gains = decision.gains
     assert gains is not None
+    meant = _meant_to_be_bright(ops, overview)
     if sizes.darkening < 1:
-        share = _darkening_share(ops, stage, decision, overview)
+        doubt = ops.mul(_darkened(ops, stage, decision, overview), meant)
+        share = ops.sub(1.0, ops.mul(doubt, 1 - sizes.darkening))
         (straight,) = ops.use(ops.declare(np.linspace(0, 1, sizes.knots, dtype=np.float32), axis="knots"))
         curves = ops.add(ops.mul(ops.sub(decision.curves, straight), share), straight)
         identity = ops.constant(np.eye(3, dtype=np.float32))
         matrix = ops.add(ops.mul(ops.sub(decision.matrix, identity), share), identity)
         gains = ops.mul(gains, share)
         decision = Decided(curves, matrix, gains)
+    decision = _with_highlights_held(ops, decision, sizes, meant)
+    gains = decision.gains
+    assert gains is not None
     base = ops.clamp(applied(ops, view, decision.curves, decision.matrix, sizes.knots))
     seen_by, small = (ops.average_pool(x, config.FINE_VIEW_PX // config.LOCAL_VIEW_PX) for x in (view, base))
     lit = gained(ops, small, sliced(ops, stage, gains, small))
@@ -49,17 +54,40 @@ def refined(
     return Decided(decision.curves, decision.matrix, gains, fine)
 
 
-def _darkening_share(ops: Operators[T], stage: Stage, decision: Decided[T], overview: Overview[T]) -> T:
-    """`tone_fine.darkening_share`, (1, 1)."""
+def _darkened(ops: Operators[T], stage: Stage, decision: Decided[T], overview: Overview[T]) -> T:
+    """`tone_fine.darkened`, (1, 1)."""
     after = ops.clamp(applied(ops, overview.thumbnail, decision.curves, decision.matrix, stage.config.knots))
     assert decision.gains is not None
     after = gained(ops, after, sliced(ops, stage, decision.gains, after))
     fall = ops.mean_row(ops.sub(overview.luma, ops.weighted_channels(after, LUMA)))
+    return ops.clamp(ops.div(fall, config.DARKENED))
+
+
+def _meant_to_be_bright(ops: Operators[T], overview: Overview[T]) -> T:
+    """`tone_fine.meant_to_be_bright`, (1, 1)."""
     clipped = ops.mean_row(_ramp(ops, ops.channel_max(overview.thumbnail), *config.CLIPPED))
-    falling = ops.clamp(ops.div(fall, config.DARKENED))
-    doubt = ops.mul(falling, ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE)))
-    doubt = ops.mul(doubt, ops.sub(1.0, _ramp(ops, overview.dark, *config.VEILED)))
-    return ops.sub(1.0, ops.mul(doubt, 1 - stage.config.darkening))
+    exposed = ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE))
+    return ops.mul(exposed, ops.sub(1.0, _ramp(ops, overview.dark, *config.VEILED)))
+
+
+def _with_highlights_held(ops: Operators[T], decision: Decided[T], sizes: config.ToneConfig, meant: T) -> Decided[T]:
+    """`tone._with_highlights_held`."""
+    places, layers = (np.linspace(0, 1, steps, dtype=np.float32) for steps in (sizes.knots, sizes.depth))
+    low, high = config.HIGHLIGHT
+    share = sizes.hold * config.HIGHLIGHT_SHARE / (high - low)
+    at_places, at_layers = (share * (x - low).clip(0, high - low) for x in (places, layers))
+    declared = ops.declare(places, at_places, axis="knots")
+    gray = ops.mul(decision.curves, ops.mix(decision.matrix, ops.constant(np.ones((3, 1), np.float32))))
+    straight, held = ops.use(declared)
+    change = ops.sub(gray, straight)
+    brighter, darker = (ops.at_most(ops.relu(x), config.MOST_HELD) for x in (change, ops.mul(change, -1.0)))
+    curves = ops.sub(decision.curves, ops.mul(ops.sub(brighter, ops.mul(darker, meant)), held))
+    gains = decision.gains
+    assert gains is not None
+    brighter, darker = ops.relu(gains), ops.relu(ops.mul(gains, -1.0))
+    held = ops.as_channels(ops.constant(at_layers[None]))
+    gains = ops.sub(gains, ops.mul(ops.sub(brighter, ops.mul(darker, meant)), held))
+    return Decided(curves, decision.matrix, gains)
 
 
 def _held(ops: Operators[T], photo: T, toned: T, brightened: T) -> T:
@@ -90,8 +118,10 @@ def _contrast_lines(ops: Operators[T], base: T) -> tuple[T, T]:
     share = ops.div(power, ops.add(power, config.FAINT**2))
     share = ops.div(ops.mul(share, config.BUSY**2), ops.add(power, config.BUSY**2))
     share = ops.mul(share, _ramp(ops, smooth, *config.LIT))
-    skin = ops.box_mean(_skin(ops, base, config.SKIN), 2 * config.BASE_PX)
-    share = ops.mul(share, ops.sub(1.0, ops.mul(skin, config.SKIN_CLARITY)))
+    skin = ops.mul(_skin(ops, base, config.SKIN), config.SKIN_CLARITY)
+    gray = ops.mul(_ramp(ops, _saturation(ops, base), *config.GRAY), config.GRAY_CLARITY)
+    rough = ops.add(skin, ops.relu(ops.sub(gray, skin)))
+    share = ops.mul(share, ops.sub(1.0, ops.box_mean(rough, 2 * config.BASE_PX)))
     return ops.mul(share, ops.sub(1.0, slope)), ops.mul(ops.mul(share, offset), -1.0)
 
 
@@ -111,12 +141,15 @@ def _guided_lines(ops: Operators[T], luma: T, radius: int) -> tuple[T, T]:
 
 def _skin(ops: Operators[T], x: T, saturations: tuple[float, float, float, float]) -> T:
     """`tone_fine.skin`."""
-    largest = ops.channel_max(x)
-    saturation = ops.div(ops.sub(largest, ops.channel_min(x)), ops.at_least(largest, 0.02))
     apart = ops.at_least(ops.weighted_channels(x, (1, 0, -1)), 0.02)
     warmth = ops.div(ops.weighted_channels(x, (0, 1, -1)), apart)
-    likely = ops.mul(_within(ops, warmth, config.WARMTH), _within(ops, saturation, saturations))
-    return ops.mul(likely, _ramp(ops, largest, 0.2, 0.35))
+    likely = ops.mul(_within(ops, warmth, config.WARMTH), _within(ops, _saturation(ops, x), saturations))
+    return ops.mul(likely, _ramp(ops, ops.channel_max(x), 0.2, 0.35))
+
+
+def _saturation(ops: Operators[T], x: T) -> T:
+    largest = ops.channel_max(x)
+    return ops.div(ops.sub(largest, ops.channel_min(x)), ops.at_least(largest, 0.02))
 
 
 def _within(ops: Operators[T], x: T, limits: tuple[float, float, float, float]) -> T:

@@ -45,12 +45,17 @@ HOLD_PX, FACE_PX, BASE_PX, BASE_EPSILON = 4, 1, 2, 0.01
 # Skin begins to be bright at the first of these lumas, and is at the second.
 SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
 BRIGHT_SKIN = (0.5, 0.75)
+# Highlights begin, and are entirely so, at these values. This share of the hold is taken from what changes them, and no
+# more than so much of what curves do.
+HIGHLIGHT, HIGHLIGHT_SHARE, MOST_HELD = (0.6, 0.9), 0.7, 0.12
 # Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
-# which on it is added and added in full; how much less of it skin gets.
-FAINT, BUSY, LIT, SKIN_CLARITY = 0.02, 0.05, (0.15, 0.6), 0.85
+# which on it is added and added in full; how much less of it skin gets, and gray: carpets, asphalt, paper.
+FAINT, BUSY, LIT, SKIN_CLARITY, GRAY_CLARITY = 0.028, 0.06, (0.15, 0.6), 0.85, 0.5
 # Skin, 0 outside the outer limits and 1 within the inner ones: its hue from red (0) to yellow (1), and its saturation;
 # in the light it is paler.
 WARMTH = (0.0, 0.12, 0.75, 0.95)
+# Gray is less saturated than the first, entirely less than the second.
+GRAY = (0.2, 0.1)
 SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
 # A photo is darkened where its mean luma falls by this much. It is overexposed where this share of it is clipped,
 # between these values of the largest channel, and veiled where its 1% of luma lies so high: begins to be, and is.

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from qatie_cli.model import tone_fine
 from qatie_cli.model import view as views
-from qatie_cli.model.config import FINE_VIEW_PX, LARGEST_GAIN_EV, LOCAL_VIEW_PX, THUMBNAIL_PX, ToneConfig
+from qatie_cli.model.config import (
+    FINE_VIEW_PX,
+    HIGHLIGHT,
+    HIGHLIGHT_SHARE,
+    LARGEST_GAIN_EV,
+    LOCAL_VIEW_PX,
+    MOST_HELD,
+    THUMBNAIL_PX,
+    ToneConfig,
+)
 from qatie_cli.model.tone_apply import Decision, apply, apply_global, apply_grid, enlarged, held_back, with_pinned_ends
 from qatie_cli.model.tone_features import confidence, quantiles, statistics, texture_confidence
 from qatie_cli.model.tone_map import ToneMap
@@ -91,9 +100,12 @@ class ToneStage(nn.Module):
 
     def _refined(self, decision: Decision, view: Tensor, thumbnail: Tensor, trust: Tensor) -> Decision:
         """The decision with its `fine` part, which `view` (N, 3, FINE_VIEW_PX, FINE_VIEW_PX) decides (`tone_fine`)."""
+        meant = tone_fine.meant_to_be_bright(thumbnail)
         if self.config.darkening < 1:
             toned = apply(thumbnail, decision)
-            decision = _share_of(decision, tone_fine.darkening_share(thumbnail, toned, self.config.darkening))
+            share = 1 - (1 - self.config.darkening) * tone_fine.darkened(thumbnail, toned) * meant
+            decision = _share_of(decision, share)
+        decision = _with_highlights_held(decision, self.config.hold, meant)
         assert decision.grids is not None
         toned = apply_global(view, decision.curves, decision.matrices).clamp(0, 1)
         seen, base = (F.avg_pool2d(picture, FINE_VIEW_PX // LOCAL_VIEW_PX) for picture in (view, toned))
@@ -178,6 +190,23 @@ def _share_of(decision: Decision, share: Tensor) -> Decision:
         curves=straight + share * (curves - straight),
         matrices=identity + share * (matrices - identity),
         grids=share[..., None] * decision.grids,
+    )
+
+
+def _with_highlights_held(decision: Decision, hold: float, meant: Tensor) -> Decision:
+    """The decision that changes highlights less, so that a face or a cloud in the light is not burnt out.
+
+    Nor do they become gray, where `meant` (N, 1, 1), how far a photo is meant to be bright, says so. Curves are judged
+    by what they and the matrix make of gray.
+    """
+    assert decision.grids is not None
+    curves, grids = decision.curves, decision.grids
+    places, layers = (torch.linspace(0, 1, steps).to(curves) for steps in (curves.shape[-1], grids.shape[1]))
+    at_places, at_layers = (hold * HIGHLIGHT_SHARE * tone_fine.ramp(x, *HIGHLIGHT) for x in (places, layers))
+    change = (curves * decision.matrices.sum(-1, keepdim=True) - places).clamp(-MOST_HELD, MOST_HELD)
+    return decision._replace(
+        curves=curves - at_places * (change.clamp(min=0) + meant * change.clamp(max=0)),
+        grids=grids - at_layers.view(-1, 1, 1) * (grids.clamp(min=0) + meant[..., None] * grids.clamp(max=0)),
     )
 
 

@@ -19,6 +19,8 @@ from qatie_cli.model.config import (
     DARKENED,
     FACE_PX,
     FAINT,
+    GRAY,
+    GRAY_CLARITY,
     HOLD_PX,
     LIT,
     PALE_SKIN,
@@ -58,7 +60,7 @@ def contrast_lines(toned: Tensor, clarity: float) -> Tensor:
     """Local contrast of a toned view as lines of luma: slopes and offsets (N, 2, S, S) of what is added.
 
     What is added is a share of the difference to the base layer: most where there is structure, little where it is
-    as faint as noise or rich in contrast already, in the dark and on skin, which would look rough.
+    as faint as noise or rich in contrast already, in the dark, on skin and on what is gray, which would look rough.
     """
     y = luma(toned)
     slope, offset = base_lines(y, BASE_PX)
@@ -66,18 +68,23 @@ def contrast_lines(toned: Tensor, clarity: float) -> Tensor:
     detail = y - base
     power = box_mean(detail * detail, 2 * BASE_PX)
     share = power / (power + FAINT**2) * BUSY**2 / (power + BUSY**2)
-    share = share * ramp(base, *LIT) * (1 - SKIN_CLARITY * box_mean(skin(toned, SKIN), 2 * BASE_PX))
+    rough = torch.maximum(SKIN_CLARITY * skin(toned, SKIN), GRAY_CLARITY * ramp(_saturation(toned), *GRAY))
+    share = share * ramp(base, *LIT) * (1 - box_mean(rough, 2 * BASE_PX))
     return clarity * torch.cat([share * (1 - slope), -share * offset], 1)
 
 
 def skin(photo: Tensor, saturations: tuple[float, float, float, float]) -> Tensor:
     """How much like skin every pixel is, 0..1 (N, 1, S, S): by hue, from red to yellow, and saturation (HSV)."""
     red, green, blue = photo.split(1, dim=1)
-    largest = photo.amax(1, keepdim=True)
-    saturation = (largest - photo.amin(1, keepdim=True)) / largest.clamp(min=0.02)
     # Hue from red (0) to yellow (1); beyond either, other hues.
     warmth = (green - blue) / (red - blue).clamp(min=0.02)
-    return _within(warmth, WARMTH) * _within(saturation, saturations) * ramp(largest, 0.2, 0.35)
+    likely = _within(warmth, WARMTH) * _within(_saturation(photo), saturations)
+    return likely * ramp(photo.amax(1, keepdim=True), 0.2, 0.35)
+
+
+def _saturation(photo: Tensor) -> Tensor:
+    largest = photo.amax(1, keepdim=True)
+    return (largest - photo.amin(1, keepdim=True)) / largest.clamp(min=0.02)
 
 
 def _within(x: Tensor, limits: tuple[float, float, float, float]) -> Tensor:
@@ -91,13 +98,16 @@ def ramp(x: Tensor, nothing: float, all_of_it: float) -> Tensor:
     return ((x - nothing) / (all_of_it - nothing)).clamp(0, 1)
 
 
-def darkening_share(thumbnail: Tensor, toned: Tensor, darkening: float) -> Tensor:
-    """Share (N, 1, 1) of a decision that is kept: less than 1 where it darkens a photo that is meant to be bright.
+def darkened(thumbnail: Tensor, toned: Tensor) -> Tensor:
+    """How much a photo was darkened as a whole, 0..1 (N, 1, 1)."""
+    return ((luma(thumbnail) - luma(toned)).mean((2, 3)) / DARKENED).clamp(0, 1)[:, :, None]
+
+
+def meant_to_be_bright(thumbnail: Tensor) -> Tensor:
+    """How far a photo that is bright may be taken to be meant so, 0..1 (N, 1, 1).
 
     Overexposed photos have clipped highlights, and those with haze or flare have no black.
     """
-    fall = (luma(thumbnail) - luma(toned)).mean((2, 3))
     clipped = (thumbnail.amax(1, keepdim=True) - CLIPPED[0]).div(CLIPPED[1] - CLIPPED[0]).clamp(0, 1).mean((2, 3))
     veiled = ramp(ranked(luma(thumbnail).flatten(1), DARK_AND_BRIGHT[:1]), *VEILED)
-    doubt = (fall / DARKENED).clamp(0, 1) * (1 - ramp(clipped, *CLIPPED_SHARE)) * (1 - veiled)
-    return (1 - (1 - darkening) * doubt)[:, :, None]
+    return ((1 - ramp(clipped, *CLIPPED_SHARE)) * (1 - veiled))[:, :, None]

@@ -1,6 +1,6 @@
 """What the tone stage decides, and how it changes a photo: curves and a matrix everywhere, gains from place to place.
 
-A fine part says for every pixel of a view how far a brightening is held back, and what local contrast the enhanced photo gets.
+A fine part says for every pixel of a view how far a brightening is held back, and what local contrast the photo gets.
 
 The gains stand in a bilateral grid (Chen, Paris and Durand 2007) over position and brightness, decided by a network as
 in HDRNet (Gharbi et al. 2017). Two pixels of one place and different brightness have gains of their own, so a bright
