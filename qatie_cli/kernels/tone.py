@@ -39,26 +39,44 @@ def _cells_of_row(grid, above, down, line):
 
 
 @kernel
-def _line(plane, above, down, line):
-    """A plane (rows, columns) at one row: (columns) into `line`."""
-    for column in range(line.shape[0]):
-        low = plane[above, column]
-        line[column] = low + (plane[above + 1, column] - low) * down
+def _widened(fine, planes, finer, first, last):
+    """The first planes of `fine`, as wide as the photo (planes, rows, W), and of `fine` the first of the rows.
+
+    They are those between which the photo's rows first..last lie, some dozen between two: so each is spread along the
+    row once and not a dozen times.
+    """
+    above, _, starts, cells, across = finer
+    if fine.shape[0] == 0 or first >= last:
+        return np.empty((0, 0, 0), _F), 0
+    top = above[first]
+    out = np.empty((planes, above[last - 1] + 2 - top, across.shape[0]), _F)
+    for plane in range(planes):
+        for row in range(out.shape[1]):
+            line, wide = fine[top + row, plane], out[plane, row]
+            for i in range(cells.shape[0]):
+                near = line[cells[i]]
+                step = line[cells[i] + 1] - near
+                for x in range(starts[i], starts[i + 1]):
+                    wide[x] = near + step * across[x]
+    return out, top
 
 
 @kernel
-def _spread(line, starts, cells, across, out):
-    """A line (columns) of a plane at the pixels, into `out` (W)."""
-    for i in range(cells.shape[0]):
-        near = line[cells[i]]
-        step = line[cells[i] + 1] - near
-        for x in range(starts[i], starts[i + 1]):
-            out[x] = near + step * across[x]
+def _spread(wide, plane, finer, y, out):
+    """Row `y` of a plane at the pixels, into `out` (W); `wide` is what `_widened` made."""
+    rows, top = wide
+    row, down = finer[0][y] - top, finer[1][y]
+    upper, lower = rows[plane, row], rows[plane, row + 1]
+    for x in range(out.shape[0]):
+        out[x] = upper[x] + (lower[x] - upper[x]) * down
 
 
 @kernel
-def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch):
-    """One row (W, 3) of the photo, the `y`-th of its part, toned, into `planes` (3, W); `scratch` is (4, W)."""
+def _toned(source, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch):
+    """One row (W, 3) of the photo, the `y`-th of its part, toned, into `planes` (3, W); `scratch` is (2, W).
+
+    `wide` is what `_widened` made of `fine` for the rows at hand.
+    """
     width = source.shape[0]
     for x in range(width):
         r, g, b = source[x, 0], source[x, 1], source[x, 2]
@@ -97,18 +115,16 @@ def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch
         green[x] *= factor
         blue[x] *= factor
     if fine.shape[0] > 0:
-        _held_back(source, fine, finer, y, ONE / _F(table.shape[1] - 1), planes, scratch[2])
+        _held_back(source, fine, finer, wide, y, ONE / _F(table.shape[1] - 1), planes, scratch[0])
 
 
 @kernel
-def _held_back(source, fine, finer, y, level, planes, shares):
+def _held_back(source, fine, finer, wide, y, level, planes, shares):
     """A toned row (3, W), held back where it became brighter than `source` (W, 3), whose levels are `level` apart."""
-    above, down, starts, cells, across = finer
-    line = np.empty(fine.shape[2], _F)
-    _line(fine[:, HOLD], above[y], down[y], line)
-    if line.max() == ZERO:
+    above = finer[0][y]
+    if fine[above, HOLD].max() == ZERO and fine[above + 1, HOLD].max() == ZERO:
         return
-    _spread(line, starts, cells, across, shares)
+    _spread(wide, HOLD, finer, y, shares)
     red, green, blue = planes[0], planes[1], planes[2]
     for x in range(red.shape[0]):
         r, g, b = _F(source[x, 0]) * level, _F(source[x, 1]) * level, _F(source[x, 2]) * level
@@ -120,22 +136,13 @@ def _held_back(source, fine, finer, y, level, planes, shares):
 
 
 @kernel
-def _spread_row(fine, plane, finer, y, out):
-    """Row `y` of a plane of `fine` at the pixels."""
-    above, down, starts, cells, across = finer
-    line = np.empty(fine.shape[2], _F)
-    _line(fine[:, plane], above[y], down[y], line)
-    _spread(line, starts, cells, across, out)
-
-
-@kernel
-def _contrasted(fine, finer, y, planes, scratch):
-    """One enhanced row (3, W) in 0..1 with its local contrast; `scratch` is (4, W)."""
+def _contrasted(fine, finer, wide, y, planes, scratch):
+    """One enhanced row (3, W) in 0..1 with its local contrast; `scratch` is (2, W)."""
     if fine.shape[0] == 0:
         return
-    slopes, offsets = scratch[2], scratch[3]
-    _spread_row(fine, SLOPE, finer, y, slopes)
-    _spread_row(fine, OFFSET, finer, y, offsets)
+    slopes, offsets = scratch[0], scratch[1]
+    _spread(wide, SLOPE, finer, y, slopes)
+    _spread(wide, OFFSET, finer, y, offsets)
     red, green, blue = planes[0], planes[1], planes[2]
     for x in range(red.shape[0]):
         luma = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE
@@ -151,10 +158,11 @@ def _contrasted(fine, finer, y, planes, scratch):
 def to_float(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, out):
     """Rows first..last of `out` (h, w, 3) float32 in 0..1."""
     width = out.shape[1]
-    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
+    wide = _widened(fine, HOLD + 1, finer, first, last)
     for y in range(first, last):
         row = source[top + y, left : left + width]
-        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
+        _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = planes[c, x]
@@ -164,10 +172,11 @@ def to_float(source, top, left, table, grid, by_luma, coarse, fine, finer, first
 def to_bytes(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, out):
     """Rows first..last of `out` (h, w, 3) uint8, rounded."""
     width = coarse[4].shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
+    wide = _widened(fine, HOLD + 1, finer, first, last)
     for y in range(first, last):
         row = source[top + y, left : left + width]
-        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
+        _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = np.uint8(np.rint(planes[c, x] * WHITE))
@@ -177,7 +186,8 @@ def to_bytes(source, top, left, table, grid, by_luma, coarse, fine, finer, first
 def to_means(source, top, left, table, grid, by_luma, coarse, fine, finer, first, last, factor, out):
     """Means of factor x factor toned pixels, edges repeated: rows first..last of `out` (h / factor, ..., 3) uint8."""
     height, width = coarse[0].shape[0], coarse[4].shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
+    wide = _widened(fine, HOLD + 1, finer, first * factor, min(last * factor, height))
     sums = np.empty((3, out.shape[1]), _F)
     inside = width // factor
     number = _F(factor * factor)
@@ -186,7 +196,7 @@ def to_means(source, top, left, table, grid, by_luma, coarse, fine, finer, first
         for y in range(target * factor, (target + 1) * factor):
             if y < height:
                 row = source[top + y, left : left + width]
-                _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
+                _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
             for c in range(3):
                 plane, total = planes[c], sums[c]
                 for x in range(inside):
@@ -220,14 +230,15 @@ def to_result(
 ):
     """Toned rows plus `residual` (h, w, 3) float32, blended with the photo, into their place in `out`, shaped as it."""
     width = coarse[4].shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
+    wide = _widened(fine, OFFSET + 1, finer, first, last)
     for y in range(first, last):
         before = source[top + y, left : left + width]
-        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 planes[c, x] = min(max(planes[c, x] + residual[y, x, c], ZERO), ONE)
-        _contrasted(fine, finer, y, planes, scratch)
+        _contrasted(fine, finer, wide, y, planes, scratch)
         _blended(planes, before, strength, white, out[top + y, left : left + width])
 
 
@@ -271,13 +282,14 @@ def to_guided_result(
     `line_across`.
     """
     width = coarse[4].shape[0]
-    planes, scratch = np.empty((3, width), _F), np.empty((4, width), _F)
+    planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
+    wide = _widened(fine, OFFSET + 1, finer, first, last)
     columns = lines.shape[2]
     values, steps = np.empty((6, columns), _F), np.zeros((6, columns), _F)
     index = line_left.astype(np.uint32)
     for y in range(first, last):
         before = source[top + y, left : left + width]
-        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
         at_line = line_above[y] - lines_top
         upper, lower = lines[at_line], lines[min(at_line + 1, lines.shape[0] - 1)]
         share = line_down[y]
@@ -294,5 +306,5 @@ def to_guided_result(
                 slope = slopes[at] + slope_steps[at] * share_x
                 offset = offsets[at] + offset_steps[at] * share_x
                 plane[x] = min(max(plane[x] + (offset + slope * plane[x]), ZERO), ONE)
-        _contrasted(fine, finer, y, planes, scratch)
+        _contrasted(fine, finer, wide, y, planes, scratch)
         _blended(planes, before, strength, white, out[top + y, left : left + width])

@@ -47,7 +47,7 @@ SHADOW, SMOOTH_SHARE, UNDEREXPOSED = (0.3, 0.2), (0.04, 0.12), (0.12, 0.06)
 BRIGHT_SKIN = (0.5, 0.75)
 # Highlights begin, and are entirely so, at these values. This share of the hold is taken from what changes them, and no
 # more than so much of what curves do.
-HIGHLIGHT, HIGHLIGHT_SHARE, MOST_HELD = (0.6, 0.9), 0.7, 0.12
+HIGHLIGHT, HIGHLIGHT_SHARE, MOST_HELD = (0.6, 0.9), 0.5, 0.12
 # Local contrast: deviation of luma at which half of it is added, and from which on it is half again; base lumas from
 # which on it is added and added in full; how much less of it skin gets, and gray: carpets, asphalt, paper.
 FAINT, BUSY, LIT, SKIN_CLARITY, GRAY_CLARITY = 0.028, 0.06, (0.15, 0.6), 0.85, 0.5

@@ -115,9 +115,9 @@ def enlarged(plane: np.ndarray, top: int, left: int, height: int, width: int, si
     """A plane (rows, columns) that lies evenly over a photo of `size`, at the pixels of one of its parts: (h, w)."""
     y0, fy = cells_of(top, height, size[0], plane.shape[0])
     x0, fx = cells_of(left, width, size[1], plane.shape[1])
-    lines = plane[y0] + (plane[y0 + 1] - plane[y0]) * fy[:, None]
-    near = lines[:, x0]
-    return near + (lines[:, x0 + 1] - near) * fx
+    near = plane[:, x0]
+    wide = near + (plane[:, x0 + 1] - near) * fx
+    return wide[y0] + (wide[y0 + 1] - wide[y0]) * fy[:, None]
 
 
 def _luma(toned_hwc: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def test_skin_that_curves_clip_keeps_its_colour():
     assert (tone_apply.apply(photo, refined) - photo)[inside].abs().max() < 0.01
 
 
-@pytest.mark.parametrize(("value", "kept"), [(0.45, 1.0), (0.75, 0.65), (0.9, 0.37)])
+@pytest.mark.parametrize(("value", "kept"), [(0.45, 1.0), (0.75, 0.75), (0.9, 0.53)])
 def test_the_lighter_the_less_it_is_brightened(value, kept):
     photo = _textured(0.3, 0.1)
     photo[..., 20:100] = value
@@ -85,7 +85,7 @@ def test_white_becomes_gray_only_behind_a_veil(black, grayed):
     held = _stage(hold=1.0)._refined(darker, photo, tone.statistics_view(photo), torch.ones(1, 1))
     inside = (Ellipsis, slice(40, 80))
     before, after = ((photo - tone_apply.apply(photo, decision))[inside].mean() for decision in (darker, held))
-    assert after / before == pytest.approx(1 if grayed else 0.33, abs=0.06)
+    assert after / before == pytest.approx(1 if grayed else 0.54, abs=0.06)
 
 
 @pytest.mark.parametrize(("deviation", "stays"), [(0.0, True), (0.05, False)])
