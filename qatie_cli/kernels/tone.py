@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from qatie_cli.kernels.compiling import kernel
-from qatie_cli.kernels.fine import FADING, HOLD, OFFSET, RISING, SLOPE, SOFTNESS
+from qatie_cli.kernels.fine import FADING, HOLD, RISING, SLOPE, SOFTNESS
 from qatie_cli.photo.colour import LUMA
 
 _F = np.float32
@@ -39,8 +39,8 @@ def _cells_of_row(grid, above, down, line):
 
 
 @kernel
-def _widened(fine, planes, finer, first, last):
-    """The first planes of `fine`, as wide as the photo (planes, rows, W), and of `fine` the first of the rows.
+def _widened(fine, finer, first, last):
+    """Slope and offset of `fine`, as wide as the photo (2, rows, W), and of `fine` the first of these rows.
 
     They are those between which the photo's rows first..last lie, some dozen between two: so each is spread along the
     row once and not a dozen times.
@@ -49,10 +49,10 @@ def _widened(fine, planes, finer, first, last):
     if fine.shape[0] == 0 or first >= last:
         return np.empty((0, 0, 0), _F), 0
     top = above[first]
-    out = np.empty((planes, above[last - 1] + 2 - top, across.shape[0]), _F)
-    for plane in range(planes):
+    out = np.empty((2, above[last - 1] + 2 - top, across.shape[0]), _F)
+    for plane in range(2):
         for row in range(out.shape[1]):
-            line, wide = fine[top + row, plane], out[plane, row]
+            line, wide = fine[top + row, SLOPE + plane], out[plane, row]
             for i in range(cells.shape[0]):
                 near = line[cells[i]]
                 step = line[cells[i] + 1] - near
@@ -63,7 +63,7 @@ def _widened(fine, planes, finer, first, last):
 
 @kernel
 def _spread(wide, plane, finer, y, out):
-    """Row `y` of a plane at the pixels, into `out` (W); `wide` is what `_widened` made."""
+    """Row `y` of one of the planes that `_widened` made, at the pixels: into `out` (W)."""
     rows, top = wide
     row, down = finer[0][y] - top, finer[1][y]
     upper, lower = rows[plane, row], rows[plane, row + 1]
@@ -72,11 +72,8 @@ def _spread(wide, plane, finer, y, out):
 
 
 @kernel
-def _toned(source, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch):
-    """One row (W, 3) of the photo, the `y`-th of its part, toned, into `planes` (3, W); `scratch` is (2, W).
-
-    `wide` is what `_widened` made of `fine` for the rows at hand.
-    """
+def _toned(source, table, grid, by_luma, coarse, fine, finer, y, planes, scratch):
+    """One row (W, 3) of the photo, the `y`-th of its part, toned, into `planes` (3, W); `scratch` is (2, W)."""
     width = source.shape[0]
     for x in range(width):
         r, g, b = source[x, 0], source[x, 1], source[x, 2]
@@ -115,24 +112,29 @@ def _toned(source, table, grid, by_luma, coarse, fine, finer, wide, y, planes, s
         green[x] *= factor
         blue[x] *= factor
     if fine.shape[0] > 0:
-        _held_back(source, fine, finer, wide, y, ONE / _F(table.shape[1] - 1), planes, scratch[0])
+        _held_back(source, fine, finer, y, ONE / _F(table.shape[1] - 1), planes)
 
 
 @kernel
-def _held_back(source, fine, finer, wide, y, level, planes, shares):
+def _held_back(source, fine, finer, y, level, planes):
     """A toned row (3, W), held back where it became brighter than `source` (W, 3), whose levels are `level` apart."""
-    above = finer[0][y]
-    if fine[above, HOLD].max() == ZERO and fine[above + 1, HOLD].max() == ZERO:
-        return
-    _spread(wide, HOLD, finer, y, shares)
+    above, downs, starts, cells, across = finer
+    upper, lower, down = fine[above[y], HOLD], fine[above[y] + 1, HOLD], downs[y]
     red, green, blue = planes[0], planes[1], planes[2]
-    for x in range(red.shape[0]):
-        r, g, b = _F(source[x, 0]) * level, _F(source[x, 1]) * level, _F(source[x, 2]) * level
-        rise = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE - ((r * RED + g * GREEN) + b * BLUE)
-        share = shares[x] * min(max(rise * RISING, ZERO), ONE)
-        red[x] += share * (r - red[x])
-        green[x] += share * (g - green[x])
-        blue[x] += share * (b - blue[x])
+    for i in range(cells.shape[0]):
+        left, right = upper[cells[i]], upper[cells[i] + 1]
+        left_below, right_below = lower[cells[i]], lower[cells[i] + 1]
+        if max(left, right, left_below, right_below) == ZERO:
+            continue
+        for x in range(starts[i], starts[i + 1]):
+            share = left + (right - left) * across[x]
+            share = share + ((left_below + (right_below - left_below) * across[x]) - share) * down
+            r, g, b = _F(source[x, 0]) * level, _F(source[x, 1]) * level, _F(source[x, 2]) * level
+            rise = ((red[x] * RED + green[x] * GREEN) + blue[x] * BLUE) - ((r * RED + g * GREEN) + b * BLUE)
+            share = share * min(max(rise * RISING, ZERO), ONE)
+            red[x] += share * (r - red[x])
+            green[x] += share * (g - green[x])
+            blue[x] += share * (b - blue[x])
 
 
 @kernel
@@ -141,8 +143,8 @@ def _contrasted(fine, finer, wide, y, planes, scratch):
     if fine.shape[0] == 0:
         return
     slopes, offsets = scratch[0], scratch[1]
-    _spread(wide, SLOPE, finer, y, slopes)
-    _spread(wide, OFFSET, finer, y, offsets)
+    _spread(wide, 0, finer, y, slopes)
+    _spread(wide, 1, finer, y, offsets)
     red, green, blue = planes[0], planes[1], planes[2]
     for x in range(red.shape[0]):
         luma = (red[x] * RED + green[x] * GREEN) + blue[x] * BLUE
@@ -159,10 +161,9 @@ def to_float(source, top, left, table, grid, by_luma, coarse, fine, finer, first
     """Rows first..last of `out` (h, w, 3) float32 in 0..1."""
     width = out.shape[1]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    wide = _widened(fine, HOLD + 1, finer, first, last)
     for y in range(first, last):
         row = source[top + y, left : left + width]
-        _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
+        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = planes[c, x]
@@ -173,10 +174,9 @@ def to_bytes(source, top, left, table, grid, by_luma, coarse, fine, finer, first
     """Rows first..last of `out` (h, w, 3) uint8, rounded."""
     width = coarse[4].shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    wide = _widened(fine, HOLD + 1, finer, first, last)
     for y in range(first, last):
         row = source[top + y, left : left + width]
-        _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
+        _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 out[y, x, c] = np.uint8(np.rint(planes[c, x] * WHITE))
@@ -187,7 +187,6 @@ def to_means(source, top, left, table, grid, by_luma, coarse, fine, finer, first
     """Means of factor x factor toned pixels, edges repeated: rows first..last of `out` (h / factor, ..., 3) uint8."""
     height, width = coarse[0].shape[0], coarse[4].shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    wide = _widened(fine, HOLD + 1, finer, first * factor, min(last * factor, height))
     sums = np.empty((3, out.shape[1]), _F)
     inside = width // factor
     number = _F(factor * factor)
@@ -196,7 +195,7 @@ def to_means(source, top, left, table, grid, by_luma, coarse, fine, finer, first
         for y in range(target * factor, (target + 1) * factor):
             if y < height:
                 row = source[top + y, left : left + width]
-                _toned(row, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
+                _toned(row, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
             for c in range(3):
                 plane, total = planes[c], sums[c]
                 for x in range(inside):
@@ -231,10 +230,10 @@ def to_result(
     """Toned rows plus `residual` (h, w, 3) float32, blended with the photo, into their place in `out`, shaped as it."""
     width = coarse[4].shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    wide = _widened(fine, OFFSET + 1, finer, first, last)
+    wide = _widened(fine, finer, first, last)
     for y in range(first, last):
         before = source[top + y, left : left + width]
-        _toned(before, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         for x in range(width):
             for c in range(3):
                 planes[c, x] = min(max(planes[c, x] + residual[y, x, c], ZERO), ONE)
@@ -283,13 +282,13 @@ def to_guided_result(
     """
     width = coarse[4].shape[0]
     planes, scratch = np.empty((3, width), _F), np.empty((2, width), _F)
-    wide = _widened(fine, OFFSET + 1, finer, first, last)
+    wide = _widened(fine, finer, first, last)
     columns = lines.shape[2]
     values, steps = np.empty((6, columns), _F), np.zeros((6, columns), _F)
     index = line_left.astype(np.uint32)
     for y in range(first, last):
         before = source[top + y, left : left + width]
-        _toned(before, table, grid, by_luma, coarse, fine, finer, wide, y, planes, scratch)
+        _toned(before, table, grid, by_luma, coarse, fine, finer, y, planes, scratch)
         at_line = line_above[y] - lines_top
         upper, lower = lines[at_line], lines[min(at_line + 1, lines.shape[0] - 1)]
         share = line_down[y]
