@@ -54,9 +54,9 @@ FAINT, BUSY, LIT, SKIN_CLARITY, GRAY_CLARITY = 0.028, 0.06, (0.15, 0.6), 0.85, 0
 # Skin, 0 outside the outer limits and 1 within the inner ones: its hue from red (0) to yellow (1), and its saturation;
 # in the light it is paler.
 WARMTH = (0.0, 0.12, 0.75, 0.95)
-# Gray is less saturated than the first, entirely less than the second.
-GRAY = (0.2, 0.1)
 SKIN, PALE_SKIN = (0.1, 0.18, 0.62, 0.75), (0.06, 0.12, 0.62, 0.75)
+# Gray is less saturated than the first of these, entirely so below the second.
+GRAY = (0.2, 0.1)
 # A photo is darkened where its mean luma falls by this much. It is overexposed where this share of it is clipped,
 # between these values of the largest channel, and veiled where its 1% of luma lies so high: begins to be, and is.
 DARKENED, CLIPPED_SHARE, CLIPPED, VEILED = 0.02, (0.01, 0.05), (0.985, 0.995), (0.18, 0.24)
@@ -114,7 +114,7 @@ class ToneConfig:
     grid: int = 0  # cells along each side of the photo that gains are decided for: 8, 16 or 32; 0 for none
     depth: int = 8  # cells of the grid along its guide
     guide: Guide = "luma"
-    hold: float = 0.0  # share of the gains that smooth dark places and bright skin do not get, 0..1; needs a grid
+    hold: float = 0.0  # share of a brightening that smooth shadows and bright skin do not get, 0..1; needs a grid
     clarity: float = 0.0  # share of local contrast that is added behind the network; needs a grid
     darkening: float = 1.0  # share kept of what darkens photos that are neither overexposed nor veiled, 0..1
 

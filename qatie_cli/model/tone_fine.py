@@ -1,4 +1,4 @@
-"""What a tone stage decides for every pixel of its view, by rules: where gains are held back, and local contrast.
+"""What a tone stage decides for every pixel of its view, by rules: what stays as bright as it was, local contrast.
 
 Cells are too coarse to tell a face from the wall behind it, or to make texture stand out. Nothing here is learnt, so
 that nothing depends on the photos of a training; strengths are those of `ToneConfig`. All pictures are (N, C, S, S).

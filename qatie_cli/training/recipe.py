@@ -66,7 +66,7 @@ class Recipe:
     # Share of the gains of each layer of its grid, the darkest first, that is kept when it is trained; () for all.
     tone_gains: tuple[float, ...] = ()
     # What the finished stage does by rules (`model.tone_fine`); none of it while anything is trained. They need a grid.
-    tone_hold: float = 0.0  # share of a brightening that smooth shadows and bright skin do not get
+    tone_hold: float = 0.0  # share of a brightening that smooth shadows and bright skin do not get, highlights in part
     tone_clarity: float = 0.0  # share of local contrast that is added behind the network
     tone_darkening: float = 1.0  # share kept of what darkens photos that are neither overexposed nor veiled
     tone_rate: float = 1e-3  # AdamW learning rates at the top of each stage's schedule
