@@ -27,18 +27,10 @@ def refined(
 ) -> Decided[T]:
     """`ToneStage._refined`."""
     sizes = stage.config
-    gains = decision.gains
-    assert gains is not None
     meant = _meant_to_be_bright(ops, overview)
     if sizes.darkening < 1:
         doubt = ops.mul(_darkened(ops, stage, decision, overview), meant)
-        share = ops.sub(1.0, ops.mul(doubt, 1 - sizes.darkening))
-        (straight,) = ops.use(ops.declare(np.linspace(0, 1, sizes.knots, dtype=np.float32), axis="knots"))
-        curves = ops.add(ops.mul(ops.sub(decision.curves, straight), share), straight)
-        identity = ops.constant(np.eye(3, dtype=np.float32))
-        matrix = ops.add(ops.mul(ops.sub(decision.matrix, identity), share), identity)
-        gains = ops.mul(gains, share)
-        decision = Decided(curves, matrix, gains)
+        decision = _share_of(ops, decision, ops.sub(1.0, ops.mul(doubt, 1 - sizes.darkening)), sizes)
     decision = _with_highlights_held(ops, decision, sizes, meant)
     gains = decision.gains
     assert gains is not None
@@ -68,6 +60,16 @@ def _meant_to_be_bright(ops: Operators[T], overview: Overview[T]) -> T:
     clipped = ops.mean_row(_ramp(ops, ops.channel_max(overview.thumbnail), *config.CLIPPED))
     exposed = ops.sub(1.0, _ramp(ops, clipped, *config.CLIPPED_SHARE))
     return ops.mul(exposed, ops.sub(1.0, _ramp(ops, overview.dark, *config.VEILED)))
+
+
+def _share_of(ops: Operators[T], decision: Decided[T], share: T, sizes: config.ToneConfig) -> Decided[T]:
+    """`tone._share_of`."""
+    (straight,) = ops.use(ops.declare(np.linspace(0, 1, sizes.knots, dtype=np.float32), axis="knots"))
+    curves = ops.add(ops.mul(ops.sub(decision.curves, straight), share), straight)
+    identity = ops.constant(np.eye(3, dtype=np.float32))
+    matrix = ops.add(ops.mul(ops.sub(decision.matrix, identity), share), identity)
+    assert decision.gains is not None
+    return Decided(curves, matrix, ops.mul(decision.gains, share))
 
 
 def _with_highlights_held(ops: Operators[T], decision: Decided[T], sizes: config.ToneConfig, meant: T) -> Decided[T]:
