@@ -136,7 +136,7 @@ def has_compiled() -> bool:
         return False
     from qatie_cli.kernels import machine_code
 
-    return machine_code.runs_on_bytes()
+    return machine_code.instructions() is not None
 
 
 def resolve(name: str) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 
 from qatie_cli.engines.norms import Norm
 from qatie_cli.graphs.kernels import Kernel
-from qatie_cli.kernels import convolutions, float_convolutions, machine_code, vectors
+from qatie_cli.kernels import avx2_convolutions, convolutions, float_convolutions, machine_code, vectors
 from qatie_cli.kernels.convolutions import Number
 from qatie_cli.kernels.vectors import LANES, PIXELS, After, Argument, Shape
 from qatie_cli.model.checkpoint import Weights
@@ -25,6 +26,11 @@ from qatie_cli.model.tensors import FUSES, GATES
 _F = np.float32
 _EVERY = np.arange(256)
 _AFTER: dict[str, After] = {"inner": "leaky", "outer": "sum", "pair": "gate"}
+_WRITERS: dict[machine_code.Instructions, tuple[ModuleType, ...]] = {
+    "avx512": (convolutions,),
+    "avx2": (convolutions, avx2_convolutions),
+}
+_MOST_IN_INT16 = 128  # 255 times this fits
 _NONE = np.zeros(1, np.uint8)
 _INT16_MAX, _INT32_MAX = np.iinfo(np.int16).max, np.iinfo(np.int32).max
 # The points that convolutions read: of gates, of blocks' branches, and of upsampled features.
@@ -50,6 +56,7 @@ class Conv:
         taps: rows of taps, and groups of four bytes in each.
         groups: of channels computed at once.
         channels: of the output.
+        pairs: of taps, (pairs, 2 taps, row and byte in it), where functions take them so; `taps` are (pairs, 2) then.
     """
 
     functions: dict[int, machine_code.Function]
@@ -62,6 +69,7 @@ class Conv:
     stride: int
     groups: int
     channels: int
+    pairs: np.ndarray | None = None
 
     def __call__(self, x: np.ndarray, out: np.ndarray, other: np.ndarray = _NONE) -> None:
         """Compute `out` (h, w, C); the first tap of its first pixel is the first pixel of `x`.
@@ -90,12 +98,13 @@ class Conv:
         taps_apart: int | None = None,
     ) -> None:
         apart = x.strides[0] if taps_apart is None else taps_apart
+        where = _NONE if self.pairs is None else self.pairs @ np.array([apart, 1], np.int64)
         pointers = (_address(part) for part in (self.bias, self.factors, self.numbers))
         given = np.array(
             [
                 *(_address(x), apart, self.stride * x.strides[0], _address(out), pitch),
                 *(*size, *self.taps, _address(self.weights), self.groups, *pointers),
-                *(_address(other), other.strides[0], _address(self.table)),
+                *(_address(other), other.strides[0], _address(self.table), _address(where)),
             ],
             np.int64,
         )
@@ -130,8 +139,8 @@ def integers(weights: Weights) -> tuple[dict[str, Conv], Join]:
     """The int8 convolutions of calibrated weights by name, including the `tail`, and the join of branches."""
     convs = integer_convs(weights.state)
     shapes = {name: _shape(name, conv.weight, conv.stride) for name, conv in convs.items()}
-    shapes["tail"] = Shape(2 * weights.config.network.width, 1, PIXELS[1], "residual")
-    functions, join = _functions(frozenset(shapes.values()), convolutions)
+    shapes["tail"] = _shape_of_tail(2 * weights.config.network.width)
+    functions, join = _functions(frozenset(shapes.values()), _WRITERS[_instructions()])
     made = dict(_integer(weights, convs, {name: functions[shapes[name]] for name in convs}))
     return made | {"tail": _tail(weights, functions[shapes["tail"]])}, Join(join)
 
@@ -140,10 +149,10 @@ def floats(weights: Weights) -> tuple[dict[str, Conv], Join]:
     """The float32 convolutions of any weights by name, including the `tail`, and the join of branches."""
     constants = {name: (weight, bias, stride) for name, weight, bias, stride in float_convs(weights.state)}
     shapes = {name: _shape(name, weight, stride, size=4) for name, (weight, _, stride) in constants.items()}
-    shapes["tail"] = Shape(4 * weights.config.network.width, 1, PIXELS[1], "residual")
+    shapes["tail"] = _shape_of_tail(4 * weights.config.network.width)
     weight, bias = map(_in_rows, fold_tail(weights.state))
     constants["tail"] = weight, bias, 1
-    functions, join = _functions(frozenset(shapes.values()), float_convolutions)
+    functions, join = _functions(frozenset(shapes.values()), (float_convolutions,))
     slope, made = np.array([LEAKY_SLOPE], _F), {}
     for name, (*both, stride) in constants.items():
         weight, bias = map(_halves_in_turn, both) if name.endswith(".pair") else both
@@ -170,7 +179,7 @@ def _integer(
         numbers[Number.ZERO], numbers[Number.SCALE], numbers[Number.SLOPE] = after.zero_point, after.scale, LEAKY_SLOPE
         if part == "pair":
             constants = [_halves_in_turn(values) for values in constants]
-            table = TANH.stored(np.tanh(after.real(_EVERY)))
+            table = _as_looked_up(TANH.stored(np.tanh(after.real(_EVERY))))
             product = at(f"{block}.product")
             numbers[Number.GATE_FACTOR] = _F(TANH.scale) * _F(TANH.scale) * (_F(1) / _F(product.scale))
             numbers[Number.GATE_ZERO] = product.zero_point
@@ -183,11 +192,13 @@ def _integer(
             numbers[Number.OTHER_ZERO], numbers[Number.OTHER_SCALE] = other.zero_point, other.scale
             numbers[Number.TO_SUM], numbers[Number.SUM_ZERO] = _F(1) / _F(total.scale), total.zero_point
         weight, bias, factors = constants
-        groups, taps, packed = _packed(_as_read(name, weight), _vectors(weight), 4)
-        yield (
-            name,
-            Conv(functions[name], packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight)),
-        )
+        groups, taps, packed = _packed(_as_read(name, weight), _vectors(name, weight), 4)
+        pairs = None
+        if _instructions() == "avx2":
+            pairs, packed = _paired(packed)
+            taps = pairs.shape[:2]
+        constants = (packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight), pairs)
+        yield name, Conv(functions[name], *constants)
 
 
 def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:
@@ -224,9 +235,13 @@ def _input_of(block: str, part: str) -> str:
 
 def _shape(name: str, weight: np.ndarray, stride: int, size: int = 1) -> Shape:
     """The shape that the convolution `name` is compiled for, with values of `size` bytes."""
-    at_once = _vectors(weight)
+    at_once = _vectors(name, weight)
     after = _AFTER.get(name.split(".")[1], "stored")
-    return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[at_once], after)
+    return Shape(size * stride * _as_read(name, weight).shape[1], at_once, PIXELS[_instructions()][at_once], after)
+
+
+def _shape_of_tail(step: int) -> Shape:
+    return Shape(step, 1, PIXELS[_instructions()][1], "residual")
 
 
 def _as_read(name: str, weight: np.ndarray) -> np.ndarray:
@@ -237,27 +252,74 @@ def _as_read(name: str, weight: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _vectors(weight: np.ndarray) -> int:
-    return 1 if len(weight) % (2 * LANES) else 2
+def _vectors(name: str, weight: np.ndarray) -> int:
+    """Vectors of channels computed at once: of a gate one of each half; with AVX2 one, which takes two registers."""
+    if name.endswith(".pair"):
+        return 2
+    return 1 if len(weight) % (2 * LANES) or _instructions() == "avx2" else 2
 
 
 @functools.lru_cache(8)
 def _functions(
-    shapes: frozenset[Shape], writers: ModuleType
+    shapes: frozenset[Shape], writers: tuple[ModuleType, ...]
 ) -> tuple[dict[Shape, dict[int, machine_code.Function]], machine_code.Function]:
     """For each shape, functions for its number of pixels and for one pixel; and the function that joins branches.
 
-    `writers` is the module of `kernels` that generates their code.
+    `writers` are the modules of `kernels` that generate their code; the last one has the classes.
     """
     wanted = sorted({shape._replace(pixels=pixels) for shape in shapes for pixels in (shape.pixels, 1)})
-    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, writers)]
+    sources = [Path(made.__file__ or "").read_bytes() for made in (vectors, *writers)]
     key = b"".join(sources) + repr(wanted).encode()
     names = [*(shape.name for shape in wanted), vectors.JOIN]
-    code = machine_code.functions(lambda: vectors.source(wanted, writers.Convolution, writers.Join), names, key)
+    code = machine_code.functions(lambda: vectors.source(wanted, writers[-1].Convolution, writers[-1].Join), names, key)
     by_pixels = {
         shape: {pixels: code[shape._replace(pixels=pixels).name] for pixels in (shape.pixels, 1)} for shape in shapes
     }
     return by_pixels, code[vectors.JOIN]
+
+
+def _instructions() -> machine_code.Instructions:
+    return cast(machine_code.Instructions, machine_code.instructions())
+
+
+def _paired(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of taps, and their weights (groups, pairs, vectors, 2 taps, 16 channels, 4 bytes).
+
+    The products of a pair are added in int16 by twos, of the largest inputs, too: positive weights that meet there sum
+    up to 128 at most, and so do negative ones. A tap that finds no partner gets weights of 0.
+
+    Returns:
+        (pairs, 2, 2): each tap's row, and its byte there; the paired weights.
+    """
+    groups, height, fours = packed.shape[:3]
+    taps = packed.reshape(groups, height * fours, *packed.shape[3:])
+    twos = np.moveaxis(taps, 1, 0).reshape(height * fours, -1, 2).astype(np.int16)
+    upper, lower = np.maximum(twos, 0).sum(2), -np.minimum(twos, 0).sum(2)
+
+    def fit(one: int, two: int) -> bool:
+        return max((upper[one] + upper[two]).max(), (lower[one] + lower[two]).max()) <= _MOST_IN_INT16
+
+    inner = [(tap, tap + 1) for tap in range(0, len(upper) - 1, 2)]
+    pairs = [pair for pair in inner if fit(*pair)]
+    left = sorted(set(range(len(upper))) - {tap for pair in pairs for tap in pair})
+    while left:
+        first = left.pop(0)
+        second = next((tap for tap in left if fit(first, tap)), None)
+        if second is not None:
+            left.remove(second)
+        pairs.append((first, len(upper) if second is None else second))
+    nothing = np.zeros_like(taps[:, :1])
+    weights = np.concatenate([taps, nothing], 1)[:, np.array(pairs)]
+    places = [(tap // fours, 4 * (tap % fours)) for tap in range(len(upper))]
+    return np.array([*places, (0, 0)], np.int64)[np.array(pairs)], np.ascontiguousarray(np.moveaxis(weights, 2, 3))
+
+
+def _as_looked_up(table: np.ndarray) -> np.ndarray:
+    """A table of 256 bytes as the int8 functions take it: with AVX2 as differences of its rows of 16."""
+    if _instructions() == "avx512":
+        return table
+    rows = table.reshape(2, 8, 16)
+    return np.ascontiguousarray(np.concatenate([rows[:, :1], rows[:, 1:] ^ rows[:, :-1]], 1))
 
 
 def _halves_in_turn(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Code generator of int8 convolutions, each fused with the operation that follows it (`kernels.vectors`).
+"""Code generator of int8 convolutions for AVX-512, each fused with the operation that follows it (`kernels.vectors`).
 
 A function accumulates 16 or 32 channels of a few pixels in registers, over all taps, then applies the activation, sum
 or gate that follows and stores 8 bits. Each tensor is written once and read once, and int32 sums stay in registers.
@@ -101,17 +101,17 @@ class Convolution(ConvolutionWriter, _ByteWriter):
         self.multiply_add = ir.InlineAsm(ir.FunctionType(INTS, [INTS] * 3), f"{product} $2, $1, $0", "=v,v,v,0")
         self.look_up = ir.InlineAsm(ir.FunctionType(_TABLE, [_TABLE] * 3), "vpermi2b $3, $2, $0", "=v,0,v,v")
 
+    def _accumulated(self, tap: ir.Value, weights: ir.Value, total: ir.Value) -> ir.Value:
+        return self.build.call(self.multiply_add, [tap, weights, total])
+
     def _prepare(self, channel: ir.Value) -> None:
         self.factors = self._columns(self.given[Argument.FACTORS], channel, FLOATS)
-        table = self.given[Argument.TABLE]
         if self.shape.after == "residual":
-            self.bias = self._load(table, FLOATS)
+            self.bias = self._load(self.given[Argument.TABLE], FLOATS)
             return
         self.numbers = self._numbers(Number)
         zero = self.numbers[Number.ZERO]
         self.lowest, self.highest = (self.build.fsub(self._constant(end), zero) for end in (0.0, 255.0))
-        if self.shape.after == "gate":
-            self.tables = [self._load(table, _TABLE, 64 * part) for part in range(4)]
 
     def _real(self, total: ir.Value) -> ir.Value:
         value = self.build.fmul(self.build.sitofp(total, FLOATS), self.factors[0])
@@ -124,9 +124,9 @@ class Convolution(ConvolutionWriter, _ByteWriter):
 
     def _feature(self, total: ir.Value, vector: int, beside: ir.Value | None) -> ir.Value:
         build, n = self.build, self.numbers
-        steps = self._steps(total, vector)
         if self.shape.after == "stored":
-            return self._bytes(build.fadd(steps, n[Number.ZERO]))
+            return self._stored_sums(total, vector)
+        steps = self._steps(total, vector)
         value = self._leaky(steps, n[Number.SCALE], n[Number.SLOPE], n[Number.TO_LEAKY], n[Number.LEAKY_ZERO])
         if beside is not None:
             value = build.fmul(build.fsub(value, n[Number.LEAKY_ZERO]), n[Number.LEAKY_SCALE])
@@ -134,9 +134,11 @@ class Convolution(ConvolutionWriter, _ByteWriter):
             value = self._stored(build.fmul(build.fadd(value, second), n[Number.TO_SUM]), n[Number.SUM_ZERO])
         return self._bytes(value)
 
-    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
-        steps = self._steps(total, vector)
-        return self._looked_up(self._bytes(self.build.fadd(steps, self.numbers[Number.ZERO])), self.tables)
+    def _tanhs(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        return self._looked_up([self._stored_sums(total, vector) for vector, total in enumerate(totals)])
+
+    def _stored_sums(self, total: ir.Value, vector: int) -> ir.Value:
+        return self._bytes(self.build.fadd(self._steps(total, vector), self.numbers[Number.ZERO]))
 
     def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
         build, middle = self.build, self._constant(128.0)
@@ -144,8 +146,14 @@ class Convolution(ConvolutionWriter, _ByteWriter):
         product = build.fmul(build.fmul(*centred), self.numbers[Number.GATE_FACTOR])
         return self._bytes(self._stored(product, self.numbers[Number.GATE_ZERO]))
 
-    def _looked_up(self, index: ir.Value, tables: Sequence[ir.Value]) -> ir.Value:
-        """Look up bytes in a 256-byte table held in four registers."""
+    def _looked_up(self, indices: Sequence[ir.Value]) -> list[ir.Value]:
+        """Both vectors of bytes through the table of tanh."""
+        table = self.given[Argument.TABLE]
+        tables = [self._load(table, _TABLE, 64 * part) for part in range(4)]
+        return [self._from_registers(index, tables) for index in indices]
+
+    def _from_registers(self, index: ir.Value, tables: Sequence[ir.Value]) -> ir.Value:
+        """Bytes of a table of 256 that four registers hold."""
         build = self.build
         lanes = ir.Constant(ir.VectorType(I32, 64), [lane % LANES for lane in range(64)])
         wide = build.shuffle_vector(index, index, lanes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from llvmlite import ir
 
-from qatie_cli.kernels.vectors import F32, FLOATS, INTS, LANES, Argument, ConvolutionWriter, JoinWriter, Shape, Writer
+from qatie_cli.kernels.vectors import F32, FLOATS, INTS, LANES, Argument, ConvolutionWriter, JoinWriter, Writer
 
 _SATURATED = 10.0  # tanh is 1 from here on
 # ln 2 in two parts, the first with few enough bits for exact multiples; and the Taylor series of exp.
@@ -33,9 +34,8 @@ class Convolution(ConvolutionWriter, _FloatWriter):
 
     kind = FLOATS
 
-    def __init__(self, module: ir.Module, shape: Shape) -> None:
-        super().__init__(module, shape)
-        self.multiply_add = self.fused
+    def _accumulated(self, tap: ir.Value, weights: ir.Value, total: ir.Value) -> ir.Value:
+        return self.build.call(self.fused, [tap, weights, total])
 
     def _real(self, total: ir.Value) -> ir.Value:
         return total
@@ -44,7 +44,10 @@ class Convolution(ConvolutionWriter, _FloatWriter):
         value = total if self.shape.after == "stored" else self._leaky(total)
         return value if beside is None else self.build.fadd(value, beside)
 
-    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
+    def _tanhs(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        return [self._tanh(total) for total in totals]
+
+    def _tanh(self, total: ir.Value) -> ir.Value:
         # 1 - 2 / (1 + exp(2 x)), within 2e-7
         build = self.build
         most = self._constant(_SATURATED)

@@ -12,10 +12,16 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 from qatie_cli import files
 from qatie_cli.home import user_folder
 
+Instructions = Literal["avx512", "avx2"]
+_NEEDED: dict[Instructions, tuple[str, ...]] = {
+    "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"),
+    "avx2": ("avx2", "fma"),
+}
 _OLDEST = (20, 0, 0)  # of LLVM, in llvmlite 0.45; older ones have typed pointers
 CHANNELS = 16  # per vector; features have multiples of it
 Function = Callable[[int], None]  # takes the address of its arguments; runs without the GIL
@@ -24,22 +30,26 @@ _ENGINES: list[object] = []  # own the code that functions point to
 
 
 @functools.cache
-def runs_on_bytes() -> bool:
-    """Whether this processor has AVX-512 VNNI and VBMI, and llvmlite is installed.
+def instructions() -> Instructions | None:
+    """The vector instructions that convolutions are compiled for here; None if they are not, or without llvmlite.
 
-    Intel's processors with AVX-512 have both since 2019, AMD's since Zen 4. Linux only: untested elsewhere.
+    AVX-512 needs VNNI and VBMI, which Intel's processors with AVX-512 have since 2019 and AMD's since Zen 4. AVX2 with
+    FMA has nearly every x86 processor since 2015. Linux only: untested elsewhere.
     """
     if platform.system() != "Linux":
-        return False
+        return None
     try:
         from llvmlite import binding
 
         features = binding.get_host_cpu_features()
         if binding.llvm_version_info < _OLDEST:
-            return False
+            return None
     except Exception:  # not only ImportError: a damaged library raises OSError, an unknown processor RuntimeError
-        return False
-    return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"))
+        return None
+    for name, needed in _NEEDED.items():
+        if all(features.get(feature, False) for feature in needed):
+            return name
+    return None
 
 
 def functions(source: Callable[[], str], names: Iterable[str], key: bytes) -> dict[str, Function]:
@@ -56,13 +66,12 @@ def functions(source: Callable[[], str], names: Iterable[str], key: bytes) -> di
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     binding.initialize_native_asmparser()
-    processor, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    # By default LLVM splits 512-bit vectors into halves on some processors.
+    vectors = "-prefer-256-bit" if instructions() == "avx512" else "-avx512f"
+    processor, features = binding.get_host_cpu_name(), f"{binding.get_host_cpu_features().flatten()},{vectors}"
     about = [key, Path(__file__).read_bytes(), repr((binding.llvm_version_info, processor, features)).encode()]
     path = user_folder() / "machine-code" / f"{hashlib.sha256(b'|'.join(about)).hexdigest()[:32]}.o"
-    # By default LLVM splits 512-bit vectors into halves on some processors.
-    machine = binding.Target.from_default_triple().create_target_machine(
-        cpu=processor, features=f"{features},-prefer-256-bit", opt=3
-    )
+    machine = binding.Target.from_default_triple().create_target_machine(cpu=processor, features=features, opt=3)
     code = _kept(path)
     if code is None:
         code = _compiled(source(), machine)

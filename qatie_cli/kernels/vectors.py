@@ -1,7 +1,8 @@
-"""Code generators of AVX-512 convolutions in LLVM's intermediate representation.
+"""Code generators of convolutions in LLVM's intermediate representation, for AVX-512 and AVX2.
 
 Features are channels-last, so the bytes that a row of taps reads are contiguous; four of them make a tap. Weights are
-stored in reading order: (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes).
+stored in reading order: (groups, rows of taps, fours of bytes, vectors, 16 channels, 4 bytes). A vector has 16 lanes
+everywhere: with AVX2 it takes two registers.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Literal, NamedTuple
 
 from llvmlite import ir
 
-from qatie_cli.kernels.machine_code import CHANNELS
+from qatie_cli.kernels.machine_code import CHANNELS, Instructions
 
-LANES = CHANNELS  # 4-byte numbers in a register
-PIXELS = {1: 16, 2: 12}  # by vectors: as many sums as fit in registers beside weights and a tap
+LANES = CHANNELS  # 4-byte numbers in a vector
+# By vectors: as many sums as fit in registers beside weights and a tap.
+PIXELS: dict[Instructions, dict[int, int]] = {"avx512": {1: 16, 2: 12}, "avx2": {1: 5, 2: 2}}
 JOIN = "join"  # the name of the function that joins branches
 PHASES = 6  # floats per pixel in a row of the residual: two pixels of three channels
 
@@ -38,7 +40,7 @@ class Argument(IntEnum):
     ROWS = 5
     WIDTH = 6  # at least `Shape.pixels`
     TAP_ROWS = 7
-    FOURS = 8  # of bytes in a row of taps
+    FOURS = 8  # of bytes in a row of taps, or 2 in a pair
     WEIGHTS = 9
     GROUPS = 10  # of `Shape.vectors` vectors
     BIAS = 11  # initial value of the sums, in their type
@@ -47,6 +49,7 @@ class Argument(IntEnum):
     OTHER = 14  # second operand of a sum, or output for a gate's products
     OTHER_ROW = 15
     TABLE = 16  # gate: tanh of every byte; residual: float32 bias
+    TAPS = 17  # int8 with AVX2: where taps lie, in bytes from the first; `TAP_ROWS` pairs of them
 
 
 class Shape(NamedTuple):
@@ -175,11 +178,9 @@ class ConvolutionWriter(Writer):
 
     Attributes:
         kind: the vector type of sums.
-        multiply_add: a function of taps, weights and sums.
     """
 
     kind: ir.VectorType
-    multiply_add: ir.Value
 
     def __init__(self, module: ir.Module, shape: Shape) -> None:
         super().__init__(module, shape.name)
@@ -221,10 +222,14 @@ class ConvolutionWriter(Writer):
         for p in range(shape.pixels):
             tap = self._spread(self._load(taps, self.kind.element, p * shape.step), self.kind)
             for v, column in enumerate(columns):
-                made.append(build.call(self.multiply_add, [tap, column, held[p * shape.vectors + v]]))
+                made.append(self._accumulated(tap, column, held[p * shape.vectors + v]))
         place, _, *made = fours.end([build.add(place, stride), build.add(taps, number(4)), *made])
         following = build.add(rows.variables[1], a[Argument.INPUT_ROW])
         return rows.end([place, following, *made])[2:]
+
+    def _accumulated(self, tap: ir.Value, weights: ir.Value, total: ir.Value) -> ir.Value:
+        """A vector of sums with the products of a tap, which is the same in all lanes, and its weights added."""
+        raise NotImplementedError
 
     def _columns(self, start: ir.Value, first: ir.Value, kind: ir.Type) -> list[ir.Value]:
         """Load values of a group's channels."""
@@ -259,10 +264,9 @@ class ConvolutionWriter(Writer):
         output = build.add(build.add(place.output, column), build.mul(pixels, number(2)))
         other = build.add(build.add(place.other, column), pixels)
         for p in range(self.shape.pixels):
-            halves = []
-            for v in range(2):
-                halves.append(self._tanh(sums[2 * p + v], v))
-                self._store(halves[-1], output, build.mul(half, number(2 * p + v)))
+            halves = self._tanhs(sums[2 * p : 2 * p + 2])
+            for v, value in enumerate(halves):
+                self._store(value, output, build.mul(half, number(2 * p + v)))
             self._store(self._product(*halves), other, build.mul(half, number(p)))
 
     def _prepare(self, channel: ir.Value) -> None:
@@ -276,12 +280,12 @@ class ConvolutionWriter(Writer):
         """The stored form of a vector of sums; `beside` is the second operand of a sum."""
         raise NotImplementedError
 
-    def _tanh(self, total: ir.Value, vector: int) -> ir.Value:
-        """The stored tanh of a vector of sums."""
+    def _tanhs(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        """The stored tanh of the sums of both halves of a gate."""
         raise NotImplementedError
 
     def _product(self, one: ir.Value, two: ir.Value) -> ir.Value:
-        """The stored product of two results of `_tanh`."""
+        """The stored product of two results of `_tanhs`."""
         raise NotImplementedError
 
     def _finish_phases(self, values: Sequence[ir.Value], place: Place) -> None:

@@ -20,7 +20,7 @@ from qatie_cli.engines.norms import Norms
 from qatie_cli.enhance.pixels import enhance
 from qatie_cli.enhance.tiling import residual_of
 from qatie_cli.errors import EngineError, PinnedEngineError
-from qatie_cli.kernels import machine_code, threads
+from qatie_cli.kernels import avx2_convolutions, convolutions, float_convolutions, machine_code, threads, vectors
 from qatie_cli.model import checkpoint, folding, shipped
 from qatie_cli.model.quantization.integers import integer_convs
 from qatie_cli.model.quantization.scheme import activation_at
@@ -34,8 +34,13 @@ def narrow(astronaut):
     return random_weights([astronaut], 16)
 
 
-@pytest.fixture
-def convs(narrow):
+@pytest.fixture(params=["here", "avx2"])
+def convs(request, narrow, monkeypatch):
+    """int8 convolutions in this processor's best instructions, and in AVX2 where these are others."""
+    if request.param == "avx2":
+        if machine_code.instructions() == "avx2":
+            pytest.skip("they are the best here")
+        monkeypatch.setattr(machine_code, "instructions", lambda: "avx2")
     return compiled_convs.integers(narrow)[0]
 
 
@@ -62,6 +67,7 @@ def _sums(weights, name: str, x: np.ndarray) -> np.ndarray:
 def test_a_convolution_is_what_its_definition_says(name, width, narrow, convs):
     channels = integer_convs(narrow.state)[name].weight.shape[1]
     x = np.random.default_rng(0).integers(0, 256, (9, width, channels), np.uint8)
+    x[:4] = 255  # the largest sums
     expected = _sums(narrow, name, x)
     before = activation_at(compiled_convs._input_of(*name.split(".")), narrow.activations)
     margin = integer_convs(narrow.state)[name].padding
@@ -113,6 +119,44 @@ def test_a_norm_that_float32_does_not_give_is_looked_up(narrow, astronaut, monke
 
     monkeypatch.setattr(Norms, "norm", by_table)
     np.testing.assert_array_equal(residual_of(network, astronaut, None), expected)
+
+
+def test_pairs_of_taps_fit_int16_whatever_their_weights():
+    """The bytes of a tap may all be 255, and products of two taps are added by twos."""
+    packed = np.random.default_rng(0).normal(0, 25, (2, 3, 5, 2, 16, 4)).clip(-64, 63).astype(np.int8)
+    packed[:, 0, 0] = 63  # fits beside nothing
+    pairs, weights = compiled_convs._paired(packed)
+    taps = 255 * weights.astype(int).reshape(2, len(pairs), 2, 2, 16, 2, 2)
+    assert np.maximum(taps, 0).sum((3, 6)).max() <= np.iinfo(np.int16).max
+    assert np.minimum(taps, 0).sum((3, 6)).min() >= np.iinfo(np.int16).min
+    found = np.zeros_like(packed)
+    for pair, both in zip(pairs, np.moveaxis(weights, 1, 0), strict=True):
+        for (row, byte), values in zip(pair, np.moveaxis(both, 2, 0), strict=True):
+            found[:, row, byte // 4] += values  # each tap once; the filling is 0
+    np.testing.assert_array_equal(found, packed)
+    assert len(pairs) < 15
+
+
+@needs_llvm
+@pytest.mark.parametrize(
+    ("processor", "kind", "writers"),
+    [
+        ("icelake-server", "avx512", convolutions),
+        ("icelake-server", "avx512", float_convolutions),
+        ("haswell", "avx2", avx2_convolutions),
+        ("haswell", "avx2", float_convolutions),
+    ],
+)
+def test_code_for_another_processor_can_be_assembled(processor, kind, writers):
+    from llvmlite import binding
+
+    kinds = [("stored", 1), ("leaky", 1), ("sum", 1), ("gate", 2), ("residual", 1)]
+    shapes = [vectors.Shape(32, width, vectors.PIXELS[kind][width], after) for after, width in kinds]
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()
+    machine = binding.Target.from_default_triple().create_target_machine(cpu=processor, features="-prefer-256-bit")
+    assert len(machine_code._compiled(vectors.source(shapes, writers.Convolution, writers.Join), machine)) > 5_000
 
 
 # --- the engine ---------------------------------------------------------------------------------------------------
@@ -313,7 +357,7 @@ def test_code_of_another_generator_is_not_taken_for_this_one_s(tmp_path, monkeyp
     for index in range(2):
         (tmp_path / f"{index}.py").write_text(f"# version {index}")
         writers = SimpleNamespace(__file__=str(tmp_path / f"{index}.py"))
-        compiled_convs._functions.__wrapped__(frozenset([compiled_convs.Shape(16, 1, 8, "stored")]), writers)
+        compiled_convs._functions.__wrapped__(frozenset([compiled_convs.Shape(16, 1, 8, "stored")]), (writers,))
     assert len(set(keys)) == 2
 
 
@@ -351,7 +395,7 @@ def test_networks_that_it_cannot_run_are_named(kind, astronaut):
 
 
 def test_on_another_processor_auto_takes_onnxruntime(narrow, monkeypatch):
-    monkeypatch.setattr(machine_code, "runs_on_bytes", lambda: False)
+    monkeypatch.setattr(machine_code, "instructions", lambda: None)
     assert engines.load(narrow).name == "onnxruntime"
     assert "llvm" not in engines.available()
     with pytest.raises(EngineError, match="no engine llvm"):
@@ -360,16 +404,16 @@ def test_on_another_processor_auto_takes_onnxruntime(narrow, monkeypatch):
 
 def test_it_is_left_alone_where_it_was_never_tried(monkeypatch):
     monkeypatch.setattr(machine_code.platform, "system", lambda: "Windows")
-    assert not machine_code.runs_on_bytes.__wrapped__()
+    assert not machine_code.instructions.__wrapped__()
 
 
 @needs_llvm
 def test_an_llvm_with_other_pointers_is_left_alone(monkeypatch):
     from llvmlite import binding
 
-    assert machine_code.runs_on_bytes.__wrapped__()
+    assert machine_code.instructions.__wrapped__()
     monkeypatch.setattr(binding, "llvm_version_info", (15, 0, 7))
-    assert not machine_code.runs_on_bytes.__wrapped__()
+    assert not machine_code.instructions.__wrapped__()
 
 
 @needs_llvm
