@@ -9,7 +9,7 @@ import numpy as np
 
 from qatie_cli import kernels
 from qatie_cli.engines import Engine
-from qatie_cli.enhance import memory
+from qatie_cli.enhance import jpeg, memory
 from qatie_cli.enhance.noise import CLEAN_LEVELS, NOISY_LEVELS, colour_noise
 from qatie_cli.enhance.pixels import enhance, fast_reduction
 from qatie_cli.enhance.refinement import Refinement
@@ -73,10 +73,11 @@ class Enhancer:
         if renditions.is_of_both(photo):
             sdr = renditions.sdr(photo)
             return renditions.changed(photo, sdr.pixels, self(sdr, how).pixels)
-        pixels = photo.rgb()
         how = how or self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
         with self.engine.computing():
+            photo = jpeg.restored(photo, self.effect.strength)
+            pixels = photo.rgb()
             better = enhance(
                 pixels, self.engine, self.effect.strength, how.tile_side, colours, how.reduction, how.share
             )

@@ -51,6 +51,9 @@ class Photo:
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # texts and colour chunks of a PNG
     dpi: tuple[float, float] | None = None
     jpeg: JpegTraits | None = None
+    components: np.ndarray | None = (
+        None  # of a coarse JPEG (`photo.components`): Y, Cb and Cr (H, W, 3) uint8, not turned
+    )
     lossless: bool = False  # the source was a lossless WebP
     chroma: int | None = None  # subsampling of a HEIC, AVIF or lossy WebP, as `JpegTraits` has it
     gain_map: GainMap | None = None  # boosts for HDR screens
@@ -142,7 +145,7 @@ class Photo:
         gain_map = self.gain_map
         if gain_map is not None and not gain_map.boost.base_is_hdr and pixels.shape == self.pixels.shape:
             gain_map = gain_map.following(self.pixels, pixels)
-        return dataclasses.replace(self, pixels=pixels, gain_map=gain_map)
+        return dataclasses.replace(self, pixels=pixels, components=None, gain_map=gain_map)
 
 
 def to_eight_bit(values: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from qatie_cli.errors import PhotoError
 from qatie_cli.photo import (
     MAX_PIXELS,
     boxes,
+    components,
     declared,
     deep,
     fineness,
@@ -120,6 +121,7 @@ _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF")
 _LARGEST_TILE_PIXELS = 1 << 22  # of a TIFF whose picture is smaller: a tile is decoded whole
 _COPIES_OF_FILE = 4  # of the data beside pixels, at the peak of reading, passing it between processes, and writing
 _BOTH_BYTES = 18  # of an HDR picture: its SDR rendition before and after, and what it becomes itself
+_COMPONENTS_BYTES = 3  # of a coarse JPEG, beside its pixels
 _DEEP_BYTES = 44  # HEIC and AVIF of 10 and 12 bit: decoding takes 15, encoding noise as HEIC 44
 
 
@@ -139,6 +141,8 @@ def header(path: Path) -> Header | None:
                     items = items or boxes.read(file)
                     if items is not None and leftovers.GAIN_MAP in boxes.left_out(items):
                         beside = _BOTH_BYTES * image.width * image.height
+            elif components.wanted(image, metadata.jpeg_traits(image)):
+                pixel += _COMPONENTS_BYTES
             wide = pixels.has_sixteen_bit_colours(image)
             if wide:
                 pixel = _SIXTEEN_BIT_COLOUR_BYTES
@@ -251,7 +255,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
     beside = reading.read(image, file, items)
     traits = metadata.jpeg_traits(image)
     tags = metadata.tiff_tags(image, file)
-    decoded = pixels.decode(image, file, deep.bits_of(image, described))
+    decoded = pixels.decode(image, file, deep.bits_of(image, described), components.wanted(image, traits))
     height, width = decoded.pixels.shape[:2]
     carried = metadata.read(image, file, tags, decoded.orientation, (width, height))
     icc = image.info.get("icc_profile") or None
@@ -277,6 +281,7 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO) -> Photo:
         dpi=carried.dpi,
         turn=carried.turn,
         jpeg=traits,
+        components=decoded.components,
         lossless=lossless,
         chroma=2 if image.format == "WEBP" and not lossless else described.subsampling(),
         coded_bytes=fineness.coded_bytes(image, file, described),

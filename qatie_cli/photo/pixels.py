@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
-from qatie_cli.photo import deep, exif
+from qatie_cli.photo import components, deep, exif
 
 # Damaged markers or chunks make decoders raise nearly anything.
 DECODE_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, EOFError, struct.error, zlib.error,
@@ -37,9 +37,10 @@ class Decoded:
     mode: str
     orientation: int
     bits: int | None = None  # that the file's values have, where they are not 8 or 16
+    components: np.ndarray | None = None  # of a coarse JPEG, as `Photo` has them
 
 
-def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded:
+def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8, keep_components: bool = False) -> Decoded:
     """Decode an opened image and close it.
 
     CMYK and LAB are converted to sRGB, floating point and 32-bit integers become 16 bit.
@@ -47,11 +48,13 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded
     Args:
         file: a second handle of the same file.
         bits: per channel of a HEIC or AVIF picture (`deep.bits_of`).
+        keep_components: return those of a JPEG, too (`components.wanted`).
 
     Raises:
         NotImplementedError: integers of more than 16 bit.
     """
     own_bits: int | None = None
+    stored: np.ndarray | None = None
     white_is_zero = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == 0
     if has_sixteen_bit_colours(image) and (wide := _sixteen_bit_colours(image, file)) is not None:
         (pixels, alpha), orientation, mode = wide, orientation_of(image), "RGB"
@@ -59,6 +62,13 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded
         pixels, alpha = found
         orientation, mode, own_bits = orientation_of(image), "RGB", bits
         image.close()
+    elif keep_components:
+        components.draft(image)
+        image.load()
+        orientation, mode = orientation_of(image), "RGB"
+        stored = _array(image)
+        image.close()
+        pixels, alpha = components.rgb(stored), None
     else:
         image.load()
         orientation, mode = orientation_of(image), image.mode
@@ -67,7 +77,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8) -> Decoded
     if white_is_zero and mode in _SIXTEEN_BIT_GRAY:  # Pillow inverts 1 and 8 bit only
         pixels = 65535 - pixels
     alpha = None if alpha is None else upright(alpha, orientation)
-    return Decoded(upright(pixels, orientation), alpha, mode, orientation, own_bits)
+    return Decoded(upright(pixels, orientation), alpha, mode, orientation, own_bits, stored)
 
 
 def has_sixteen_bit_colours(image: ImageFile.ImageFile) -> bool:
