@@ -40,6 +40,7 @@ class Outcome:
         reason: why it failed.
         notes: what was left out of the output.
         reduction: the factor by which the photo was reduced for the network.
+        restored: whether it was a coarse JPEG (`enhance.jpeg`).
     """
 
     status: Status
@@ -51,6 +52,7 @@ class Outcome:
     reason: str = ""
     notes: tuple[str, ...] = ()
     reduction: int = 1
+    restored: bool = False
 
     @property
     def megapixels(self) -> float:

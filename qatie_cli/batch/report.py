@@ -10,7 +10,8 @@
     settings         what shapes an output, by digest
     photos           for each: input, output, status, reason, notes, width, height (of the output, pixels),
                      input_bytes, output_bytes, seconds {decode, network, encode}, settings (the digest of those that
-                     the output was made with, or null), reduction (by which the network saw the photo reduced)
+                     the output was made with, or null), reduction (by which the network saw the photo reduced),
+                     restored (whether it was a coarse JPEG, whose blocks were taken out)
 
 Status is enhanced, skipped (done before), failed, not begun, not a photo (by its name), or not searched (a folder of a
 system's or another program's own, such as #recycle).
@@ -98,6 +99,7 @@ def row(source: object, output: object, result: Outcome, settings: str | None) -
         "seconds": {name: round(value, 4) for name, value in dataclasses.asdict(result.seconds).items()},
         "settings": settings if has_output else None,
         "reduction": result.reduction,
+        "restored": result.restored,
     }
 
 

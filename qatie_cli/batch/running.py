@@ -101,6 +101,7 @@ class _InHand:
     seen: tuple[int, int, int] | None = None  # size, time and inode of the file that was read
     notes: tuple[str, ...] = ()
     reduction: int = 1  # by which the network sees it reduced
+    restored: bool = False  # from a coarse JPEG
     before: np.ndarray | None = None  # the original, reduced for a preview
     early: Result | None = None  # set if it ended before the network
     elsewhere: bool = False  # another run is working on it
@@ -316,7 +317,7 @@ class Runner:
             memory.give_free_memory_back()
         try:
             how = self._refinement(hand.photo.pixels)
-            hand.reduction = how.reduction
+            hand.reduction, hand.restored = how.reduction, hand.photo.components is not None
             side = self._tile_side(hand, hand.photo.pixels)
             network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
             self._budget.add(network)
@@ -409,6 +410,7 @@ class Runner:
             reason=reason,
             notes=hand.notes,
             reduction=hand.reduction,
+            restored=hand.restored,
         )
 
     def _stop_where_the_disk_is_full(self, task: Task, error: Exception) -> None:

@@ -95,6 +95,7 @@ class Follower(Teller):
             self.screen.print(
                 f"{plain(result.task.output)}  {result.megapixels:.1f} MP  decode {seconds.decode:.2f} s  "
                 f"network {seconds.network:.2f} s at {_size(result.reduction)}  encode {seconds.encode:.2f} s"
+                f"{'  (coarse JPEG restored)' if result.restored else ''}"
             )
         self._tell_notes(result.task.source, result.notes)
 

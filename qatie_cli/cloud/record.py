@@ -60,6 +60,7 @@ class Record:
                 *dataclasses.astuple(outcome.seconds),
                 *outcome.notes,
             ],
+            "restored": outcome.restored,
         }
         return _line(row)
 
@@ -102,6 +103,7 @@ class Record:
                     width=width,
                     height=height,
                     reduction=reduction,
+                    restored=row.get("restored", False),
                     input_bytes=item.size,
                     output_bytes=size,
                     notes=tuple(rest[3:]),

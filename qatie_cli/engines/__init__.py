@@ -28,10 +28,10 @@ LIGHT = "onnxruntime"
 COMPILED = "llvm"
 INT8 = ("fbgemm", "qnnpack", "onednn", "x86")  # PyTorch's
 WITHOUT_TORCH = (COMPILED, LIGHT)
-# `auto` takes llvm where it runs: its network took 0.65 times the processor time of onnxruntime's. Else onnxruntime
-# where it is installed: with AVX-512 VNNI it took 0.93 times onednn's, and PyTorch's import alone takes a second. Else
-# the first of these that the machine supports. On x86, onednn was measured faster than fbgemm, x86 and qnnpack at every
-# width and size tried; on ARM only qnnpack is made for the processor.
+# `auto` takes llvm where it runs: its network took 0.65 to 0.77 times the processor time of onnxruntime's. Else
+# onnxruntime where it is installed: with AVX-512 VNNI it took 0.93 times onednn's, and PyTorch's import alone takes a
+# second. Else the first of these that the machine supports. On x86, onednn was measured faster than fbgemm, x86 and
+# qnnpack at every width and size tried; on ARM only qnnpack is made for the processor.
 _PREFERENCE = {"arm": ("qnnpack", "onednn", FLOAT), "x86": ("onednn", "fbgemm", "x86", "qnnpack", FLOAT)}
 
 

@@ -1,4 +1,4 @@
-"""The network in our own compiled convolutions, for processors with AVX-512: int8 or float, without PyTorch.
+"""The network in our own compiled convolutions, for processors with AVX-512 or AVX2: int8 or float, without PyTorch.
 
 A convolution, its activation and the copy that follows are one pass over memory.
 """

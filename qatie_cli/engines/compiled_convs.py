@@ -197,8 +197,8 @@ def _integer(
         if _instructions() == "avx2":
             pairs, packed = _paired(packed)
             taps = pairs.shape[:2]
-        constants = (packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight), pairs)
-        yield name, Conv(functions[name], *constants)
+        given = packed, bias, factors, numbers, table, taps, conv.stride, groups, len(weight), pairs
+        yield name, Conv(functions[name], *given)
 
 
 def _tail(weights: Weights, functions: dict[int, machine_code.Function]) -> Conv:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import qatie_here
 from PIL import Image
 
 from qatie_cli import engines, kernels, metrics
@@ -198,3 +201,14 @@ def test_a_restored_photo_would_be_compressed_to_the_same_file(astronaut):
     moved = np.abs(steps(jpeg.restored(photo).pixels) - np.rint(steps(photo.pixels)))
     assert np.quantile(moved, 0.99) < 0.4
     assert np.quantile(moved, 0.95) > 0.2
+
+
+def test_report_and_verbose_output_name_restored_photos(astronaut, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "coarse.jpg").write_bytes(_coded(astronaut, 50))
+    (tmp_path / "photos" / "fine.jpg").write_bytes(_coded(astronaut, 97))
+    report = tmp_path / "report.json"
+    done = qatie_here("enhance", tmp_path / "photos", "-o", tmp_path / "out", "--report", report, "--verbose")
+    rows = {Path(row["input"]).stem: row["restored"] for row in json.loads(report.read_text())["photos"]}
+    assert rows == {"coarse": True, "fine": False}
+    assert done.stderr.count("coarse JPEG restored") == 1
