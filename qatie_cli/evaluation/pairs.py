@@ -80,19 +80,25 @@ Method = Callable[[np.ndarray], np.ndarray]
 BASELINES: dict[str, Method] = {"identity": lambda photo: photo, "autocontrast": autocontrast, "clahe": clahe}
 
 
-def _enhanced(pixels: np.ndarray, engine: Engine, reduction: int = 1) -> np.ndarray:
-    return Enhancer(engine, Effect(reduction=reduction))(Photo(pixels, "png")).pixels
+def _enhanced(photo: Photo, engine: Engine, reduction: int = 1) -> np.ndarray:
+    return Enhancer(engine, Effect(reduction=reduction))(photo).pixels
 
 
 def compare(
-    pair: InputTarget, engine: Engine, reference: Engine | None, baselines: Sequence[str], reduction: int = 1
+    pair: tuple[Photo, np.ndarray],
+    engine: Engine,
+    reference: Engine | None,
+    baselines: Sequence[str],
+    reduction: int = 1,
 ) -> dict[str, Scores]:
     """A photo's scores by method: the named baselines, then `float` (if `reference` is given), then the engine.
 
-    `reduction` is the factor by which both see the photo reduced.
+    Args:
+        pair: the input, (H, W, 3) uint8 in sRGB, and its target.
+        reduction: the factor by which both engines see the photo reduced.
     """
     seen, target = pair
-    found = {name: score(BASELINES[name](seen), target) for name in baselines}
+    found = {name: score(BASELINES[name](seen.pixels), target) for name in baselines}
     float_output = None if reference is None else _enhanced(seen, reference, reduction)
     if float_output is not None:
         found[engines.FLOAT] = score(float_output, target)
@@ -143,7 +149,8 @@ def _int8(weights: Weights) -> list[str]:
 def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]) -> list[EngineScores]:
     """The float row, then one for each of the `int8` engines."""
     reference = engines.load(weights, engines.FLOAT)
-    outputs = [_enhanced(seen, reference) for seen, _ in pairs]
+    photos = [Photo(seen, "png") for seen, _ in pairs]
+    outputs = [_enhanced(photo, reference) for photo in photos]
     float_scores = mean(score(output, target) for output, (_, target) in zip(outputs, pairs, strict=True))
     rows = [EngineScores(name, engines.FLOAT, float_scores, None)]
     if weights.activations is None:
@@ -152,8 +159,8 @@ def _rows(name: str, weights: Weights, int8: list[str], pairs: list[InputTarget]
     for engine_name in int8:
         engine = engines.load(weights, engine_name)
         measured = []
-        for index, (seen, target) in enumerate(pairs):
-            output = _enhanced(seen, engine)
+        for index, (photo, (_, target)) in enumerate(zip(photos, pairs, strict=True)):
+            output = _enhanced(photo, engine)
             key = (index, hashlib.blake2b(output.data).digest())
             if key not in known:
                 known[key] = score(output, target, outputs[index])

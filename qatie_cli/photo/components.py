@@ -27,7 +27,7 @@ def wanted(image: ImageFile.ImageFile, traits: JpegTraits | None) -> bool:
     return fineness.of_tables(traits) < (_FINEST_LARGE if large else FINEST)
 
 
-def draft(image: ImageFile.ImageFile) -> None:
+def keep(image: ImageFile.ImageFile) -> None:
     """Have Pillow decode an opened JPEG without converting it to RGB."""
     image.draft("YCbCr", image.size)
 

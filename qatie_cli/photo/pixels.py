@@ -63,7 +63,7 @@ def decode(image: ImageFile.ImageFile, file: BinaryIO, bits: int = 8, keep_compo
         orientation, mode, own_bits = orientation_of(image), "RGB", bits
         image.close()
     elif keep_components:
-        components.draft(image)
+        components.keep(image)
         image.load()
         orientation, mode = orientation_of(image), "RGB"
         stored = _array(image)
