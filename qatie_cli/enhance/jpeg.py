@@ -24,7 +24,7 @@ _F = np.float32
 _THRESHOLDS, _HALVES = (0.6, 0.4), (0.2, 0.15)
 _REACH = 0.3  # steps that a coefficient may lie from the file's; its true value may lie half a step away
 _CERTAIN = (1.0, 2.5)  # levels: a block whose coefficients do not give its pixels back was clipped
-_FINE = 88  # libjpeg's quality: above it the share of the change that is applied falls
+_FINE = 92  # libjpeg's quality: above it the share of the change that is applied falls
 _CHROMA_FOLLOWS, _STEEPEST, _FLAT = 0.8, 0.5, 16.0  # share, limit of slopes, variance of luma that counts as none
 _STRIP_PIXELS = 1 << 19
 _HALO = 48  # rows, multiples of two blocks: two passes, the filter of chroma and its slopes reach 42
@@ -35,7 +35,7 @@ _BACK = {6: 8, 8: 6}  # orientations that turn back; the others are their own in
 
 
 def share_of(traits: JpegTraits) -> float:
-    """How much of the change is applied, 0..1: all of it up to quality 88, none from 95 on."""
+    """How much of the change is applied, 0..1: all of it up to quality 92, none from 95 on."""
     return float(np.clip((components.FINEST - fineness.of_tables(traits)) / (components.FINEST - _FINE), 0, 1))
 
 

@@ -9,7 +9,7 @@ from qatie_cli.photo import fineness
 from qatie_cli.photo.content import JpegTraits
 
 FINEST = 95  # libjpeg's quality from which nothing is to be seen of the compression
-_LARGE, _FINEST_LARGE = 4_200_000, 80  # pixels, and the same for photos above: seen as a whole, they hide it
+_LARGE, _FINEST_LARGE = 4_200_000, 70  # pixels, and the same for photos above: seen as a whole, they hide it
 _RGB_NAMES = (ord("R"), ord("G"), ord("B"))
 _STRIP_PIXELS = 1 << 18
 # Of T.871's conversion in 16 binary places, as libjpeg rounds them: red and blue; green's two.
