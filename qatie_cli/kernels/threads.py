@@ -77,12 +77,14 @@ def in_turn(work: Callable[[int, int], object], pieces: Sequence[tuple[int, int]
 
 
 def pieces(first: int, last: int, rows: float, fewest: int) -> list[tuple[int, int]]:
-    """Divide rows first..last into pieces of about `rows`, or smaller ones if some threads would get none.
+    """Divide rows first..last into pieces of at most about `rows`, as many for each thread.
 
-    Pieces made smaller for that have at least `fewest` rows.
+    Pieces made smaller for the threads have at least `fewest` rows.
     """
-    height = last - first
-    wanted = max(math.ceil(height / max(rows, 1)), min(number(), height // fewest), 1)
+    height, threads = last - first, number()
+    wanted = max(math.ceil(height / max(rows, 1)), 1)
+    shared = math.ceil(wanted / threads) * threads
+    wanted = max(wanted, min(shared, height // fewest))
     edges = [first + height * index // wanted for index in range(wanted + 1)]
     return list(itertools.pairwise(edges))
 

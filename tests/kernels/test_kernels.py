@@ -135,6 +135,13 @@ def test_pieces_cover_every_row_once_and_none_is_empty(monkeypatch, rows, number
     assert threads.pieces(5, 5, rows, 4) == [(5, 5)]
 
 
+def test_every_thread_gets_as_many_pieces(monkeypatch):
+    monkeypatch.setattr(threads, "number", lambda: 2)
+    assert len(threads.pieces(0, 540, 204, 8)) == 4
+    assert len(threads.pieces(0, 20, 10, 9)) == 2
+    assert len(threads.pieces(0, 20, 7, 9)) == 3  # a fourth would be too short
+
+
 def test_an_error_in_any_strip_comes_out(monkeypatch):
     monkeypatch.setattr(threads, "number", lambda: 2)
 
