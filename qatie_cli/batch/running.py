@@ -25,7 +25,7 @@ from qatie_cli.batch.made import Ledger, State
 from qatie_cli.batch.outcomes import Result, Seconds, Status
 from qatie_cli.batch.planning import Originals, Task, state_of
 from qatie_cli.batch.settings import Settings
-from qatie_cli.enhance import memory
+from qatie_cli.enhance import jpeg, memory
 from qatie_cli.enhance.refinement import Refinement
 from qatie_cli.errors import PhotoError
 from qatie_cli.photo import MAX_PIXELS, apart, encoding, fineness, formats
@@ -320,6 +320,7 @@ class Runner:
             hand.reduction, hand.restored = how.reduction, hand.photo.components is not None
             side = self._tile_side(hand, hand.photo.pixels)
             network = memory.network_bytes(hand.width, hand.height, self._network_bytes, side, hand.reduction)
+            network = max(network, jpeg.WORKING_BYTES if hand.restored else 0)
             self._budget.add(network)
             hand.photo = self._enhance(hand.photo, dataclasses.replace(how, tile_side=side))
         except Exception as error:

@@ -27,6 +27,7 @@ _CERTAIN = (1.0, 2.5)  # levels: a block whose coefficients do not give its pixe
 _FINE = 92  # libjpeg's quality: above it the share of the change that is applied falls
 _CHROMA_FOLLOWS, _STEEPEST, _FLAT = 0.8, 0.5, 16.0  # share, limit of slopes, variance of luma that counts as none
 _STRIP_PIXELS = 1 << 19
+WORKING_BYTES = 80_000_000  # of strips, on two threads
 _HALO = 48  # rows, multiples of two blocks: two passes, the filter of chroma and its slopes reach 42
 _GRID = 2 * SIDE  # rows of strips begin at multiples of it
 _UNDONE = 4  # taps to each side of the inverse of libjpeg's chroma interpolation: what is left out is 1e-4
