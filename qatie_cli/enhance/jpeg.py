@@ -54,7 +54,7 @@ def restored(photo: Photo, strength: float = 1.0) -> Photo:
     share, orientation = strength * share_of(traits), photo.turn.orientation if photo.turn else 1
     if share == 0 or not _are_of(stored, photo.pixels, orientation):
         return photo
-    tables = [np.array(table, _F).reshape(SIDE, SIDE) for table in traits.quantization]
+    tables = [np.maximum(np.array(table, _F), 1).reshape(SIDE, SIDE) for table in traits.quantization]  # 0 is damage
     steps = tuple(tables[min(component, len(tables) - 1)] for component in range(3))
     picture = _Picture(stored, steps, _BY_SAMPLING[traits.subsampling or 0])
     out = np.empty_like(stored)

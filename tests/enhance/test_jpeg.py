@@ -203,6 +203,33 @@ def test_a_restored_photo_would_be_compressed_to_the_same_file(astronaut):
     assert np.quantile(moved, 0.95) > 0.2
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 5), (17, 2), (8, 8), (33, 70)])
+def test_any_size_comes_back_in_its_size(size, astronaut):
+    original = np.ascontiguousarray(astronaut[200 : 200 + size[0], 200 : 200 + size[1]])
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+        photo = decoding.read(_coded(original, 60, subsampling=subsampling))
+        after = jpeg.restored(photo).pixels.astype(int)
+        assert after.shape == original.shape
+        assert np.abs(after - photo.pixels).max() < 60
+
+
+def test_damaged_tables_give_a_photo_all_the_same(astronaut):
+    photo = decoding.read(_coded(astronaut[:40, :40], 60))
+    tables = tuple((0, *table[1:]) for table in photo.jpeg.quantization)
+    damaged = dataclasses.replace(photo, jpeg=dataclasses.replace(photo.jpeg, quantization=tables))
+    with np.errstate(all="raise"):
+        after = jpeg.restored(damaged).pixels.astype(int)
+    assert np.abs(after - photo.pixels).mean() < 20
+
+
+def test_pictures_of_several_frames_are_restored(astronaut):
+    content = io.BytesIO()
+    frames = [Image.fromarray(part) for part in (astronaut[:200], astronaut[200:400])]
+    frames[0].save(content, "MPO", save_all=True, append_images=frames[1:], quality=50)
+    photo = decoding.read(content.getvalue())
+    assert _psnr(jpeg.restored(photo).pixels, astronaut[:200]) > _psnr(photo.pixels, astronaut[:200]) + 0.35
+
+
 def test_report_and_verbose_output_name_restored_photos(astronaut, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "coarse.jpg").write_bytes(_coded(astronaut, 50))
