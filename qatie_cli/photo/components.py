@@ -11,6 +11,7 @@ from qatie_cli.photo.content import JpegTraits
 FINEST = 95  # libjpeg's quality from which nothing is to be seen of the compression
 _LARGE, _FINEST_LARGE = 4_200_000, 70  # pixels, and the same for photos above: seen as a whole, they hide it
 _RGB_NAMES = (ord("R"), ord("G"), ord("B"))
+_LARGEST_STEP = 255  # that `JpegTraits` holds; tables of 16 bit have larger ones
 _STRIP_PIXELS = 1 << 18
 # Of T.871's conversion in 16 binary places, as libjpeg rounds them: red and blue; green's two.
 _RED, _BLUE, _GREEN_OF_BLUE, _GREEN_OF_RED, _HALF = 91881, 116130, -22554, -46802, 1 << 15
@@ -21,7 +22,8 @@ def wanted(image: ImageFile.ImageFile, traits: JpegTraits | None) -> bool:
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode != "RGB":
         return False
     stored_as_rgb = image.info.get("adobe_transform") == 0 or tuple(layer[0] for layer in image.layer) == _RGB_NAMES
-    if stored_as_rgb or traits is None or traits.subsampling is None:
+    fits = all(max(table) <= _LARGEST_STEP for table in image.quantization.values())
+    if stored_as_rgb or not fits or traits is None or traits.subsampling is None:
         return False
     large = image.width * image.height > _LARGE
     return fineness.of_tables(traits) < (_FINEST_LARGE if large else FINEST)

@@ -17,7 +17,7 @@ from qatie_cli.enhance import blocks, jpeg
 from qatie_cli.enhance.photos import Effect, Enhancer
 from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, shipped
-from qatie_cli.photo import components, decoding
+from qatie_cli.photo import components, decoding, metadata
 
 
 def _coded(pixels: np.ndarray, quality: int, **options) -> bytes:
@@ -87,6 +87,15 @@ def test_gray_and_rgb_jpegs_are_read_as_before(astronaut):
     as_rgb = decoding.read(_coded(astronaut, 50, keep_rgb=True))
     assert as_rgb.components is None
     assert _psnr(as_rgb.pixels, astronaut) > 25
+
+
+def test_tables_of_16_bit_are_left_alone(astronaut):
+    """What is carried of them is clipped to 8 bit."""
+    image = Image.open(io.BytesIO(_coded(astronaut, 50)))
+    traits = metadata.jpeg_traits(image)
+    assert components.wanted(image, traits)
+    image.quantization[1][63] = 256
+    assert not components.wanted(image, traits)
 
 
 def test_the_change_fades_with_quality_and_strength(astronaut):
