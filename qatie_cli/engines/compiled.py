@@ -24,8 +24,8 @@ from qatie_cli.model.moments import Moments, of_whole
 # 1 << 22 to 1 << 24 none was faster by more than 4% (AVX2, width 16, 13 megapixels); at width 32, with AVX-512, 1 << 22
 # took 12% more time than 1 << 23 and 17% more than 1 << 24: halos are computed twice. Longer ones took 40 MB more.
 _STRIPS_BYTES, _MOST_BYTES, _FEWEST_BYTES = 3 << 22, 1 << 23, 1 << 21
-# Values per pixel that kept memory holds beside those counted: 0 to 1.7 measured in int8 at 0.4 to 4 megapixels, up to 1
-# in float.
+# Values per pixel that kept memory holds beside those counted: 0 to 1.7 measured in int8 at 0.4 to 4 megapixels, and up
+# to 1 in float.
 _KEPT_VALUES = 3
 _SHORTEST = 8  # rows of a strip, if the features have that many
 _DEEP = {1: "decode2", 2: "bottleneck"}  # what a fusion upsamples

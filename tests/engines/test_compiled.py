@@ -298,7 +298,10 @@ def test_features_take_the_memory_that_is_counted_for_them(name, narrow, coffee)
 @needs_llvm
 def test_memory_that_is_kept_is_counted(narrow, coffee):
     """Kept memory fits only tensors of its own size, so a small photo takes more than without."""
-    photo, engine = np.ascontiguousarray(np.tile(coffee, (2, 2, 1))[:640, :640]), engines.load(narrow, "llvm", threads=2)
+    photo, engine = (
+        np.ascontiguousarray(np.tile(coffee, (2, 2, 1))[:640, :640]),
+        engines.load(narrow, "llvm", threads=2),
+    )
     network, strip = engine.network, 64
     network.features(np.ascontiguousarray(photo[:64, :64]))
     bare = network.bytes_per_pixel
