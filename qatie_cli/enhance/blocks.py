@@ -53,7 +53,7 @@ def shrunken(plane: np.ndarray, steps: np.ndarray, pilot: np.ndarray | None = No
     """
     given = np.pad(plane, _MARGIN, "symmetric")
     beside = _NO_PILOT if pilot is None else np.pad(pilot, _MARGIN, "symmetric")
-    limits = np.ascontiguousarray(steps.T, _F).copy()
+    limits = np.array(steps.T, _F, order="C")
     limits[0, 0] = 0
     total, weight = np.empty_like(given), np.empty_like(given)
     if kernels.usable(plane.size):

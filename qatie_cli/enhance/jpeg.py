@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qatie_cli.enhance.blocks import SIDE, into_frequencies, out_of_frequencies, projected, shrunken
+from qatie_cli.enhance.tiling import strips
 from qatie_cli.kernels.threads import in_turn
 from qatie_cli.photo import components, fineness
 from qatie_cli.photo.content import JpegTraits, Photo
@@ -26,7 +27,7 @@ _REACH = 0.3  # steps that a coefficient may lie from the file's; its true value
 _CERTAIN = (1.0, 2.5)  # levels: a block whose coefficients do not give its pixels back was clipped
 _FINE = 92  # libjpeg's quality: above it the share of the change that is applied falls
 _CHROMA_FOLLOWS, _STEEPEST, _FLAT = 0.8, 0.5, 16.0  # share, limit of slopes, variance of luma that counts as none
-_STRIP_PIXELS = 1 << 19
+_AT_ONCE = 2  # strips of the usual size, since half of one would be halo
 WORKING_BYTES = 80_000_000  # of strips, on two threads
 _HALO = 48  # rows, multiples of two blocks: two passes, the filter of chroma and its slopes reach 42
 _GRID = 2 * SIDE  # rows of strips begin at multiples of it
@@ -58,10 +59,9 @@ def restored(photo: Photo, strength: float = 1.0) -> Photo:
     steps = tuple(tables[min(component, len(tables) - 1)] for component in range(3))
     picture = _Picture(stored, steps, _BY_SAMPLING[traits.subsampling or 0])
     out = np.empty_like(stored)
-    height, rows = len(stored), max(_GRID, _STRIP_PIXELS // stored.shape[1] // _GRID * _GRID)
     in_turn(
         lambda top, bottom: picture.restore(top, bottom, _F(share), out[top:bottom]),
-        [(top, min(top + rows, height)) for top in range(0, height, rows)],
+        strips(0, len(stored), stored.shape[1], multiple=_GRID, at_once=_AT_ONCE),
     )
     return dataclasses.replace(photo, pixels=upright(out, orientation), components=None)
 
@@ -86,7 +86,7 @@ class _Plane:
     def of(values: np.ndarray, steps: np.ndarray, certain: float) -> _Plane:
         """That of decoded values; coefficients are whole numbers of steps, which undoes the rounding of pixels."""
         height, width = values.shape
-        whole = np.pad(values, ((0, -height % SIDE), (0, -width % SIDE)), "edge")
+        whole = _whole_blocks(values)
         every = np.tile(steps.T, (whole.shape[0] // SIDE, whole.shape[1] // SIDE))
         numbers = np.rint(into_frequencies(whole) / every)
         exact = out_of_frequencies(numbers * every)
@@ -101,8 +101,7 @@ class _Plane:
         first = shrunken(self.values, self.steps * _F(_THRESHOLDS[kind]))
         second = shrunken(self.values, self.steps * _F(_HALVES[kind]), first)
         height, width = second.shape
-        whole = np.pad(second, ((0, -height % SIDE), (0, -width % SIDE)), "edge")
-        return projected(whole, self.numbers, self.steps, _REACH)[:height, :width]
+        return projected(_whole_blocks(second), self.numbers, self.steps, _REACH)[:height, :width]
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,8 @@ class _Picture:
 
     def restore(self, top: int, bottom: int, share: np.float32, out: np.ndarray) -> None:
         """RGB of rows top..bottom, blended by `share` with what they were, into `out`; `top` is a multiple of 16."""
-        start, rows = max(0, top - _HALO), slice(top - max(0, top - _HALO), bottom - max(0, top - _HALO))
+        start = max(0, top - _HALO)
+        rows = slice(top - start, bottom - start)
         given = self.stored[start : bottom + _HALO]
         luma, *chroma = (given[..., component].astype(_F) - _F(128) for component in range(3))
         made = [_Plane.of(luma, self.steps[0], _CERTAIN[0]).restored(0)]
@@ -156,6 +156,12 @@ class _Picture:
             if factor == 2:
                 values = _doubled(values, axis, shape[axis])
         return values
+
+
+def _whole_blocks(values: np.ndarray) -> np.ndarray:
+    """A plane with its last row and column repeated up to multiples of 8."""
+    height, width = values.shape
+    return np.pad(values, ((0, -height % SIDE), (0, -width % SIDE)), "edge")
 
 
 def _pixels(values: list[np.ndarray]) -> np.ndarray:

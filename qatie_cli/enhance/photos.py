@@ -76,8 +76,7 @@ class Enhancer:
         how = how or self.effect.refinement_of(photo.pixels)
         colours = colour.of_photo(photo)
         with self.engine.computing():
-            photo = jpeg.restored(photo, self.effect.strength)
-            pixels = photo.rgb()
+            pixels = jpeg.restored(photo, self.effect.strength).rgb()
             better = enhance(
                 pixels, self.engine, self.effect.strength, how.tile_side, colours, how.reduction, how.share
             )

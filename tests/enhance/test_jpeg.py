@@ -13,7 +13,7 @@ from commands import qatie_here
 from PIL import Image
 
 from qatie_cli import engines, kernels, metrics
-from qatie_cli.enhance import blocks, jpeg
+from qatie_cli.enhance import blocks, jpeg, tiling
 from qatie_cli.enhance.photos import Effect, Enhancer
 from qatie_cli.kernels import threads
 from qatie_cli.model import checkpoint, shipped
@@ -149,7 +149,7 @@ def test_turned_photos_are_restored_where_their_blocks_lie(orientation, astronau
 def test_strips_and_threads_change_no_bit(subsampling, astronaut, monkeypatch):
     photo = decoding.read(_coded(astronaut[:, :301], 50, subsampling=subsampling))
     whole = jpeg.restored(photo).pixels
-    monkeypatch.setattr(jpeg, "_STRIP_PIXELS", 1)
+    monkeypatch.setattr(tiling, "STRIP_PIXELS", 1)
     for number in (1, 3):
         with threads.limited(number):
             np.testing.assert_array_equal(jpeg.restored(photo).pixels, whole)
